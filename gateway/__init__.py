@@ -1,0 +1,1 @@
+"""The edge: limits, shedding, degradation, breakers and a proxy. Knows nothing of shops."""

@@ -1,0 +1,1 @@
+"""What operators see and switch, on a port of its own."""

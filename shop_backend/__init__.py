@@ -1,0 +1,1 @@
+"""A lean shop for digital goods. Knows nothing of the gateway."""
