@@ -1,0 +1,224 @@
+"""One request and its answer on their way through the gate, and the shape of every policy."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gateway.errors import PayloadTooLarge
+
+Headers = list[tuple[bytes, bytes]]  # names in lower case, order and repetitions kept
+Receive = Callable[[], Awaitable[dict[str, Any]]]  # an ASGI receive channel
+Clock = Callable[[], float]  # seconds; monotonic unless said otherwise
+
+
+class ClientGone(Exception):
+    """The client closed its connection; nobody waits for an answer."""
+
+
+class Exchange:
+    """One request, what the gate learned about it, and what must happen at its end.
+
+    Attributes:
+        method: as received, upper case.
+        target: path and query exactly as received; forwarded unchanged.
+        path: the normalised path that policies match on.
+        headers: as received, names in lower case.
+        scheme: "http" or "https", as the client used it (through trusted proxies).
+        host: the Host field as received.
+        content_length: announced body length in bytes; None when chunked or absent.
+        has_body: whether a body follows.
+        address: the client's address, as text; IPv6 in full.
+        user: the verified user id, or None for the anonymous.
+        route: the matched route's pattern, for labels; params are its path parameters.
+        request_id: 32 hex digits of ours.
+        started: when the request arrived, on the gateway's clock, seconds.
+        degraded: names of features that are off, joined by commas, for the upstream.
+        reply_headers: fields that policies add to whatever is answered.
+        outcome: the label under which the request is counted.
+        upstream_seconds: time to the upstream's header, or None when it was not asked.
+    """
+
+    __slots__ = (
+        "_deferred",
+        "_receive",
+        "address",
+        "body_seen",
+        "content_length",
+        "degraded",
+        "has_body",
+        "headers",
+        "host",
+        "max_body",
+        "method",
+        "outcome",
+        "params",
+        "path",
+        "reply_headers",
+        "request_id",
+        "route",
+        "scheme",
+        "started",
+        "target",
+        "upstream_seconds",
+        "user",
+    )
+
+    def __init__(
+        self,
+        *,
+        method: str,
+        target: bytes,
+        path: str,
+        headers: Headers,
+        host: bytes,
+        address: str,
+        receive: Receive,
+        started: float,
+        scheme: str = "http",
+        content_length: int | None = None,
+        has_body: bool = False,
+        max_body: int = 1 << 20,
+        request_id: str = "",
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.path = path
+        self.headers = headers
+        self.host = host
+        self.scheme = scheme
+        self.address = address
+        self.user: str | None = None
+        self.route = ""
+        self.params: dict[str, str] = {}
+        self.content_length = content_length
+        self.has_body = has_body
+        self.max_body = max_body
+        self.body_seen = 0  # bytes of the request body read so far
+        self.request_id = request_id
+        self.started = started
+        self.degraded = ""
+        self.reply_headers: Headers = []
+        self.outcome = "proxied"
+        self.upstream_seconds: float | None = None
+        self._receive = receive
+        self._deferred: list[Callable[[], None]] = []
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """The request's body as it arrives; read at most once.
+
+        Raises:
+            ClientGone: the client left before the end.
+            PayloadTooLarge: more than `max_body` bytes came.
+        """
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk: bytes = message.get("body", b"")
+            self.body_seen += len(chunk)
+            if self.body_seen > self.max_body:
+                raise PayloadTooLarge(f"the body is larger than {self.max_body} bytes")
+            if chunk:
+                yield chunk
+            if not message.get("more_body", False):
+                return
+
+    def defer(self, callback: Callable[[], None]) -> None:
+        """Call back once, after the last body byte, an error or a disconnect; last in, first out."""
+        self._deferred.append(callback)
+
+    def finish(self) -> None:
+        """Run what was deferred. Safe to call again."""
+        while self._deferred:
+            self._deferred.pop()()
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer: complete in `body`, or flowing from `stream`.
+
+    A stream that raises aborts the client's connection: a cut body must never look whole.
+    Whoever drops a Reply unread must call `aclose`.
+    """
+
+    status: int
+    headers: Headers
+    body: bytes = b""
+    stream: AsyncIterator[bytes] | None = None
+
+    async def aclose(self) -> None:
+        """Give back what the stream holds."""
+        close = getattr(self.stream, "aclose", None)
+        if close is not None:
+            await close()
+
+
+Handler = Callable[[Exchange], Awaitable[Reply]]
+
+
+class Policy(Protocol):
+    """A step of the pipeline: answer, refuse by raising a GatewayError, or proceed."""
+
+    def __call__(self, exchange: Exchange, proceed: Handler) -> Awaitable[Reply]:
+        """Handle one exchange."""
+        ...
+
+
+def compose(*policies: Policy | None, then: Handler) -> Handler:
+    """Chain policies in the order given, ending in `then`; None stands for one not needed."""
+    handler = then
+    for policy in reversed(policies):
+        if policy is not None:
+            handler = functools.partial(policy, proceed=handler)
+    return handler
+
+
+# ---- what policies and stores say to each other ---------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One limit that a request is to be charged against.
+
+    Attributes:
+        limit: the limit's name in the config.
+        key: whom it counts, e.g. "u:42"; empty for a global limit.
+        capacity: tokens admitted per window.
+        window: seconds.
+        algorithm: "sliding-window", "fixed-window" or "token-bucket".
+        on_store_failure: "local", "allow" or "refuse".
+        shadow: count and report, never refuse.
+    """
+
+    limit: str
+    key: str
+    capacity: int
+    window: float
+    algorithm: str = "sliding-window"
+    on_store_failure: str = "local"
+    shadow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """How one limit judged a request.
+
+    Attributes:
+        allowed: whether this limit had room.
+        remaining: tokens left in it now, never negative.
+        reset: seconds until the window's quota is whole again, never negative.
+        retry_after: seconds until one token may be had; 0 when allowed.
+        fallback: judged locally since the store was away.
+    """
+
+    allowed: bool
+    remaining: int
+    reset: float
+    retry_after: float = 0.0
+    fallback: bool = False
+
+
+Verdict = Sequence[Charge]  # one for each Hit, in order; nothing was charged unless all that count allow
