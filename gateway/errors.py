@@ -39,7 +39,7 @@ class GatewayError(Exception):
         if self.retry_after is not None:
             # Never 0: a client told "now" comes back at once (RFC 9110, 10.2.3 counts whole seconds).
             headers.append((b"retry-after", b"%d" % max(1, math.ceil(self.retry_after))))
-        return headers, json.dumps(problem | self.extra, ensure_ascii=False).encode())
+        return headers, json.dumps(problem | self.extra, ensure_ascii=False).encode()
 
 
 # ---- the request is at fault -----------------------------------------------------------------

@@ -14,7 +14,7 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]  # an ASGI receive channel
 Clock = Callable[[], float]  # seconds; monotonic unless said otherwise
 
 
-class ClientGone(Exception):
+class ClientGone(Exception):  # noqa: N818 - no error, an event
     """The client closed its connection; nobody waits for an answer."""
 
 
@@ -39,6 +39,8 @@ class Exchange:
         reply_headers: fields that policies add to whatever is answered.
         outcome: the label under which the request is counted.
         upstream_seconds: time to the upstream's header, or None when it was not asked.
+        forwarded_for: the vetted chain to send as X-Forwarded-For.
+        broke_off: the upstream broke off in the middle of its body.
     """
 
     __slots__ = (
@@ -46,8 +48,10 @@ class Exchange:
         "_receive",
         "address",
         "body_seen",
+        "broke_off",
         "content_length",
         "degraded",
+        "forwarded_for",
         "has_body",
         "headers",
         "host",
@@ -100,6 +104,8 @@ class Exchange:
         self.request_id = request_id
         self.started = started
         self.degraded = ""
+        self.forwarded_for = address.encode("ascii", "replace")
+        self.broke_off = False
         self.reply_headers: Headers = []
         self.outcome = "proxied"
         self.upstream_seconds: float | None = None
