@@ -1,286 +1,240 @@
-"""Typed, validated settings. `load` is pure: bytes in, settings or every mistake at once out."""
+"""Reads the configuration: `load` is pure, bytes in, settings or every mistake at once out."""
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network
+import difflib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
-from gateway.units import Duration, RateField, Size
+from gateway import pattern
+from gateway.settings import (
+    AccessLog,
+    Admin,
+    Breaker,
+    Concurrency,
+    Config,
+    Degradation,
+    Fallback,
+    Feature,
+    Health,
+    Identity,
+    Jwt,
+    Limit,
+    Listen,
+    Priority,
+    Redis,
+    Retries,
+    Route,
+    Timeout,
+    Tls,
+    Upstream,
+)
+from gateway.yaml_source import Mistake, Source, SourceError, dotted, parse
+from gateway.yaml_source import Path as KeyPath
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Priority = Literal["critical", "normal", "optional"]
-
-
-class Settings(BaseModel):
-    """Base of every block: unknown keys are mistakes, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
-
-
-# ---- the doors -------------------------------------------------------------------------------
-
-
-class Listen(Settings):
-    """Where shoppers come in, and what HTTP may never pass."""
-
-    host: str = "127.0.0.1"
-    port: Port = 8000
-    workers: int = Field(2, ge=1, le=64)
-    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()  # whose X-Forwarded-For is believed
-    max_body: Size = Field(1 << 20, ge=1)
-    max_target: Size = Field(8 << 10, ge=64)
-    max_headers: int = Field(100, ge=8, le=10_000)
-    max_header_bytes: Size = Field(32 << 10, ge=1024)
-    header_timeout: Duration = Field(5.0, gt=0)  # for the whole header section
-    idle_timeout: Duration = Field(75.0, gt=0)  # between requests of one connection
-    drain: Duration = Field(10.0, ge=0)  # how long requests in flight may take after SIGTERM
-
-
-class Admin(Settings):
-    """Where operators come in. The token comes from TIDEGATE_ADMIN_TOKEN or from a file."""
-
-    host: str = "127.0.0.1"
-    port: Port = 9900
-    token_file: Path | None = None
-    state_file: Path | None = None  # switches survive a restart even with Redis away
-
-
-class Redis(Settings):
-    """The volatile Redis that gateways share."""
-
-    url: Annotated[str, Field(pattern=r"^(redis|rediss|unix)://")]
-    timeout: Duration = Field(0.02, gt=0, le=5)  # no request waits longer on Redis
-    prefix: str = Field("tidegate", pattern=r"^[A-Za-z0-9_.-]{1,40}$")
-
-
-class Jwt(Settings):
-    """How a user's token is verified."""
-
-    algorithm: Literal["EdDSA", "RS256", "HS256"] = "EdDSA"
-    key_file: Path  # public key as PEM, or the secret of HS256
+__all__ = [
+    "AccessLog",
+    "Admin",
+    "Breaker",
+    "Concurrency",
+    "Config",
+    "ConfigError",
+    "Degradation",
+    "Fallback",
+    "Feature",
+    "Health",
+    "Identity",
+    "Jwt",
+    "Limit",
+    "Listen",
+    "Mistake",
+    "Priority",
+    "Redis",
+    "Retries",
+    "Route",
+    "Timeout",
+    "Tls",
+    "Upstream",
+    "load",
+]
 
 
-class Identity(Settings):
-    """Where a request says who is asking."""
+class ConfigError(Exception):
+    """The configuration can't be used. `lines` is what to show the operator, a line for each mistake."""
 
-    cookie: str | None = Field(None, pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$")
-    header: str | None = Field("authorization", pattern=r"^[A-Za-z0-9-]{1,64}$")
-    jwt: Jwt | None = None
-
-
-# ---- upstreams -------------------------------------------------------------------------------
+    def __init__(self, name: str, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes = sorted(mistakes, key=lambda mistake: (mistake.line, mistake.path))
+        self.lines = [mistake.render(name) for mistake in self.mistakes]
+        super().__init__("\n".join(self.lines))
 
 
-class Timeout(Settings):
-    """Deadlines of one exchange with an upstream."""
+def load(raw: bytes, name: str, environment: Mapping[str, str]) -> Config:
+    """Settings from a YAML file's bytes.
 
-    connect: Duration = Field(1.0, gt=0)
-    total: Duration = Field(5.0, gt=0)  # until the response header; then between two pieces of the body
+    Args:
+        raw: the file's bytes.
+        name: the file's path, for messages; files it names are looked up beside it.
+        environment: fills `${VAR}` and `${VAR:-default}`.
 
-
-class Breaker(Settings):
-    """When to stop calling an upstream, and when to try again."""
-
-    window: Duration = Field(10.0, ge=1)
-    min_requests: int = Field(20, ge=1)  # fewer in the window never open it
-    failure_ratio: float = Field(0.5, gt=0, le=1)
-    slow_ratio: float = Field(0.8, gt=0, le=1)
-    slow_after: Duration = Field(2.0, gt=0)
-    open_for: Duration = Field(5.0, gt=0)
-    probes: int = Field(3, ge=1)  # admitted at once while half-open
-
-
-class Concurrency(Settings):
-    """How many requests an upstream may hold at once, over one worker."""
-
-    min: int = Field(4, ge=1)
-    max: int = Field(400, ge=1)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.min > self.max:
-            raise ValueError(f"min ({self.min}) is above max ({self.max})")
-        return self
-
-
-class Retries(Settings):
-    """Retries as a share of requests, so that they never multiply an outage."""
-
-    budget: float = Field(0.2, ge=0, le=1)
-
-
-class Health(Settings):
-    """Active probes of each server."""
-
-    path: str = Field("/readyz", pattern=r"^/[!-~]*$")
-    interval: Duration = Field(2.0, ge=0.1)
-    timeout: Duration = Field(1.0, gt=0)
-    unhealthy_after: int = Field(3, ge=1)  # failed probes in a row
-    healthy_after: int = Field(1, ge=1)  # good probes in a row
-
-
-class Tls(Settings):
-    """How https servers are verified."""
-
-    verify: bool = True
-    ca_file: Path | None = None
-    server_name: str | None = None
-
-
-def _server(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    parts = urlsplit(value)
+    Raises:
+        ConfigError: with every mistake, each with its line.
+    """
     try:
-        port_ok = parts.port is None or parts.port > 0
-    except ValueError:
-        port_ok = False
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_ok:
-        raise ValueError("not an upstream URL; write for example http://127.0.0.1:8100")
-    if parts.path not in {"", "/"} or parts.query or parts.fragment or parts.username:
-        raise ValueError("an upstream URL ends after host and port; paths are forwarded as received")
-    return value.rstrip("/")
+        source = parse(raw, environment)
+    except SourceError as error:
+        raise ConfigError(name, error.mistakes) from None
+    if not isinstance(source.data, dict):
+        raise ConfigError(name, [Mistake(1, "", "expected keys such as upstreams: and routes:")])
+    try:
+        config = Config.model_validate(source.data, context={"base": Path(name).parent})
+    except ValidationError as error:
+        raise ConfigError(name, _explain_all(error, source)) from None
+    mistakes = [Mistake(source.line(path), dotted(path), said) for path, said in _disagreements(config)]
+    if mistakes:
+        raise ConfigError(name, mistakes)
+    return config
 
 
-Server = Annotated[str, BeforeValidator(_server)]
+# ---- one mistake in one place ----------------------------------------------------------------
 
 
-class Upstream(Settings):
-    """A service behind the gate."""
-
-    servers: tuple[Server, ...] = Field(min_length=1)
-    timeout: Timeout = Timeout()
-    breaker: Breaker | None = None
-    concurrency: Concurrency | None = None
-    retries: Retries = Retries()
-    health: Health | None = None
-    tls: Tls = Tls()
-    max_connections: int = Field(512, ge=1)  # per worker and server
-    keep_alive: Duration = Field(4.0, ge=0)  # shorter than the upstream's own
+def _explain_all(error: ValidationError, source: Source) -> list[Mistake]:
+    mistakes: dict[str, Mistake] = {}  # a union reports each of its members; one is enough
+    for details in error.errors(include_url=False):
+        path = _path_in_file(details, source)
+        text = dotted(path)
+        mistakes.setdefault(text, Mistake(source.line(path), text, _explain(details, path)))
+    # A tuple whose only item is wrong also reports itself as too short.
+    return [m for text, m in mistakes.items() if not any(other.startswith(text + "[") for other in mistakes)]
 
 
-# ---- what protects them ----------------------------------------------------------------------
+def _path_in_file(details: ErrorDetails, source: Source) -> KeyPath:
+    path: KeyPath = tuple(part for part in details["loc"] if part != "[key]")
+    if details["type"] == "missing":
+        return path
+    while path and path not in source.lines:  # pydantic names a union's members in the path
+        path = path[:-1]
+    return path
 
 
-class Limit(Settings):
-    """So many requests per window, counted for each key of `per`."""
+def _explain(details: ErrorDetails, path: KeyPath) -> str:
+    kind, given, context = details["type"], details["input"], details.get("ctx", {})
+    if kind == "missing":
+        return "missing, and needed"
+    if kind == "extra_forbidden":
+        return "unknown key" + _meant(str(path[-1]), _keys_at(path[:-1]))
+    if kind == "literal_error":
+        return f"{given!r} is none of {context['expected']}"
+    if kind == "string_pattern_mismatch":
+        if details["loc"][-1] == "[key]" or path[-1:] == ("name",) or "off" in path:
+            return f"{given!r} is no name; use lower-case letters, digits, - and _, a letter first"
+        return f"{given!r} does not fit the pattern {context['pattern']}"
+    if kind == "value_error":
+        return str(context["error"])
+    said = details["msg"].replace("Input should be", "should be").replace("Field required", "missing")
+    return f"{said}, not {given!r}" if isinstance(given, str | int | float) else said
 
-    rate: RateField
-    per: Annotated[
-        tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v), Field(min_length=1)
-    ]
-    algorithm: Literal["sliding-window", "fixed-window", "token-bucket"] = "sliding-window"
-    mode: Literal["enforce", "shadow", "off"] = "enforce"
-    on_store_failure: Literal["local", "allow", "refuse"] = "local"
 
-    @model_validator(mode="after")
-    def _known_keys(self) -> Self:
-        for part in self.per:
-            kind, _, name = part.partition(":")
-            if part not in {"global", "user", "address", "route"} and not (
-                kind in {"header", "param"} and name
-            ):
-                raise ValueError(
-                    f"per: {part!r} is none of global, user, address, route, header:NAME, param:NAME"
+def _keys_at(path: KeyPath) -> list[str]:
+    """The keys that the model knows at a path."""
+    model: Any = Config
+    for part in path:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            named = {field.alias or key: field for key, field in model.model_fields.items()}
+            model = _inner(named[part].annotation) if part in named else None
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return [field.alias or key for key, field in model.model_fields.items()]
+    return []
+
+
+def _inner(annotation: Any) -> Any:  # noqa: ANN401 - annotations have no common type
+    """The settings block inside `X | None`, `tuple[X, ...]` or `dict[Name, X]`; else the annotation."""
+    for argument in getattr(annotation, "__args__", ()):
+        found = _inner(argument)
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            return found
+    return annotation
+
+
+def _meant(given: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
+    if close:
+        return f" (did you mean {close[0]}?)"
+    return f" (known: {', '.join(sorted(known)[:12])})" if known else " (none are defined)"
+
+
+# ---- blocks that don't agree -----------------------------------------------------------------
+
+
+def _disagreements(config: Config) -> Iterable[tuple[KeyPath, str]]:
+    """Each place where one block asks for what another doesn't have."""
+    if config.listen.port and config.listen.port == config.admin.port:
+        yield (
+            ("admin", "port"),
+            f"{config.admin.port} is listen.port already; operators need one of their own",
+        )
+    for name, upstream in config.upstreams.items():
+        if upstream.timeout.connect > upstream.timeout.total:
+            yield ("upstreams", name, "timeout"), "connect is longer than total"
+    yield from _ladder_disagreements(config)
+    seen: dict[tuple[object, ...], int] = {}
+    for index, route in enumerate(config.routes):
+        yield from _route_disagreements(config, index, route)
+        twin = seen.setdefault((route.match.rstrip("/"), route.methods, route.hosts), index)
+        if twin != index:
+            yield ("routes", index, "match"), f"never reached: routes[{twin}] takes the same requests first"
+        elif (above := _shadow(config, index)) is not None:
+            yield ("routes", index, "match"), f"never reached: routes[{above}] takes every request first"
+
+
+def _ladder_disagreements(config: Config) -> Iterable[tuple[KeyPath, str]]:
+    names: dict[str, int] = {}
+    off: dict[str, str] = {}
+    for index, step in enumerate(config.degradation.steps):
+        at: KeyPath = ("degradation", "steps", index)
+        if names.setdefault(step.name, index) != index:
+            yield (*at, "name"), f"{step.name!r} is the name of steps[{names[step.name]}] already"
+        for place, feature in enumerate(step.off):
+            if feature not in config.features:
+                yield (*at, "off", place), f"unknown feature {feature!r}" + _meant(feature, config.features)
+            elif feature in off:
+                yield (
+                    (*at, "off", place),
+                    f"{feature!r} is off since step {off[feature]!r} already; remove it",
                 )
-        return self
+            off.setdefault(feature, step.name)
 
 
-class Fallback(Settings):
-    """What is answered in place of a feature that is off. One of json, text, file or empty."""
-
-    json_: Any = Field(None, alias="json")
-    text: str | None = None
-    file: Path | None = None
-    empty: bool = False
-    status: int = Field(200, ge=200, le=599)
-    content_type: str | None = Field(None, pattern=r"^[!-~ ]+$")
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        given = self.model_fields_set & {"json_", "text", "file"} | ({"empty"} if self.empty else set())
-        if len(given) != 1:
-            raise ValueError("give exactly one of json, text, file or empty: true")
-        return self
-
-
-class Feature(Settings):
-    """A part of the shop that can be switched off while the rest goes on."""
-
-    state: Literal["auto", "on", "off"] = "auto"  # auto: the ladder decides
-    fallback: Fallback | None = None
+def _route_disagreements(config: Config, index: int, route: Route) -> Iterable[tuple[KeyPath, str]]:
+    at: KeyPath = ("routes", index)
+    parameters = pattern.parse(route.match).parameters
+    if route.upstream not in config.upstreams:
+        said = f"unknown upstream {route.upstream!r}" + _meant(route.upstream, config.upstreams)
+        yield (*at, "upstream"), said
+    if route.feature is not None and route.feature not in config.features:
+        yield (*at, "feature"), f"unknown feature {route.feature!r}" + _meant(route.feature, config.features)
+    for place, name in enumerate(route.limits):
+        if name not in config.limits:
+            yield (*at, "limits", place), f"unknown limit {name!r}" + _meant(name, config.limits)
+            continue
+        if name in route.limits[:place]:
+            yield (*at, "limits", place), f"{name!r} is in this list already; once is enough"
+        for part in config.limits[name].per:
+            parameter = part.removeprefix("param:")
+            if parameter != part and parameter not in parameters:
+                has = ", ".join(parameters) or "none"
+                said = f"limit {name!r} counts by parameter {parameter!r}; {route.match} has: {has}"
+                yield (*at, "limits", place), said
 
 
-class Step(Settings):
-    """A rung of the ladder; each adds to those before it."""
-
-    name: Name
-    off: tuple[Name, ...] = ()
-    only: Literal["critical"] | None = None
-
-
-class Climb(Settings):
-    """Pressure that, held so long, moves the ladder one step up."""
-
-    pressure: float = Field(0.8, gt=0)
-    after: Duration = 3.0
-
-
-class Descend(Settings):
-    """Pressure below which, held so long, the ladder comes one step down."""
-
-    pressure: float = Field(0.5, gt=0)
-    after: Duration = 30.0
-
-
-class Degradation(Settings):
-    """The ladder: what is given up first, and when."""
-
-    steps: tuple[Step, ...] = ()
-    climb: Climb = Climb()
-    descend: Descend = Descend()
-
-    @model_validator(mode="after")
-    def _hysteresis(self) -> Self:
-        if self.descend.pressure >= self.climb.pressure:
-            raise ValueError("descend.pressure must be below climb.pressure, else the ladder flaps")
-        return self
-
-
-class Route(Settings):
-    """Which requests go where, and what is checked on the way. The first match wins."""
-
-    match: str = Field(pattern=r"^/")
-    methods: tuple[Annotated[str, Field(pattern=r"^[A-Z]{1,20}$")], ...] = ()
-    hosts: tuple[str, ...] = ()
-    upstream: str
-    feature: str | None = None
-    limits: tuple[str, ...] = ()
-    priority: Priority = "normal"
-
-
-class AccessLog(Settings):
-    """One JSON line per request, written by a thread of its own."""
-
-    file: Path | None = None  # none: no access log; "-": standard output
-    buffer: int = Field(10_000, ge=100)  # lines held while the disk is slow; then dropped and counted
-
-
-class Config(Settings):
-    """The whole file."""
-
-    listen: Listen = Listen()
-    admin: Admin = Admin()
-    redis: Redis | None = None
-    identity: Identity = Identity()
-    upstreams: dict[Name, Upstream] = Field(min_length=1)
-    limits: dict[Name, Limit] = {}
-    features: dict[Name, Feature] = {}
-    degradation: Degradation = Degradation()
-    routes: tuple[Route, ...] = Field(min_length=1)
-    access_log: AccessLog = AccessLog()
+def _shadow(config: Config, index: int) -> int | None:
+    """An earlier route that takes everything, whatever its path, method and host."""
+    for above, route in enumerate(config.routes[:index]):
+        if route.match == "/**" and not route.methods and not route.hosts:
+            return above
+    return None

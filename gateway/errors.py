@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 IANA = "https://iana.org/assignments/http-problem-types#"
@@ -17,6 +18,7 @@ class GatewayError(Exception):
     Attributes:
         retry_after: seconds after which trying again makes sense, or None.
         extra: members added to the problem's JSON; never secrets.
+        fields: header fields that go with the answer.
     """
 
     status: ClassVar[int]
@@ -25,17 +27,23 @@ class GatewayError(Exception):
     outcome: ClassVar[str] = "rejected"
 
     def __init__(
-        self, detail: str, *, retry_after: float | None = None, extra: dict[str, Any] | None = None
+        self,
+        detail: str,
+        *,
+        retry_after: float | None = None,
+        extra: dict[str, Any] | None = None,
+        fields: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.retry_after = retry_after
         self.extra = extra or {}
+        self.fields = fields
 
     def problem(self) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """The header fields and the JSON body that say so."""
         problem = {"type": self.type, "title": self.title, "status": self.status, "detail": self.detail}
-        headers = [PROBLEM_JSON, NO_STORE]
+        headers = [PROBLEM_JSON, NO_STORE, *self.fields]
         if self.retry_after is not None:
             # Never 0: a client told "now" comes back at once (RFC 9110, 10.2.3 counts whole seconds).
             headers.append((b"retry-after", b"%d" % max(1, math.ceil(self.retry_after))))

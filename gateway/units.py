@@ -72,9 +72,8 @@ def parse_rate(value: object) -> Rate:
     if isinstance(value, Rate):
         return value
     try:
-        if not isinstance(value, str) or len(value) > 100:
-            raise ValueError
-        (item,) = rate_grammar.parse_many(value)  # one rate per limit; write a second limit for a second rate
+        # One rate per limit; for a second rate, write a second limit.
+        (item,) = rate_grammar.parse_many(value if isinstance(value, str) else "")
         rate = Rate(item.amount, item.get_expiry())
     except ValueError:
         raise ValueError("not a rate; write for example 20/second or 5/10 seconds") from None

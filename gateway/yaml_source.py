@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -75,7 +75,7 @@ def parse(raw: bytes, environment: Mapping[str, str]) -> Source:
         # Aliases are refused before composing: a nest of them costs exponential memory.
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1
+                line = event.start_mark.line + 1 if event.start_mark else 1
                 raise SourceError(
                     [Mistake(line, "", f"alias *{event.anchor} is not supported; repeat the value")]
                 )
@@ -125,10 +125,12 @@ def _build(
             lines[(*path, key)] = at
             built[key] = _build(value_node, (*path, key), lines, mistakes, env)
         return built
-    return _scalar(node, path, line, mistakes, env)
+    return _scalar(cast("yaml.ScalarNode", node), path, line, mistakes, env)
 
 
-def _scalar(node: yaml.Node, path: Path, line: int, mistakes: list[Mistake], env: Mapping[str, str]) -> Any:  # noqa: ANN401 - YAML holds anything
+def _scalar(
+    node: yaml.ScalarNode, path: Path, line: int, mistakes: list[Mistake], env: Mapping[str, str]
+) -> Any:  # noqa: ANN401 - YAML holds anything
     text: str = node.value
     tag = node.tag
 
@@ -150,10 +152,10 @@ def _scalar(node: yaml.Node, path: Path, line: int, mistakes: list[Mistake], env
     if filled != text:
         text = filled
         if node.style is None:  # an unquoted ${PORT} may well be a number
-            tag = yaml.SafeLoader("").resolve(yaml.ScalarNode, text, (True, False))
+            tag = yaml.SafeLoader("").resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]  # PyYAML's stubs lack it
     try:
         loader = yaml.SafeLoader("")
-        return loader.construct_object(yaml.ScalarNode(tag, text, node.start_mark))  # type: ignore[no-untyped-call]  # PyYAML's stubs lack it
+        return loader.construct_object(yaml.ScalarNode(tag, text, node.start_mark))
     except (yaml.YAMLError, ValueError):
         mistakes.append(Mistake(line, dotted(path), f"cannot be read as {tag.rsplit(':', 1)[-1]}"))
         return None

@@ -1,0 +1,331 @@
+"""The shape of the gateway's configuration: every block, key, default and bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
+
+from gateway import pattern
+from gateway.units import Duration, RateField, Size
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Priority = Literal["critical", "normal", "optional"]
+
+
+class Settings(BaseModel):
+    """Base of every block: unknown keys are mistakes, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+def _readable(value: Path, info: ValidationInfo) -> Path:
+    """A file that must be there, looked up beside the configuration that names it."""
+    path = (info.context or {}).get("base", Path()) / value
+    try:
+        with path.open("rb"):
+            return Path(path)
+    except OSError as error:
+        raise ValueError(f"{value} can't be read: {(error.strerror or 'no such file').lower()}") from None
+
+
+def _none_when_empty(value: object) -> object:
+    return None if value == "" else value
+
+
+def _absent_when_empty(key: str) -> Callable[[object], object]:
+    """A block whose main key is empty, as `${VARIABLE:-}` leaves it, counts as left out."""
+
+    def absent(value: object) -> object:
+        return None if isinstance(value, dict) and key in value and value[key] in {"", None} else value
+
+    return absent
+
+
+InputFile = Annotated[Path, AfterValidator(_readable)]
+
+
+# ---- the doors -------------------------------------------------------------------------------
+
+
+class Listen(Settings):
+    """Where shoppers come in, and what HTTP may never pass."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    workers: int = Field(2, ge=1, le=64)
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()  # whose X-Forwarded-For is believed
+    max_body: Size = Field(1 << 20, ge=1)
+    max_target: Size = Field(8 << 10, ge=64)
+    max_headers: int = Field(100, ge=8, le=10_000)
+    max_header_bytes: Size = Field(32 << 10, ge=1024)
+    header_timeout: Duration = Field(5.0, gt=0)  # for the whole header section
+    idle_timeout: Duration = Field(75.0, gt=0)  # between requests of one connection
+    drain: Duration = Field(10.0, ge=0)  # how long requests in flight may take after SIGTERM
+
+
+class Admin(Settings):
+    """Where operators come in. The token comes from TIDEGATE_ADMIN_TOKEN or from a file."""
+
+    host: str = "127.0.0.1"
+    port: Port = 9900
+    token_file: Annotated[InputFile | None, BeforeValidator(_none_when_empty)] = None
+    state_file: Annotated[Path | None, BeforeValidator(_none_when_empty)] = (
+        None  # switches survive a restart even with Redis away
+    )
+
+
+class Redis(Settings):
+    """The volatile Redis that gateways share."""
+
+    url: Annotated[str, Field(pattern=r"^(redis|rediss|unix)://")]
+    timeout: Duration = Field(0.02, gt=0, le=5)  # no request waits longer on Redis
+    prefix: str = Field("tidegate", pattern=r"^[A-Za-z0-9_.-]{1,40}$")
+
+
+class Jwt(Settings):
+    """How a user's token is verified."""
+
+    algorithm: Literal["EdDSA", "RS256", "HS256"] = "EdDSA"
+    key_file: InputFile  # public key as PEM, or the secret of HS256
+
+
+class Identity(Settings):
+    """Where a request says who is asking."""
+
+    cookie: str | None = Field(None, pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$")
+    header: str | None = Field("authorization", pattern=r"^[A-Za-z0-9-]{1,64}$")
+    jwt: Annotated[Jwt | None, BeforeValidator(_absent_when_empty("key_file"))] = None
+
+
+# ---- upstreams -------------------------------------------------------------------------------
+
+
+class Timeout(Settings):
+    """Deadlines of one exchange with an upstream."""
+
+    connect: Duration = Field(1.0, gt=0)
+    total: Duration = Field(5.0, gt=0)  # until the response header; then between two pieces of the body
+
+
+class Breaker(Settings):
+    """When to stop calling an upstream, and when to try again."""
+
+    window: Duration = Field(10.0, ge=1)
+    min_requests: int = Field(20, ge=1)  # fewer in the window never open it
+    failure_ratio: float = Field(0.5, gt=0, le=1)
+    slow_ratio: float = Field(0.8, gt=0, le=1)
+    slow_after: Duration = Field(2.0, gt=0)
+    open_for: Duration = Field(5.0, gt=0)
+    probes: int = Field(3, ge=1)  # admitted at once while half-open
+
+
+class Concurrency(Settings):
+    """How many requests an upstream may hold at once, over one worker."""
+
+    min: int = Field(4, ge=1)
+    max: int = Field(400, ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) is above max ({self.max})")
+        return self
+
+
+class Retries(Settings):
+    """Retries as a share of requests, so that they never multiply an outage."""
+
+    budget: float = Field(0.2, ge=0, le=1)
+
+
+class Health(Settings):
+    """Active probes of each server."""
+
+    path: str = Field("/readyz", pattern=r"^/[!-~]*$")
+    interval: Duration = Field(2.0, ge=0.1)
+    timeout: Duration = Field(1.0, gt=0)
+    unhealthy_after: int = Field(3, ge=1)  # failed probes in a row
+    healthy_after: int = Field(1, ge=1)  # good probes in a row
+
+
+class Tls(Settings):
+    """How https servers are verified."""
+
+    verify: bool = True
+    ca_file: InputFile | None = None
+    server_name: str | None = None
+
+
+def _server(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    parts = urlsplit(value)
+    try:
+        port_ok = parts.port is None or parts.port > 0
+    except ValueError:
+        port_ok = False
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_ok:
+        raise ValueError("not an upstream URL; write for example http://127.0.0.1:8100")
+    if parts.path not in {"", "/"} or parts.query or parts.fragment or parts.username:
+        raise ValueError("an upstream URL ends after host and port; paths are forwarded as received")
+    return value.rstrip("/")
+
+
+Server = Annotated[str, BeforeValidator(_server)]
+
+
+class Upstream(Settings):
+    """A service behind the gate."""
+
+    servers: tuple[Server, ...] = Field(min_length=1)
+    timeout: Timeout = Timeout()
+    breaker: Breaker | None = None
+    concurrency: Concurrency | None = None
+    retries: Retries = Retries()
+    health: Health | None = None
+    tls: Tls = Tls()
+    max_connections: int = Field(512, ge=1)  # per worker and server
+    keep_alive: Duration = Field(4.0, ge=0)  # shorter than the upstream's own
+
+
+# ---- what protects them ----------------------------------------------------------------------
+
+
+class Limit(Settings):
+    """So many requests per window, counted for each key of `per`."""
+
+    rate: RateField
+    per: Annotated[
+        tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v), Field(min_length=1)
+    ]
+    algorithm: Literal["sliding-window", "fixed-window", "token-bucket"] = "sliding-window"
+    mode: Literal["enforce", "shadow", "off"] = "enforce"
+    on_store_failure: Literal["local", "allow", "refuse"] = "local"
+
+    @model_validator(mode="after")
+    def _known_keys(self) -> Self:
+        for part in self.per:
+            kind, _, name = part.partition(":")
+            if part not in {"global", "user", "address", "route"} and not (
+                kind in {"header", "param"} and name
+            ):
+                raise ValueError(
+                    f"per: {part!r} is none of global, user, address, route, header:NAME, param:NAME"
+                )
+        return self
+
+
+class Fallback(Settings):
+    """What is answered in place of a feature that is off. One of json, text, file or empty."""
+
+    json_: Any = Field(None, alias="json")
+    text: str | None = None
+    file: InputFile | None = None
+    empty: bool = False
+    status: int = Field(200, ge=200, le=599)
+    content_type: str | None = Field(None, pattern=r"^[!-~ ]+$")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = self.model_fields_set & {"json_", "text", "file"} | ({"empty"} if self.empty else set())
+        if len(given) != 1:
+            raise ValueError("give exactly one of json, text, file or empty: true")
+        return self
+
+
+class Feature(Settings):
+    """A part of the shop that can be switched off while the rest goes on."""
+
+    state: Literal["auto", "on", "off"] = "auto"  # auto: the ladder decides
+    fallback: Fallback | None = None
+
+
+class Step(Settings):
+    """A rung of the ladder; each adds to those before it."""
+
+    name: Name
+    off: tuple[Name, ...] = ()
+    only: Literal["critical"] | None = None
+
+
+class Climb(Settings):
+    """Pressure that, held so long, moves the ladder one step up."""
+
+    pressure: float = Field(0.8, gt=0)
+    after: Duration = 3.0
+
+
+class Descend(Settings):
+    """Pressure below which, held so long, the ladder comes one step down."""
+
+    pressure: float = Field(0.5, gt=0)
+    after: Duration = 30.0
+
+
+class Degradation(Settings):
+    """The ladder: what is given up first, and when."""
+
+    steps: tuple[Step, ...] = ()
+    climb: Climb = Climb()
+    descend: Descend = Descend()
+
+    @model_validator(mode="after")
+    def _hysteresis(self) -> Self:
+        if self.descend.pressure >= self.climb.pressure:
+            raise ValueError("descend.pressure must be below climb.pressure, else the ladder flaps")
+        return self
+
+
+def _pattern(value: str) -> str:
+    pattern.parse(value)
+    return value
+
+
+class Route(Settings):
+    """Which requests go where, and what is checked on the way. The first match wins."""
+
+    match: Annotated[str, AfterValidator(_pattern)]
+    methods: tuple[Annotated[str, Field(pattern=r"^[A-Z]{1,20}$")], ...] = ()
+    hosts: tuple[Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9.-]{1,253}$")], ...] = ()  # or *.example.com
+    upstream: str
+    feature: str | None = None
+    limits: tuple[str, ...] = ()
+    priority: Priority = "normal"
+
+
+class AccessLog(Settings):
+    """One JSON line per request, written by a thread of its own."""
+
+    file: Annotated[Path | None, BeforeValidator(_none_when_empty)] = (
+        None  # none: no log; "-": standard output
+    )
+    buffer: int = Field(10_000, ge=100)  # lines held while the disk is slow; then dropped and counted
+
+
+class Config(Settings):
+    """The whole file."""
+
+    listen: Listen = Listen()
+    admin: Admin = Admin()
+    redis: Annotated[Redis | None, BeforeValidator(_absent_when_empty("url"))] = None
+    identity: Identity = Identity()
+    upstreams: dict[Name, Upstream] = Field(min_length=1)
+    limits: dict[Name, Limit] = {}
+    features: dict[Name, Feature] = {}
+    degradation: Degradation = Degradation()
+    routes: tuple[Route, ...] = Field(min_length=1)
+    access_log: AccessLog = AccessLog()
