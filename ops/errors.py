@@ -1,0 +1,49 @@
+"""What an operator can put right. The command line prints it as one line and exits."""
+
+from __future__ import annotations
+
+
+class OpsError(Exception):
+    """Something stands in the way; the message says what, where and what to do.
+
+    Attributes:
+        code: exit status of the command that met it.
+    """
+
+    code = 1
+
+
+class ServerMissing(OpsError):  # noqa: N818 - named after what happened
+    """No program for an embedded server was found."""
+
+    code = 3
+
+
+class PortInUse(OpsError):  # noqa: N818 - named after what happened
+    """Another process listens where we would."""
+
+    code = 4
+
+
+class AlreadyRunning(OpsError):  # noqa: N818 - named after what happened
+    """Another `tidegate up` holds the same directory."""
+
+    code = 5
+
+
+class StartFailed(OpsError):  # noqa: N818 - named after what happened
+    """A process of the stack did not become ready."""
+
+    code = 6
+
+
+class Unreachable(OpsError):  # noqa: N818 - named after what happened
+    """The admin API, a store or the provider did not answer."""
+
+    code = 7
+
+
+class Refused(OpsError):  # noqa: N818 - named after what happened
+    """The admin API answered, and said no."""
+
+    code = 8
