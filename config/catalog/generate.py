@@ -18,6 +18,21 @@ PICTURES = HERE.parents[1] / "shop_backend" / "pages" / "static"
 # As on printed cards: no letter or digit that is taken for another (0 O 1 I).
 ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 SEED = 20261123
+COLUMNS = (
+    "sku",
+    "name",
+    "kind",
+    "brand",
+    "description",
+    "price_cents",
+    "list_price_cents",
+    "currency",
+    "sale_starts_at",
+    "sale_ends_at",
+    "per_user_cap",
+    "image",
+    "featured",
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +92,7 @@ PRODUCTS = (
         "Steamhold Wallet 50",
         "wallet",
         "Steamhold",
-        "Fifty euros of credit for the Steamhold store. It pays for games, add-ons and gifts, and never expires.",
+        "Fifty euros of credit for the Steamhold store. It pays for games and gifts, and never expires.",
         4500,
         5000,
         1200,
@@ -214,7 +229,7 @@ PRODUCTS = (
         "Quillbench Pro, one year",
         "licence",
         "Quillbench",
-        "A year of the writing desk that stays out of the way: outlines, sources, and clean export. Three devices.",
+        "A year of the writing desk that stays out of the way: outlines, sources, clean export.",
         3900,
         5900,
         300,
@@ -317,14 +332,11 @@ def main() -> None:
     seen: set[str] = set()
     with (HERE / "products.csv").open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\n")
-        out.writerow(
-            "sku name kind brand description price_cents list_price_cents currency "
-            "sale_starts_at sale_ends_at per_user_cap image featured".split()
-        )
+        out.writerow(COLUMNS)
         for p in PRODUCTS:
             out.writerow(
-                [p.sku, p.name, p.kind, p.brand, p.description, p.price, p.list_price, "EUR"]
-                + [*p.window, p.cap, f"{p.sku}.svg", str(p.featured).lower()]
+                (p.sku, p.name, p.kind, p.brand, p.description, p.price, p.list_price, "EUR")
+                + (*p.window, p.cap, f"{p.sku}.svg", str(p.featured).lower())
             )
     with (HERE / "cards.csv").open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\n")

@@ -1,0 +1,1 @@
+"""Storefront pages: templates, static files, and the routes that serve them."""

@@ -1,0 +1,82 @@
+// Calls to the shop. Every refusal becomes a Problem that says what to tell the buyer and when to come back.
+
+export class Problem extends Error {
+  /** @param {number} status 0 when no answer came. @param {number} retryAfter seconds; 0 when unknown. */
+  constructor(status, detail, retryAfter = 0) {
+    super(detail);
+    this.status = status;
+    this.retryAfter = retryAfter;
+  }
+}
+
+/** Ask the shop; resolves to the parsed answer, rejects with a Problem. */
+export async function call(method, path, body, headers = {}) {
+  const options = { method, headers: { accept: "application/json", ...headers }, credentials: "same-origin" };
+  if (body !== undefined) {
+    options.body = JSON.stringify(body);
+    options.headers["content-type"] = "application/json";
+  }
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new Problem(0, "no answer");
+  }
+  const value = await answer.json().catch(() => ({}));
+  if (answer.ok) {
+    return { value, degraded: answer.headers.get("tidegate-degraded") };
+  }
+  const after = Number.parseInt(answer.headers.get("retry-after") ?? "", 10);
+  throw new Problem(answer.status, value.detail || value.title || "", Number.isFinite(after) && after > 0 ? after : 0);
+}
+
+const FLAG = "session";
+
+/** Run a call that needs a session; start one first when this browser has none, or when the shop forgot it. */
+export async function withSession(work, email) {
+  const start = async () => {
+    await call("POST", "/api/session", email ? { email } : {});
+    remember(localStorage, FLAG, "1");
+  };
+  if (!recall(localStorage, FLAG)) await start();
+  try {
+    return await work();
+  } catch (problem) {
+    if (problem.status !== 401) throw problem;
+    await start();
+    return work();
+  }
+}
+
+// Storage may be switched off in this browser; the shop works without, only less comfortably.
+export function remember(storage, key, value) {
+  try { storage.setItem(key, value); } catch { /* nothing is kept */ }
+}
+
+export function recall(storage, key) {
+  try { return storage.getItem(key); } catch { return null; }
+}
+
+export function forget(storage, key) {
+  try { storage.removeItem(key); } catch { /* nothing was kept */ }
+}
+
+/** Cents as the reader writes money. */
+export function money(cents, currency) {
+  return new Intl.NumberFormat(document.documentElement.lang, { style: "currency", currency }).format(cents / 100);
+}
+
+/** A random name that nobody else makes; also where crypto.randomUUID is missing (plain http). */
+export function unique() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** An element with text, classes and attributes; text is never read as HTML. */
+export function element(tag, { text, ...attributes } = {}, ...children) {
+  const made = document.createElement(tag);
+  if (text !== undefined) made.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}

@@ -1,0 +1,112 @@
+// The buy form: one click, one order, and a kind word when it can't be.
+import { Problem, call, forget, recall, remember, unique, withSession } from "./api.js";
+import { left } from "./countdown.js";
+
+const form = document.querySelector("form[data-buy]");
+
+if (form) {
+  const button = form.querySelector("button[type=submit]");
+  const notice = form.querySelector("[data-notice]");
+  const label = button.textContent;
+  let busy = false;
+
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (busy) return; // a double click
+    const email = form.elements.email.value.trim();
+    const order = { sku: form.dataset.buy, quantity: Number(form.elements.quantity.value), email };
+    busy = true;
+    button.disabled = true;
+    button.textContent = "One moment…";
+    say("");
+    try {
+      const { value } = await withSession(
+        () => call("POST", "/api/orders", order, { "Idempotency-Key": keyFor(order) }), email);
+      forget(sessionStorage, slot(order));
+      remember(sessionStorage, `token:${value.order_id}`, value.token);
+      location.assign(`/orders/${encodeURIComponent(value.order_id)}`);
+    } catch (error) {
+      refused(error instanceof Problem ? error : new Problem(0, ""), order);
+    }
+  });
+
+  // Back from the order page: the browser may show this page as it was left.
+  addEventListener("pageshow", (event) => { if (event.persisted) open(); });
+
+  // The doors open while the page is looked at.
+  document.addEventListener("elapsed", (event) => {
+    if (event.target.matches("[data-opens]")) {
+      form.querySelector("fieldset").disabled = false;
+      event.target.closest("p").hidden = true;
+    }
+  });
+
+  function refused(problem, order) {
+    switch (problem.status) {
+      case 410:
+        forget(sessionStorage, slot(order));
+        button.textContent = "Sold out";
+        return say("Sold out: somebody was a little faster. Unpaid cards come back after some minutes, so it may be worth another look.");
+      case 409:
+        forget(sessionStorage, slot(order));
+        open();
+        return say(problem.message || "You have as many of these as one buyer may have.");
+      case 403:
+        forget(sessionStorage, slot(order));
+        open();
+        return say(problem.message || "This sale is not open now.");
+      case 429:
+        say("Many are buying right now, and this was one try too many.");
+        return pause(problem.retryAfter || 2);
+      case 503:
+        say("The shop is very full. Nothing was ordered; your place is not lost.");
+        return pause(problem.retryAfter || 3);
+      case 0: case 500: case 502: case 504:
+        // The order may exist; the same key asks for the same order.
+        say("No answer came. Press again: it will not be ordered twice.");
+        return pause(problem.retryAfter || 1);
+      default:
+        forget(sessionStorage, slot(order));
+        open();
+        return say(problem.message || "This can't be ordered. Please look at what you entered.");
+    }
+  }
+
+  function pause(seconds) {
+    const until = Date.now() + seconds * 1000;
+    const tick = () => {
+      const rest = (until - Date.now()) / 1000;
+      if (rest <= 0) {
+        clearInterval(timer);
+        open();
+      } else {
+        button.textContent = `Again in ${left(rest).slice(3)}`;
+      }
+    };
+    const timer = setInterval(tick, 250);
+    tick();
+  }
+
+  function open() {
+    busy = false;
+    button.disabled = false;
+    button.textContent = label;
+  }
+
+  function say(text) {
+    notice.textContent = text;
+    notice.hidden = !text;
+  }
+}
+
+function slot(order) {
+  return `buy:${JSON.stringify(order)}`;
+}
+
+function keyFor(order) {
+  const known = recall(sessionStorage, slot(order));
+  if (known) return known;
+  const key = unique();
+  remember(sessionStorage, slot(order), key);
+  return key;
+}

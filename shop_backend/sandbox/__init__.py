@@ -1,0 +1,1 @@
+"""A payment provider to rehearse against: checkout page, signed callbacks, retries, storms."""

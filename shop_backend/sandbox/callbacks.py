@@ -1,0 +1,140 @@
+"""Send what the ledger owes the merchants, signed, until they take it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import random
+import sqlite3
+from datetime import UTC, datetime
+
+import httpx
+from standardwebhooks import Webhook
+
+from shop_backend.errors import SetupError
+from shop_backend.sandbox.ledger import Callback, Ledger
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 32  # callbacks under way
+TIMEOUT = 5.0  # seconds a merchant may take
+FIRST_RETRY = 0.5  # seconds; doubles with each failure
+TROUBLE = 1.0  # seconds to wait when the ledger itself fails
+LAST_RETRY = 60.0  # seconds; no retry waits longer
+
+
+def back_off(attempts: int, jitter: float) -> float:
+    """Seconds to wait after `attempts` failures (0 for the first); `jitter` in 0..1 spreads them.
+
+    Doubles from FIRST_RETRY to LAST_RETRY, of which half is left to the jitter.
+    """
+    ceiling = min(LAST_RETRY, FIRST_RETRY * 2.0 ** min(attempts, 30))
+    return ceiling * (0.5 + 0.5 * jitter)
+
+
+class Sender:
+    """Delivers due callbacks, several at once, oldest first.
+
+    Args:
+        ledger: what is owed.
+        secret: Standard Webhooks secret, `whsec_…`; an empty one is refused.
+        transport: how requests leave, for tests.
+
+    Raises:
+        SetupError: the secret is empty or not base64.
+    """
+
+    def __init__(
+        self, ledger: Ledger, secret: str, *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        if not secret.removeprefix("whsec_"):
+            raise SetupError("no signing secret: set TIDEGATE_SANDBOX_SECRET to whsec_<base64>")
+        try:
+            self._signer = Webhook(secret)
+        except ValueError:
+            # From nothing: the cause may quote the secret.
+            raise SetupError("TIDEGATE_SANDBOX_SECRET is not whsec_<base64>") from None
+        self._ledger = ledger
+        self._transport = transport
+        self._wake = asyncio.Event()
+        self._busy: dict[int, asyncio.Task[None]] = {}
+
+    def wake(self) -> None:
+        """Look at the ledger now: something was added."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Deliver until cancelled. What is under way then is owed still, and sent again later."""
+        limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
+        async with httpx.AsyncClient(
+            timeout=TIMEOUT,
+            limits=limits,
+            transport=self._transport,
+            follow_redirects=False,  # a redirect would lead away from the address that was checked
+            trust_env=False,
+        ) as client:
+            try:
+                while True:
+                    self._wake.clear()
+                    wait = await self._start_due(client)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._wake.wait(), wait)
+            finally:
+                tasks = list(self._busy.values())
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _start_due(self, client: httpx.AsyncClient) -> float | None:
+        room = AT_ONCE - len(self._busy)
+        if room <= 0:
+            return None  # whoever finishes wakes us
+        try:
+            callbacks, wait = await self._ledger.due(room, besides=list(self._busy))
+        except sqlite3.Error as error:
+            log.error("the ledger can't be read (%s); callbacks wait %.0f s", error, TROUBLE)  # noqa: TRY400 - one line
+            return TROUBLE
+        for callback in callbacks:
+            task = asyncio.create_task(self._deliver(client, callback))
+            self._busy[callback.seq] = task
+            task.add_done_callback(functools.partial(self._done, callback.seq))
+        return wait
+
+    def _done(self, seq: int, _: asyncio.Task[None]) -> None:
+        del self._busy[seq]
+        self._wake.set()
+
+    async def _deliver(self, client: httpx.AsyncClient, callback: Callback) -> None:
+        body = callback.body
+        now = datetime.now(tz=UTC)
+        headers = {
+            "content-type": "application/json",
+            "webhook-id": callback.message_id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": self._signer.sign(callback.message_id, now, body),
+        }
+        try:
+            # Streamed and left unread: a merchant's endless answer costs nothing.
+            async with client.stream("POST", callback.url, content=body, headers=headers) as response:
+                status, why = response.status_code, f"HTTP {response.status_code}"
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            status, why = 0, type(error).__name__
+        try:
+            if 200 <= status < 300:
+                await self._ledger.taken(callback.seq)
+                return
+            delay = back_off(callback.attempts, random.random())  # noqa: S311 - jitter
+            attempt = callback.attempts + 1
+            log.warning(
+                "callback %s not taken (%s), attempt %d, again in %.1f s",
+                callback.message_id,
+                why,
+                attempt,
+                delay,
+            )
+            await self._ledger.retry(callback.seq, delay)
+        except sqlite3.Error as error:
+            log.error("the ledger can't be written (%s); callback %s will repeat", error, callback.message_id)  # noqa: TRY400 - one line
+            await asyncio.sleep(TROUBLE)
