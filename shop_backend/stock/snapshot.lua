@@ -1,0 +1,18 @@
+-- Free stock and every open hold, as of one moment.
+-- KEYS  1 epoch, 2 skus (set), 3 holds (zset)
+-- ARGV  1 prefix of sku keys, 2 prefix of hold keys (same hash slot)
+-- returns {epoch or '', {sku, free, ...}, {order id, sku, quantity, ...}}
+local free, holds = {}, {}
+for _, sku in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+    table.insert(free, sku)
+    table.insert(free, redis.call('HGET', ARGV[1] .. sku, 'free') or '0')
+end
+for _, id in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
+    local hold = redis.call('HMGET', ARGV[2] .. id, 'sku', 'quantity')
+    if hold[1] then
+        table.insert(holds, id)
+        table.insert(holds, hold[1])
+        table.insert(holds, hold[2])
+    end
+end
+return {redis.call('GET', KEYS[1]) or '', free, holds}

@@ -1,0 +1,1 @@
+"""The steps of the schema: Alembic revisions whose substance is plain SQL."""

@@ -1,0 +1,1 @@
+"""One revision per file, with its SQL beside it."""

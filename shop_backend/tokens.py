@@ -1,0 +1,95 @@
+"""What the shop signs: sessions, order ids and order links, all from one Ed25519 key."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import jwt
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from shop_backend.errors import SetupError
+
+
+class Tokens:
+    """Signs and checks. Two processes with the same key file agree."""
+
+    def __init__(self, key: Ed25519PrivateKey, *, clock: Callable[[], float] = time.time) -> None:
+        raw = key.private_bytes(
+            serialization.Encoding.Raw, serialization.PrivateFormat.Raw, serialization.NoEncryption()
+        )
+        public = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        self._key = key
+        self._public = key.public_key()
+        self._kid = base64.urlsafe_b64encode(hashlib.sha256(public).digest())[:16].decode()
+        self._clock = clock
+        self._order_ids = _derive(raw, b"tidegate order id")
+        self._order_links = _derive(raw, b"tidegate order link")
+
+    @classmethod
+    def from_file(cls, path: Path) -> Tokens:
+        """Read the PEM file.
+
+        Raises:
+            SetupError: it can't be read or is no Ed25519 private key.
+        """
+        try:
+            key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        except (OSError, ValueError, TypeError) as error:
+            raise SetupError(f"{path}: no readable private key ({type(error).__name__})") from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise SetupError(f"{path}: must be an Ed25519 private key in PEM")
+        return cls(key)
+
+    # ---- sessions ----------------------------------------------------------------------------
+
+    def session(self, user: str, *, lifetime: float) -> str:
+        """A signed token that says who its bearer is, for `lifetime` seconds."""
+        now = int(self._clock())
+        claims = {"sub": user, "iat": now, "exp": now + int(lifetime)}
+        return jwt.encode(claims, self._key, algorithm="EdDSA", headers={"kid": self._kid})
+
+    def user_of(self, token: str) -> str | None:
+        """Whom a token names; None when it is not ours, too old, or malformed."""
+        try:
+            claims = jwt.decode(
+                token,
+                self._public,
+                algorithms=["EdDSA"],
+                # The clock is ours to inject, so times are checked below.
+                options={"require": ["sub", "iat", "exp"], "verify_exp": False, "verify_iat": False},
+            )
+        except (jwt.PyJWTError, ValueError):
+            return None
+        expires, user = claims.get("exp"), claims.get("sub")
+        if not isinstance(expires, int) or expires <= self._clock() or not isinstance(user, str):
+            return None
+        return user if 0 < len(user) <= 64 and user.isascii() and user.isprintable() else None
+
+    # ---- orders ------------------------------------------------------------------------------
+
+    def order_id(self, user: str, idempotency_key: str) -> str:
+        """The order that this buyer's key stands for, always the same; nobody else can guess it."""
+        text = f"{len(user)}:{user}{idempotency_key}".encode()
+        digest = hmac.digest(self._order_ids, text, "sha256")
+        return str(uuid.UUID(bytes=digest[:16], version=8))
+
+    def order_token(self, order_id: str) -> str:
+        """Lets its bearer read the order."""
+        digest = hmac.digest(self._order_links, order_id.encode(), "sha256")
+        return base64.urlsafe_b64encode(digest[:24]).decode()
+
+    def opens(self, order_id: str, token: str) -> bool:
+        """Whether the token is the order's; in constant time."""
+        return hmac.compare_digest(self.order_token(order_id).encode(), token.encode("utf-8", "replace"))
+
+
+def _derive(key: bytes, purpose: bytes) -> bytes:
+    return HKDF(hashes.SHA256(), 32, salt=None, info=purpose).derive(key)

@@ -1,0 +1,1 @@
+"""Background work: one handler per stream, and the loops beside them."""
