@@ -1,0 +1,52 @@
+"""What the policies' tests share: requests without a network, and a clock that is a number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gateway.exchange import Exchange
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+async def _nothing() -> dict[str, Any]:
+    return {"type": "http.disconnect"}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock at 1000 s."""
+    return Clock()
+
+
+@pytest.fixture
+def exchange() -> Callable[..., Exchange]:
+    """`exchange(method="GET")`: a request for /x from one client."""
+
+    def make(method: str = "GET") -> Exchange:
+        return Exchange(
+            method=method,
+            target=b"/x",
+            path="/x",
+            headers=[],
+            host=b"shop.test",
+            address="192.0.2.7",
+            receive=_nothing,
+            started=0.0,
+        )
+
+    return make
