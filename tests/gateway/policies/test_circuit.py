@@ -1,0 +1,466 @@
+"""The circuit opens by ratio, probes by permit, and believes nothing that is out of date."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gateway import config
+from gateway.policies.circuit import (
+    BUCKETS,
+    GROWTH,
+    JITTER,
+    MAX_GROWTH,
+    RAMP_SECONDS,
+    REFUSED,
+    Change,
+    Circuit,
+    Window,
+)
+
+SETTINGS = config.Breaker(
+    window=10, min_requests=20, failure_ratio=0.5, slow_ratio=0.8, slow_after=2, open_for=5, probes=3
+)
+LONGEST = SETTINGS.open_for * MAX_GROWTH * (1 + JITTER)
+
+
+def circuit_at(clock: Callable[[], float], **words: Any) -> Circuit:
+    return Circuit("shop", SETTINGS, clock=clock, rng=random.Random(7), **words)
+
+
+def feed(circuit: Circuit, good: int = 0, bad: int = 0, slow: int = 0) -> None:
+    for failed, late, times in ((False, False, good), (False, True, slow), (True, False, bad)):
+        for _ in range(times):
+            circuit.record(circuit.enter(), failed=failed, slow=late)
+
+
+def open_up(circuit: Circuit) -> None:
+    feed(circuit, bad=SETTINGS.min_requests)
+    assert circuit.state == "open"
+
+
+# ---- closed --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "slow", "state"),
+    [
+        (0, 19, 0, "closed"),  # too few to judge
+        (11, 9, 0, "closed"),
+        (10, 10, 0, "open"),
+        (5, 0, 15, "closed"),
+        (4, 0, 16, "open"),
+        (1000, 999, 0, "closed"),
+    ],
+)
+def test_it_opens_at_its_ratios(clock: Any, good: int, bad: int, slow: int, state: str) -> None:
+    """Enough requests, and enough of them failed or slow."""
+    circuit = circuit_at(clock)
+    feed(circuit, good, bad, slow)
+    assert circuit.state == state
+
+
+def test_a_success_can_complete_the_sample(clock: Any) -> None:
+    """The twentieth request decides, be it a good one."""
+    circuit = circuit_at(clock)
+    feed(circuit, bad=15)
+    feed(circuit, good=4)
+    assert circuit.state == "closed"
+    feed(circuit, good=1)
+    assert circuit.state == "open"
+
+
+def test_the_window_forgets(clock: Any) -> None:
+    """Failures older than the window count no more."""
+    circuit = circuit_at(clock)
+    feed(circuit, bad=19)
+    clock.advance(SETTINGS.window)
+    feed(circuit, bad=19)
+    assert circuit.state == "closed"
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.booleans(), st.booleans()), max_size=80),
+    st.integers(1, 20),
+    st.integers(0, 10**9),
+)
+def test_the_window_counts_its_buckets(
+    results: list[tuple[int, bool, bool]], seconds: int, start: int
+) -> None:
+    """Totals are those of the last ten buckets, whatever the gaps (a reference keeps every result)."""
+    window, now, kept = Window(seconds), float(start), []
+    for tenths, failed, slow in results:
+        now += tenths * seconds / BUCKETS / 2
+        window.add(now, failed=failed, slow=slow)
+        epoch = int(now / (seconds / BUCKETS))
+        kept.append((epoch, failed, slow))
+        live = [result for result in kept if result[0] > epoch - BUCKETS]
+        assert (window.total, window.failed, window.slow) == (
+            len(live),
+            sum(result[1] for result in live),
+            sum(result[2] for result in live),
+        )
+
+
+# ---- open ----------------------------------------------------------------------------------
+
+
+def test_open_refuses_and_says_for_how_long(clock: Any) -> None:
+    """Nobody enters; the time to wait is until probing begins, and never below a second."""
+    circuit = circuit_at(clock)
+    open_up(circuit)
+    wait = circuit.retry_after()
+    assert 5 * (1 - JITTER) <= wait <= 5 * (1 + JITTER)
+    assert circuit.enter() == REFUSED
+    clock.advance(wait - 0.001)
+    assert circuit.enter() == REFUSED
+    assert circuit.retry_after() == 1.0
+    clock.advance(0.002)
+    assert circuit.state == "half-open"
+    assert circuit.enter() != REFUSED
+
+
+def test_results_from_before_are_ignored(clock: Any) -> None:
+    """Requests that were under way when it opened say nothing about the probes, good or bad."""
+    circuit = circuit_at(clock)
+    late = [circuit.enter() for _ in range(100)]
+    open_up(circuit)
+    clock.advance(LONGEST)
+    probes = [circuit.enter() for _ in range(3)]
+    for index, ticket in enumerate(late):
+        circuit.record(ticket, failed=index % 2 == 0)
+    assert circuit.state == "half-open"
+    for ticket in probes:
+        circuit.record(ticket, failed=False)
+    assert circuit.state == "closed"
+    for ticket in late + probes:
+        circuit.record(ticket, failed=True)
+    assert circuit.state == "closed"
+
+
+def test_each_reopening_lasts_longer_and_is_jittered(clock: Any) -> None:
+    """Growth by half each time, up to six times; no two workers in step; well again, it begins anew."""
+    lasted: list[float] = []
+    circuit = circuit_at(clock)
+    circuit.on_change(lambda change: lasted.append(change.seconds) if change.after == "open" else None)
+    open_up(circuit)
+    for _ in range(20):
+        clock.advance(circuit.retry_after() + 0.001)
+        for ticket in [circuit.enter() for _ in range(3)]:
+            circuit.record(ticket, failed=True)
+    for index, seconds in enumerate(lasted):
+        nominal = 5 * min(GROWTH**index, MAX_GROWTH)
+        assert nominal * (1 - JITTER) <= seconds <= nominal * (1 + JITTER)
+    assert len({round(seconds, 6) for seconds in lasted}) == len(lasted) == 21
+
+    clock.advance(LONGEST)
+    for ticket in [circuit.enter() for _ in range(3)]:
+        circuit.record(ticket, failed=False)
+    clock.advance(SETTINGS.window + RAMP_SECONDS)
+    open_up(circuit)
+    assert lasted[-1] <= 5 * (1 + JITTER)
+
+
+# ---- half-open -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def half_open(clock: Any) -> Circuit:
+    """A circuit about to probe."""
+    circuit = circuit_at(clock, lease=15.0)
+    open_up(circuit)
+    clock.advance(LONGEST)
+    return circuit
+
+
+def test_exactly_the_probes_enter(half_open: Circuit) -> None:
+    """Of a crowd at the moment of half-open three pass; verdicts so far count against the three."""
+    tickets = [half_open.enter() for _ in range(1000)]
+    assert sum(ticket != REFUSED for ticket in tickets) == 3
+    half_open.record(tickets[0], failed=False)
+    assert half_open.enter() == REFUSED
+
+
+@pytest.mark.parametrize(
+    ("results", "state"),
+    [
+        ([(False, False)] * 3, "closed"),
+        ([(True, False), (False, False), (False, False)], "closed"),  # a third is below the ratio
+        ([(True, False), (True, False)], "open"),  # decided, whatever the third does
+        ([(False, True)] * 3, "open"),
+        ([(False, True)] * 2, "half-open"),
+    ],
+)
+def test_the_probes_are_judged_by_the_same_ratios(
+    half_open: Circuit, results: list[tuple[bool, bool]], state: str
+) -> None:
+    """Whatever is well enough to stay closed is well enough to close again."""
+    tickets = [half_open.enter() for _ in range(3)]
+    for ticket, (failed, slow) in zip(tickets, results, strict=False):
+        half_open.record(ticket, failed=failed, slow=slow)
+    assert half_open.state == state
+
+
+def test_a_permit_comes_back(half_open: Circuit) -> None:
+    """Released twice it comes back once, and the ticket is void."""
+    tickets = [half_open.enter() for _ in range(3)]
+    half_open.release(tickets[0])
+    half_open.release(tickets[0])
+    half_open.record(tickets[0], failed=True)
+    assert half_open.enter() != REFUSED
+    assert half_open.enter() == REFUSED
+
+
+def test_a_hanging_probe_loses_its_permit(half_open: Circuit, clock: Any) -> None:
+    """After the lease another may probe; what the first one says then is too late."""
+    hanging = [half_open.enter() for _ in range(3)]
+    clock.advance(14.9)
+    assert half_open.enter() == REFUSED
+    clock.advance(0.2)
+    fresh = [half_open.enter() for _ in range(4)]
+    assert fresh[3] == REFUSED
+    for ticket in hanging:
+        half_open.record(ticket, failed=True)
+    assert half_open.state == "half-open"
+    for ticket in fresh[:3]:
+        half_open.record(ticket, failed=False)
+    assert half_open.state == "closed"
+
+
+def test_streams_that_flow_for_a_whole_lease_are_well(half_open: Circuit, clock: Any) -> None:
+    """An upstream of endless event streams can close its circuit too."""
+    for ticket in [half_open.enter() for _ in range(3)]:
+        half_open.answered(ticket, slow=False)
+    clock.advance(15)
+    half_open.enter()
+    assert half_open.state == "closed"
+
+
+# ---- closed again --------------------------------------------------------------------------
+
+
+def close_again(circuit: Circuit) -> None:
+    for ticket in [circuit.enter() for _ in range(3)]:
+        circuit.record(ticket, failed=False)
+    assert circuit.state == "closed"
+
+
+def test_traffic_ramps_up(half_open: Circuit, clock: Any) -> None:
+    """The share admitted grows with the time since closing, up to all of it."""
+    close_again(half_open)
+    shares = []
+    for _ in range(6):
+        clock.advance(RAMP_SECONDS / 6)
+        shares.append(sum(half_open.enter() != REFUSED for _ in range(1000)) / 1000)
+    assert shares == sorted(shares)
+    assert shares[0] == pytest.approx(1 / 6, abs=0.01)
+    assert shares[-1] == 1.0
+
+
+def test_a_trickle_passes_the_ramp_whole(half_open: Circuit, clock: Any) -> None:
+    """One request a second is no flood; nobody is refused."""
+    close_again(half_open)
+    for _ in range(5):
+        assert half_open.enter() != REFUSED
+        clock.advance(1)
+
+
+# ---- orders from outside -------------------------------------------------------------------
+
+
+def test_forced_open_stays_open(clock: Any) -> None:
+    """However long; set free it probes before it opens the gates."""
+    circuit = circuit_at(clock)
+    circuit.force("open")
+    clock.advance(10_000)
+    assert (circuit.state, circuit.enter(), circuit.forced) == ("open", REFUSED, True)
+    assert circuit.retry_after() == SETTINGS.open_for
+    circuit.force("auto")
+    assert circuit.state == "half-open"
+    assert sum(circuit.enter() != REFUSED for _ in range(10)) == 3
+
+
+def test_forced_closed_stays_closed(clock: Any) -> None:
+    """However many fail; set free it judges by what comes then, not by what was."""
+    circuit = circuit_at(clock)
+    open_up(circuit)
+    circuit.force("closed")
+    feed(circuit, bad=100)
+    circuit.trip(5)
+    assert circuit.state == "closed"
+    circuit.force("auto")
+    feed(circuit, bad=19)
+    assert circuit.state == "closed"
+    feed(circuit, bad=1)
+    assert circuit.state == "open"
+
+
+def test_auto_without_force_changes_nothing(clock: Any) -> None:
+    """An open circuit does not begin to probe because somebody confirmed that it is automatic."""
+    circuit = circuit_at(clock)
+    open_up(circuit)
+    circuit.force("auto")
+    assert circuit.state == "open"
+    with pytest.raises(ValueError, match="use open, closed or auto"):
+        circuit.force("ajar")  # type: ignore[arg-type]  # as a careless caller would
+    assert circuit.state == "open"
+
+
+def test_a_hint_opens_it(clock: Any) -> None:
+    """Another worker's finding is believed for as long as it says, within bounds; nonsense is not."""
+    circuit = circuit_at(clock)
+    for nonsense in (0.0, -1.0, float("nan")):
+        circuit.trip(nonsense)
+    assert circuit.state == "closed"
+    circuit.trip(4)
+    assert circuit.state == "open"
+    assert circuit.retry_after() == 4
+    circuit.trip(2)  # shorter than what is left
+    assert circuit.retry_after() == 4
+    circuit.trip(float("inf"))
+    assert circuit.retry_after() == pytest.approx(LONGEST)
+
+
+def test_listeners_hear_each_transition(clock: Any) -> None:
+    """Once each, with the cause; one that fails disturbs neither the request nor the others."""
+    circuit = circuit_at(clock)
+    heard: list[Change] = []
+
+    def broken(_: Change) -> None:
+        raise RuntimeError("a listener's defect")
+
+    circuit.on_change(broken)
+    circuit.on_change(heard.append)
+    open_up(circuit)
+    circuit.trip(1)
+    clock.advance(LONGEST)
+    close_again(circuit)
+    circuit.trip(1)
+    circuit.force("open")
+    circuit.force("closed")
+    assert [(change.before, change.after, change.cause) for change in heard] == [
+        ("closed", "open", "failures"),
+        ("open", "half-open", "probes"),
+        ("half-open", "closed", "probes"),
+        ("closed", "open", "hint"),
+        ("open", "closed", "forced"),
+    ]
+    assert [change.seconds > 0 for change in heard] == [True, False, False, True, False]
+
+
+# ---- anything, in any order ----------------------------------------------------------------
+
+
+class Crowd(RuleBasedStateMachine):
+    """Callers that enter, end, vanish and hang in any order, and operators who meddle."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.now = 100.0
+        tight = SETTINGS.model_copy(update={"min_requests": 3, "open_for": 2.0})
+        self.circuit = Circuit("shop", tight, clock=lambda: self.now, rng=random.Random(1), lease=4.0)
+        self.changes: list[Change] = []
+        self.circuit.on_change(self.changes.append)
+        self.tickets: list[int] = []  # with callers still under way
+        self.probing: dict[int, float] = {}  # probes under way in this half-open spell, and since when
+        self.given: set[int] = set()
+        self.judged = 0
+
+    def _spell_over(self, before: int) -> None:
+        if len(self.changes) != before:
+            self.probing.clear()
+            self.judged = 0
+
+    @rule()
+    def enter(self) -> None:
+        stood, before = self.circuit.state, len(self.changes)
+        ticket = self.circuit.enter()
+        self._spell_over(before)
+        for late in [t for t, since in self.probing.items() if self.now - since >= 4.0]:
+            del self.probing[late]
+        if stood == "open":
+            assert ticket == REFUSED
+        elif stood == "half-open":
+            room = len(self.probing) + self.judged < 3
+            assert (ticket != REFUSED) == room
+        if ticket != REFUSED:
+            self.tickets.append(ticket)
+        if ticket < 0:
+            assert ticket not in self.given
+            self.given.add(ticket)
+            self.probing[ticket] = self.now
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data(), failed=st.booleans(), slow=st.booleans(), twice=st.booleans())
+    def end(self, data: st.DataObject, failed: bool, slow: bool, twice: bool) -> None:
+        ticket = self.tickets.pop(data.draw(st.integers(0, len(self.tickets) - 1)))
+        for _ in range(1 + twice):
+            before = len(self.changes)
+            if self.probing.pop(ticket, None) is not None:
+                self.judged += 1
+            self.circuit.record(ticket, failed=failed, slow=slow)
+            self._spell_over(before)
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data())
+    def vanish(self, data: st.DataObject) -> None:
+        ticket = self.tickets.pop(data.draw(st.integers(0, len(self.tickets) - 1)))
+        self.probing.pop(ticket, None)
+        self.circuit.release(ticket)
+
+    @rule(tenths=st.integers(1, 60))
+    def wait(self, tenths: int) -> None:
+        self.now += tenths / 10
+
+    @rule(state=st.sampled_from(["open", "closed", "auto"]))
+    def force(self, state: Any) -> None:
+        forced = self.circuit.forced
+        self.circuit.force(state)
+        if state != "auto" or forced:
+            self.probing.clear()
+            self.judged = 0
+
+    @rule(seconds=st.floats(0.1, 5))
+    def hint(self, seconds: float) -> None:
+        before = len(self.changes)
+        self.circuit.trip(seconds)
+        if not self.circuit.forced:
+            self.probing.clear()
+            self.judged = 0
+        self._spell_over(before)
+
+    @invariant()
+    def transitions_are_allowed(self) -> None:
+        allowed = {"closed": {"open"}, "open": {"half-open", "closed"}, "half-open": {"open", "closed"}}
+        state = "closed"
+        for change in self.changes:
+            assert change.before == state
+            assert change.after in allowed[state]
+            assert state != "open" or change.after != "closed" or change.cause == "forced"
+            state = change.after
+
+    @invariant()
+    def the_wait_is_sane(self) -> None:
+        assert 1.0 <= self.circuit.retry_after() <= 2.0 * MAX_GROWTH * (1 + JITTER)
+
+    def teardown(self) -> None:
+        """Whatever happened, once all callers are gone and the upstream is well it closes."""
+        if not hasattr(self, "circuit"):
+            return
+        self.circuit.force("auto")
+        for _ in range(20):
+            self.now += 20
+            ticket = self.circuit.enter()
+            if ticket != REFUSED:
+                self.circuit.record(ticket, failed=False)
+        assert self.circuit.state == "closed"
+
+
+TestCrowd = Crowd.TestCase
+TestCrowd.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
