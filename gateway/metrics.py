@@ -168,7 +168,9 @@ class Totals(Collector):
     def requests(self) -> dict[Labels, float]:
         """Answered requests by route, method, code and outcome."""
         counters = self._sum_counters()
-        return {labels: value for (name, labels), value in counters.items() if name == "tidegate_requests_total"}
+        return {
+            labels: value for (name, labels), value in counters.items() if name == "tidegate_requests_total"
+        }
 
     def gauges(self) -> dict[tuple[str, Labels], float]:
         """Every gauge, merged over workers."""
@@ -181,9 +183,11 @@ class Totals(Collector):
                     merged[key] = value
                 else:
                     before = merged[key]
-                    merged[key] = {"sum": before + value, "min": min(before, value), "max": max(before, value)}[
-                        merge
-                    ]
+                    merged[key] = {
+                        "sum": before + value,
+                        "min": min(before, value),
+                        "max": max(before, value),
+                    }[merge]
         for (name, labels), level in list(merged.items()):
             if name == _BREAKER_LEVEL:
                 del merged[name, labels]

@@ -1,0 +1,209 @@
+"""The workers of this host: started, spoken to, replaced when they die, drained at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.channel import Channel, Message
+from gateway.metrics import Totals
+
+_log = logging.getLogger("gateway")
+_BACKOFF = (0.1, 5.0)  # seconds before a worker that dies young is replaced, first and longest
+_YOUNG = 10.0  # seconds
+_ANSWER = 1.0  # seconds that a worker may take to answer the master
+
+
+@dataclass(slots=True)
+class Member:
+    """One worker process."""
+
+    id: int
+    process: asyncio.subprocess.Process
+    channel: Channel
+    born: float
+    ready: bool = False
+    serial: int = -1  # of the switches that it serves by
+    version: int = -1  # of the configuration that it serves by
+    pressure: float = 0.0
+    scraped: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Crew:
+    """Keeps so many workers on one listening socket.
+
+    Args:
+        listener: bound and listening; the workers accept from it.
+        size: how many.
+        greet: the start message for a new worker: configuration and switches as they are, with their numbers.
+        totals: where their metrics are summed.
+        drain: seconds that requests in flight may take at the end.
+    """
+
+    def __init__(
+        self, listener: socket.socket, size: int, greet: Callable[[], Message], totals: Totals, drain: float
+    ) -> None:
+        self.members: dict[int, Member] = {}
+        self.drain = drain
+        self.failure: str | None = None  # why a worker could not even start
+        self._listener = listener
+        self._size = size
+        self._greet = greet
+        self._totals = totals
+        self._ids = itertools.count(1)
+        self._scrapes = itertools.count(1)
+        self._stopping = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._heard = asyncio.Condition()
+
+    @property
+    def ready(self) -> int:
+        """Workers serving now."""
+        return sum(member.ready for member in self.members.values())
+
+    @property
+    def size(self) -> int:
+        """Workers there should be."""
+        return self._size
+
+    def start(self) -> None:
+        """Start them all, in the background."""
+        self._tasks = [asyncio.create_task(self._keep(), name=f"crew-{n}") for n in range(self._size)]
+
+    def tell(self, message: Message) -> None:
+        """Send a message to every worker."""
+        for member in self.members.values():
+            member.channel.send(message)
+
+    async def until(self, holds: Callable[[Member], bool], within: float = _ANSWER) -> tuple[int, int]:
+        """Wait until something holds for every worker.
+
+        Returns:
+            For how many it holds, and of how many, when it did or when the time was over.
+        """
+
+        def all_hold() -> bool:
+            return all(holds(member) for member in self.members.values())
+
+        async with self._heard:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within):
+                    await self._heard.wait_for(all_hold)
+        return sum(holds(member) for member in self.members.values()), len(self.members)
+
+    async def scrape(self) -> None:
+        """Have every worker's newest numbers in the totals, or its last ones if it is too busy."""
+        waiting = []
+        for member in self.members.values():
+            if member.ready:
+                member.scraped.clear()
+                member.channel.send({"type": "scrape", "id": next(self._scrapes)})
+                waiting.append(asyncio.create_task(member.scraped.wait()))
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=_ANSWER)
+            for task in late:
+                task.cancel()
+        self._totals.own.gauge("tidegate_workers", self.ready)
+
+    def pressure(self) -> float:
+        """The most pressed worker's pressure."""
+        return max((member.pressure for member in self.members.values()), default=0.0)
+
+    async def stop(self) -> None:
+        """Drain them all; those that take too long are killed."""
+        self._stopping = True
+        self.tell({"type": "drain"})
+        members = list(self.members.values())
+        if members:
+            gone = [asyncio.create_task(member.process.wait()) for member in members]
+            _, late = await asyncio.wait(gone, timeout=self.drain + 3)
+            for task in late:
+                task.cancel()
+        for member in members:
+            if member.process.returncode is None:
+                _log.warning("worker %d did not end in time; killed", member.process.pid)
+                member.process.kill()
+        for keeper in self._tasks:
+            keeper.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ---- one place in the crew ---------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        """Keep one place filled."""
+        loop = asyncio.get_running_loop()
+        wait = _BACKOFF[0]
+        while not self._stopping:
+            born = loop.time()
+            code = await self._one(born)
+            if self._stopping:
+                return
+            self._totals.own.count("tidegate_worker_restarts_total")
+            wait = _BACKOFF[0] if loop.time() - born > _YOUNG else min(wait * 2, _BACKOFF[1])
+            _log.error("a worker died (exit code %s); starting another in %.1f s", code, wait)
+            await asyncio.sleep(wait)
+
+    async def _one(self, born: float) -> int | None:
+        """The life of one worker; returns its exit code."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        fds = (self._listener.fileno(), theirs.fileno())
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "gateway",
+            "worker",
+            *map(str, fds),
+            pass_fds=fds,
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        theirs.close()
+        channel = await Channel.over(ours)
+        member = Member(next(self._ids), process, channel, born)
+        self.members[member.id] = member
+        start = self._greet()
+        member.version, member.serial = start["version"], start["serial"]
+        channel.send(start)
+        try:
+            while (message := await channel.receive()) is not None:
+                self._hear(member, message)
+                async with self._heard:
+                    self._heard.notify_all()
+        finally:
+            del self.members[member.id]
+            self._totals.retire(member.id)
+            channel.close()
+        return await process.wait()
+
+    def _hear(self, member: Member, message: Message) -> None:
+        kind = message["type"]
+        if kind == "report":
+            member.pressure = message["pressure"]
+        elif kind == "metrics":
+            self._totals.update(member.id, message["snapshot"])
+            member.scraped.set()
+        elif kind == "switched":
+            member.serial = message["serial"]
+        elif kind == "applied":
+            member.version = message["version"]
+            if message["error"]:
+                _log.error("worker %d kept its configuration: %s", member.process.pid, message["error"])
+        elif kind == "ready":
+            member.ready = True
+            now = self._greet()  # some of it may have changed while the worker started
+            if member.version != now["version"]:
+                member.channel.send(now | {"type": "config"})
+            if member.serial != now["serial"]:
+                member.channel.send(now | {"type": "switches"})
+        elif kind == "failed":
+            self.failure = message["error"]
+        elif kind == "trip":
+            for other in self.members.values():
+                if other is not member:
+                    other.channel.send(message)

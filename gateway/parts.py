@@ -1,0 +1,170 @@
+"""What the routes share: limits, gates, circuits, upstreams, switches. Kept over a reload where unchanged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from pydantic import BaseModel
+
+from gateway import config
+from gateway.access_log import AccessLog
+from gateway.exchange import Policy, Reply
+from gateway.identity import Identity
+from gateway.metrics import WorkerMetrics
+from gateway.policies import rate_limit
+from gateway.policies.circuit import Change, Circuit
+from gateway.policies.degrade import build_fallback
+from gateway.policies.load_shed import Slots
+from gateway.state.limits import LocalLimits, SharedLimits
+from gateway.state.switches import LiveSwitches, Switches
+from gateway.units import parse_rate
+from gateway.upstream.proxy import Upstream
+
+_log = logging.getLogger("gateway")
+_UNLIMITED = 100_000  # slots of an upstream without `concurrency`; its connections bound it
+
+
+class Parts:
+    """The parts of one worker.
+
+    Args:
+        workers: how many workers share this host; each answers for its share when Redis is away.
+        metrics: where they count.
+        on_trip: told when a circuit of this worker changes by itself.
+    """
+
+    def __init__(
+        self, workers: int, metrics: WorkerMetrics, on_trip: Callable[[Change], None] = lambda _: None
+    ) -> None:
+        self.metrics = metrics
+        self.switches = LiveSwitches()
+        self.config: config.Config | None = None
+        self.limits: LocalLimits | SharedLimits = LocalLimits(workers)
+        self.gates: dict[str, Slots] = {}
+        self.circuits: dict[str, Circuit] = {}
+        self.upstreams: dict[str, Upstream] = {}
+        self.identity = Identity(config.Identity(), ())
+        self.access_log: AccessLog | None = None
+        self._workers = workers
+        self._on_trip = on_trip
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    async def adopt(self, new: config.Config) -> None:
+        """Make the parts be as a configuration says; those it leaves as they were go on with their state.
+
+        Raises:
+            OSError: the access log can't be opened; nothing has changed then.
+        """
+        old, self_before = self.config, self.access_log
+        access_log = self._open_log(new, old)
+        self.config = new
+        self.access_log = access_log
+        if self_before is not None and self_before is not access_log:
+            await asyncio.to_thread(self_before.close)
+        self.identity = Identity(new.identity, new.listen.trusted_proxies)
+        if old is None or old.redis != new.redis:
+            await self._swap_limits(new.redis)
+        for name, settings in new.upstreams.items():
+            before = old.upstreams.get(name) if old is not None else None
+            if before is None or not _same(before, settings, but={"breaker", "concurrency"}):
+                self._leave(self.upstreams.pop(name, None))
+                upstream = self.upstreams[name] = Upstream(name, settings)
+                await upstream.start()
+            if before is None or before.concurrency != settings.concurrency:
+                slots = settings.concurrency.max if settings.concurrency is not None else _UNLIMITED
+                self.gates[name] = Slots(slots)
+            if before is None or before.breaker != settings.breaker or before.timeout != settings.timeout:
+                self._new_circuit(name, settings)
+        for name in set(self.upstreams) - set(new.upstreams):
+            self._leave(self.upstreams.pop(name))
+            self.gates.pop(name, None)
+            self.circuits.pop(name, None)
+        self.apply(self.switches.now)
+
+    def apply(self, switches: Switches) -> bool:
+        """Let switches hold; say whether the routes must be built anew."""
+        changed = self.switches.now.rates != switches.rates
+        self.switches.apply(switches)
+        for name, circuit in self.circuits.items():
+            forced = switches.breakers.get(name)
+            circuit.force("open" if forced == "open" else "closed" if forced == "closed" else "auto")
+        return changed
+
+    def rate_limit(self, names: Iterable[str]) -> Policy | None:
+        """The limits of a route as one policy, an operator's changes included."""
+        assert self.config is not None  # noqa: S101 - adopt comes first, by construction
+        changed = {name: _override(limit, self.switches.now.rates.get(name)) for name, limit in self.config.limits.items()}
+        return rate_limit.build(tuple(names), changed, self.limits, self.metrics.limit_check)
+
+    def fallback(self, feature: str | None) -> Callable[[], Reply] | None:
+        """What is answered in a feature's place."""
+        settings = self.config.features[feature].fallback if self.config and feature else None
+        return build_fallback(settings) if settings is not None else None
+
+    def gauges(self) -> None:
+        """Write what can be read off the parts into the metrics; called when a snapshot is due."""
+        self.metrics.gauge("tidegate_limit_store_up", float(self.limits.up))
+        for name, gate in self.gates.items():
+            self.metrics.gauge("tidegate_in_flight", gate.in_flight, name)
+            if gate.limit < _UNLIMITED:
+                self.metrics.gauge("tidegate_concurrency_limit", gate.limit, name)
+        for name, circuit in self.circuits.items():
+            self.metrics.breaker(name, circuit.state)
+
+    def pressure(self) -> float:
+        """How full the fullest upstream is, 1 being full."""
+        return max((gate.in_flight / gate.limit for gate in self.gates.values()), default=0.0)
+
+    async def aclose(self) -> None:
+        """Close everything; the log last, so that it has every line."""
+        for upstream in self.upstreams.values():
+            await upstream.aclose()
+        await self.limits.aclose()
+        if self.access_log is not None:
+            await asyncio.to_thread(self.access_log.close)
+
+    def _open_log(self, new: config.Config, old: config.Config | None) -> AccessLog | None:
+        if old is not None and old.access_log == new.access_log:
+            return self.access_log
+        settings = new.access_log
+        return AccessLog(settings.file, settings.buffer) if settings.file is not None else None
+
+    async def _swap_limits(self, redis: config.Redis | None) -> None:
+        before = self.limits
+        if redis is None:
+            self.limits = LocalLimits(self._workers)
+        else:
+            self.limits = SharedLimits(redis.url, timeout=redis.timeout, prefix=redis.prefix, workers=self._workers)
+        await self.limits.start()
+        await before.aclose()
+
+    def _new_circuit(self, name: str, settings: config.Upstream) -> None:
+        self.circuits.pop(name, None)
+        if settings.breaker is not None:
+            # A probe that hangs gives its permit back after the time in which it must have failed.
+            circuit = Circuit(name, settings.breaker, lease=settings.timeout.total + 1.0)
+            circuit.on_change(self._on_trip)
+            self.circuits[name] = circuit
+
+    def _leave(self, upstream: Upstream | None) -> None:
+        """Let an upstream's last requests end, then close it."""
+        if upstream is not None:
+            task = asyncio.create_task(upstream.aclose(), name="upstream-close")
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+
+def _same(a: BaseModel, b: BaseModel, *, but: set[str]) -> bool:
+    return a.model_dump(exclude=but) == b.model_dump(exclude=but)
+
+
+def _override(limit: config.Limit, word: str | None) -> config.Limit:
+    """A limit as an operator changed it: to a rate, "off" or "shadow"."""
+    if word is None:
+        return limit
+    if word in {"off", "shadow"}:
+        return limit.model_copy(update={"mode": word})
+    return limit.model_copy(update={"rate": parse_rate(word)})
+

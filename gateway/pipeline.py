@@ -1,0 +1,23 @@
+"""THE ordered list of policies. What a request meets, and in which order, stands here and nowhere else."""
+
+from __future__ import annotations
+
+from gateway.config import Route
+from gateway.exchange import Handler, compose
+from gateway.parts import Parts
+from gateway.policies.breaker import Breaker
+from gateway.policies.degrade import Degrade
+from gateway.policies.load_shed import LoadShed
+
+
+def build(route: Route, parts: Parts) -> Handler:
+    """The walk of one request; read top to bottom."""
+    upstream = route.upstream
+    fallback = parts.fallback(route.feature)
+    return compose(
+        parts.rate_limit(route.limits),
+        LoadShed(parts.gates[upstream], route.priority),
+        Degrade(route.feature, route.priority, parts.switches, fallback),
+        Breaker(parts.circuits[upstream], fallback, route.feature) if upstream in parts.circuits else None,
+        then=parts.upstreams[upstream],
+    )

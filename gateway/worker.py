@@ -1,0 +1,184 @@
+"""One worker: serves shoppers on the shared socket, does what the master says, and leaves when it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from typing import Any
+
+import uvicorn
+
+from gateway import config
+from gateway.app import Gateway
+from gateway.channel import Channel, Message
+from gateway.metrics import WorkerMetrics
+from gateway.parts import Parts
+from gateway.policies.circuit import Change
+from gateway.server import QuietServer, protocol_for
+from gateway.state.switches import Switches
+
+_log = logging.getLogger("gateway.worker")
+_REPORT = 0.25  # seconds between two reports of pressure
+_LAG_FULL = 0.25  # seconds that the loop may come late before that alone counts as full pressure
+_BACKLOG = 4096  # connections the kernel holds for us
+
+
+class Worker:
+    """Wires one worker's parts to its channel.
+
+    Messages from the master: start, config, switches, scrape, trip, reopen, drain. Messages to it: ready,
+    applied, switched, metrics, report, trip, failed.
+    """
+
+    def __init__(self, listener: socket.socket, channel: Channel, start: Message) -> None:
+        self._listener = listener
+        self._channel = channel
+        self._metrics = WorkerMetrics()
+        self._name: str = start["name"]
+        self._parts = Parts(start["workers"], self._metrics, self._tripped)
+        self._gateway = Gateway(self._parts)
+        self._first: str = start["config"]
+        self._switches = Switches.from_json(start["switches"])
+        self._server: QuietServer | None = None
+        self._dropped = 0  # access log lines, already counted
+
+    async def run(self) -> None:
+        """Serve until told to drain, or until the master is gone."""
+        settings = self._load(self._first)
+        await self._gateway.adopt(settings)
+        self._gateway.apply(self._switches)
+        self._server = server = QuietServer(
+            uvicorn.Config(
+                self._gateway,
+                http=protocol_for(settings.listen),
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                backlog=_BACKLOG,
+                timeout_keep_alive=max(1, int(settings.listen.idle_timeout)),
+                timeout_graceful_shutdown=max(1, int(settings.listen.drain)),
+            )
+        )
+        serving = asyncio.create_task(server.serve(sockets=[self._listener]), name="serve")
+        reporting = asyncio.create_task(self._report(), name="report")
+        obeying = asyncio.create_task(self._obey(), name="obey")
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        self._channel.send({"type": "ready", "pid": os.getpid()})
+        await asyncio.wait([serving, obeying], return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
+        reporting.cancel()
+        obeying.cancel()
+        self._send_metrics(None)
+        await self._parts.aclose()
+
+    def drain(self) -> None:
+        """Stop accepting, finish what is in flight, leave."""
+        if self._server is not None:
+            self._server.should_exit = True
+
+    # ---- what the master says ----------------------------------------------------------------
+
+    async def _obey(self) -> None:
+        """Do what comes down the channel; ends when the master is gone."""
+        while (message := await self._channel.receive()) is not None:
+            kind = message["type"]
+            if kind == "switches":
+                self._gateway.apply(Switches.from_json(message["switches"]))
+                self._channel.send({"type": "switched", "serial": message["serial"]})
+            elif kind == "config":
+                await self._adopt(message)
+            elif kind == "scrape":
+                self._send_metrics(message["id"])
+            elif kind == "trip":
+                circuit = self._parts.circuits.get(message["upstream"])
+                if circuit is not None:
+                    circuit.trip(message["seconds"])
+            elif kind == "reopen":
+                if self._parts.access_log is not None:
+                    self._parts.access_log.reopen()
+            elif kind == "drain":
+                return
+
+    async def _adopt(self, message: Message) -> None:
+        try:
+            await self._gateway.adopt(self._load(message["config"]))
+            error = None
+        except (config.ConfigError, OSError) as failure:
+            error = str(failure)
+        self._channel.send({"type": "applied", "version": message["version"], "error": error})
+
+    def _load(self, text: str) -> config.Config:
+        return config.load(text.encode(), self._name, os.environ)
+
+    # ---- what the worker says ----------------------------------------------------------------
+
+    def _send_metrics(self, scrape: int | None) -> None:
+        self._parts.gauges()
+        log = self._parts.access_log
+        if log is not None and log.dropped > self._dropped:
+            self._metrics.count("tidegate_access_log_dropped_total", by=log.dropped - self._dropped)
+            self._dropped = log.dropped
+        self._channel.send({"type": "metrics", "id": scrape, "snapshot": self._metrics.snapshot()})
+
+    def _tripped(self, change: Change) -> None:
+        """Let the other workers of this host know what this one has learned."""
+        _log.warning(
+            "breaker of %s: %s to %s (%s)", change.upstream, change.before, change.after, change.cause
+        )
+        if change.after == "open" and change.cause not in {"hint", "forced"}:
+            self._channel.send({"type": "trip", "upstream": change.upstream, "seconds": change.seconds})
+
+    async def _report(self) -> None:
+        """Say how pressed this worker is, a few times a second."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _REPORT
+            await asyncio.sleep(_REPORT)
+            lag = max(0.0, loop.time() - due)
+            pressure = max(self._parts.pressure(), min(1.0, lag / _LAG_FULL))
+            self._channel.send({"type": "report", "pressure": pressure})
+
+
+async def _main(listen_fd: int, channel_fd: int) -> int:
+    listener = socket.socket(fileno=listen_fd)
+    listener.setblocking(False)
+    line = socket.socket(fileno=channel_fd)
+    line.setblocking(False)
+    channel = await Channel.over(line)
+    start = await channel.receive()
+    if start is None:
+        return 1
+    try:
+        worker = Worker(listener, channel, start)
+        loop = asyncio.get_running_loop()
+        # A terminal's Ctrl-C reaches the whole group; only the master may act on it.
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        loop.add_signal_handler(signal.SIGTERM, worker.drain)
+        await worker.run()
+    except (config.ConfigError, OSError) as error:
+        channel.send({"type": "failed", "error": str(error)})
+        await asyncio.sleep(0)  # lets the line go out
+        channel.close()
+        return 1
+    channel.close()
+    return 0
+
+
+def main(listen_fd: int, channel_fd: int) -> int:
+    """Run a worker on inherited file descriptors; returns the exit code."""
+    import uvloop  # noqa: PLC0415 - the master has no use for it
+
+    def loop_factory() -> Any:  # noqa: ANN401 - uvloop's Loop has no stub to name
+        return uvloop.new_event_loop()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(_main(listen_fd, channel_fd))
