@@ -1,0 +1,288 @@
+"""Limits that all gateways share through Redis: one script call for the requests of a loop tick."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import hiredis
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+
+from gateway.exchange import Charge, Clock, Hit, Verdict
+from gateway.state.limits_local import LocalLimits
+
+__all__ = ["LocalLimits", "SharedLimits"]
+
+TAKE = (Path(__file__).parent / "lua" / "take.lua").read_text()
+KINDS = {"sliding-window": 0, "fixed-window": 1, "token-bucket": 2}  # as in take.lua
+
+MAX_BATCH = 256  # requests per script call: under a millisecond of Redis's only thread
+CONNECT_TIMEOUT = 1.0  # seconds; no request waits for a connect
+HEARTBEAT = 1.0  # seconds between looks at an idle store, so that `up` is true
+FIRST_PROBE, LAST_PROBE = 0.1, 2.0  # seconds between probes while the store is away, before jitter
+STEADY = 5.0  # seconds up after which the next outage is probed as quickly as the first
+GRACE = 5  # loop passes after a time-out in which an answer that already arrived is still read
+
+log = logging.getLogger(__name__)
+
+Waiting = tuple[Sequence[Hit], "asyncio.Future[Verdict]"]
+
+
+class OutOfStepError(Exception):
+    """The reply is not the one to this call; the connection can't be trusted any more."""
+
+
+class Batch:
+    """The requests of one script call, and the way from its reply back to each."""
+
+    __slots__ = ("keys", "number", "requests", "specs", "waiting")
+
+    def __init__(self, number: int, prefix: str, waiting: Sequence[Waiting]) -> None:
+        self.number = b"%d" % number
+        self.waiting = waiting
+        self.keys: dict[str, int] = {}
+        self.specs: dict[tuple[int, int, int, int], int] = {}
+        self.requests: list[list[int]] = []
+        keys, specs = self.keys, self.specs
+        for hits, _ in waiting:
+            request: list[int] = []
+            for hit in hits:
+                window, kind = round(hit.window * 1e6), KINDS[hit.algorithm]
+                # The braces keep all keys in one slot; a state is only read by the algorithm that wrote it.
+                key = f"{{{prefix}}}:limit:{hit.limit}:{kind}:{window}:{hit.key}"
+                spec = (hit.capacity, window, kind, int(hit.shadow))
+                request.append(keys.setdefault(key, len(keys) + 1))
+                request.append(specs.setdefault(spec, len(specs) + 1))
+            self.requests.append(request)
+
+    def command(self, *script: str) -> bytes:
+        """The call as it goes over the wire; `script` is EVALSHA and a hash, or EVAL and the source."""
+        call = json.dumps(
+            {"specs": list(self.specs), "requests": self.requests},
+            separators=(",", ":"),
+            check_circular=False,
+        )
+        # redis-py packs in Python, at a microsecond per key.
+        words = (*script, len(self.keys), *self.keys, self.number, call)
+        packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stub wants a 1-tuple
+        return packed
+
+    def settle(self, reply: object) -> None:
+        """Hand each request its verdict.
+
+        Raises:
+            OutOfStepError: the reply belongs to another call.
+        """
+        expected = 2 + 2 * sum(map(len, self.requests))
+        if not isinstance(reply, list) or len(reply) != expected or reply[0] != self.number:
+            raise OutOfStepError("Redis answered another call than the one asked")
+        at = 2
+        for hits, future in self.waiting:
+            verdict = []
+            for _ in hits:
+                allowed, remaining, reset, wait = reply[at : at + 4]
+                at += 4
+                verdict.append(Charge(allowed == 1, remaining, reset / 1e6, wait / 1e6))
+            if not future.done():  # its caller may be gone
+                future.set_result(verdict)
+
+
+class SharedLimits:
+    """A LimitStore in Redis, with a local share while Redis is away.
+
+    One task owns one connection, so a caller that is cancelled never touches it, and replies can't be swapped
+    (redis-py#2665); any error or time-out drops it. Calls are made one after the other, each within
+    `timeout` / 2: a request waits at most for the call under way and for its own, together `timeout`.
+    After a failure nothing is sent until a jittered probe succeeds; meanwhile each limit's `on_store_failure`
+    decides: "local" judges this worker's share, "allow" admits, "refuse" refuses for a second
+    (the policy answers that with 503, for it is not the client's doing).
+
+    Attributes:
+        up: whether the store answers.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float,
+        prefix: str,
+        workers: int,
+        clock: Clock = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.up = False
+        self._pool = ConnectionPool.from_url(
+            url,
+            protocol=2,
+            socket_timeout=None,  # the time-out here covers send and receive together
+            socket_connect_timeout=CONNECT_TIMEOUT,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._call_timeout = timeout / 2
+        self._prefix = prefix
+        self._local = LocalLimits(workers, clock, fallback=True)
+        self._clock = clock
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
+        self._connection: AbstractConnection | None = None
+        self._sha = ""
+        self._calls = 0
+        self._queue: list[Waiting] = []
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    # ---- for policies -------------------------------------------------------------------------
+
+    async def take(self, hits: Sequence[Hit]) -> Verdict:
+        """Charge one token of every limit at once, or none; shadow limits never refuse.
+
+        Waits at most `timeout`; never raises for the store's sake.
+        """
+        if not self.up:
+            return self._without_store(hits)
+        future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._queue.append((hits, future))
+        self._wake.set()
+        return await future
+
+    # ---- life ---------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect, and keep trying in the background if that fails."""
+        await self._try_connect()
+        self._task = asyncio.create_task(self._run(), name="limits")
+
+    async def aclose(self) -> None:
+        """Stop; whoever still waits is judged locally."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        await self._drop()
+
+    async def _run(self) -> None:
+        pause = FIRST_PROBE
+        while True:
+            while not self.up:
+                # Jittered, so that the gateways don't all come back in the same moment.
+                await asyncio.sleep(pause * self._rng.uniform(0.5, 1.5))
+                pause = min(pause * 2, LAST_PROBE)
+                await self._try_connect()
+            since = self._clock()
+            try:
+                await self._serve()
+            except (RedisError, OSError, TimeoutError, OutOfStepError) as error:
+                log.warning("limits are judged locally, Redis is away: %s: %s", type(error).__name__, error)
+            finally:
+                await self._drop()
+            if self._clock() - since > STEADY:
+                pause = FIRST_PROBE
+
+    async def _serve(self) -> None:
+        """Call for whoever waits, until a call fails."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if not self._queue:
+                beat = loop.call_later(HEARTBEAT, self._wake.set)
+                self._wake.clear()
+                await self._wake.wait()
+                beat.cancel()
+            waiting, self._queue = self._queue, []
+            try:
+                await self._call(waiting)
+            except BaseException:
+                self._queue[:0] = waiting  # judged locally by _drop
+                raise
+
+    async def _try_connect(self) -> None:
+        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py's gap
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await connection.connect()  # type: ignore[no-untyped-call]  # redis-py's gap
+                await connection.send_command("SCRIPT", "LOAD", TAKE)
+                self._sha = str(await connection.read_response(), "ascii")
+            self._connection = connection
+            await self._call([])  # as quick as it must be for requests
+        except (RedisError, OSError, TimeoutError, OutOfStepError):
+            self._connection = None
+            await connection.disconnect(nowait=True)
+        else:
+            log.info("limits are shared through Redis")
+            self.up = True
+
+    async def _drop(self) -> None:
+        self.up = False
+        queue, self._queue = self._queue, []
+        for hits, future in queue:
+            if not future.done():
+                future.set_result(self._without_store(hits))
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+    # ---- one call -----------------------------------------------------------------------------
+
+    async def _call(self, waiting: Sequence[Waiting]) -> None:
+        """Send all that wait, in batches, and settle them from the replies.
+
+        Raises:
+            TimeoutError: no answer within half of `timeout`.
+        """
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(None) as limit:
+            alarm: list[asyncio.Handle] = [loop.call_later(self._call_timeout, lambda: expire(GRACE))]
+
+            def expire(passes: int) -> None:
+                # A worker that was busy for longer than the time-out finds the answer waiting: read it first.
+                if passes:
+                    alarm[0] = loop.call_soon(expire, passes - 1)
+                else:
+                    limit.reschedule(loop.time())
+
+            try:
+                await self._exchange(waiting)
+            finally:
+                alarm[0].cancel()
+
+    async def _exchange(self, waiting: Sequence[Waiting]) -> None:
+        connection = self._connection
+        if connection is None:
+            raise OutOfStepError("the connection is gone")
+        live = [one for one in waiting if not one[1].done()]  # the cancelled cost nothing
+        batches = []
+        for start in range(0, max(1, len(live)), MAX_BATCH):
+            self._calls += 1
+            batches.append(Batch(self._calls, self._prefix, live[start : start + MAX_BATCH]))
+        await connection.send_packed_command(
+            [batch.command("EVALSHA", self._sha) for batch in batches], check_health=False
+        )
+        forgotten = []
+        for batch in batches:
+            try:
+                batch.settle(await connection.read_response())
+            except NoScriptError:  # Redis was restarted or flushed its scripts; nothing was charged
+                forgotten.append(batch)
+        for batch in forgotten:
+            await connection.send_packed_command([batch.command("EVAL", TAKE)], check_health=False)
+            batch.settle(await connection.read_response())
+
+    def _without_store(self, hits: Sequence[Hit]) -> Verdict:
+        refused = any(hit.on_store_failure == "refuse" and not hit.shadow for hit in hits)
+        local = iter(
+            self._local.judge([hit for hit in hits if hit.on_store_failure == "local"], refused=refused)
+        )
+        return [
+            next(local)
+            if hit.on_store_failure == "local"
+            else Charge(True, hit.capacity, 0.0, fallback=True)
+            if hit.on_store_failure == "allow"
+            else Charge(False, 0, 1.0, 1.0, fallback=True)
+            for hit in hits
+        ]

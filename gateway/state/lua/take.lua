@@ -1,0 +1,163 @@
+-- Judge many requests against their limits; charge each request's limits together, or none.
+-- KEYS[k]  state of one counter; all in one hash slot, so one Redis node
+-- ARGV[1]  a number of the caller's, returned first: proof that this reply is this call's
+-- ARGV[2]  JSON {"specs": [[capacity, window, algorithm, shadow], …], "requests": [[k, s, k, s, …], …]}:
+--          tokens, microseconds, 0 sliding-window | 1 fixed-window | 2 token-bucket, 0 | 1;
+--          each request is pairs of a key's and a spec's number, counted from 1, no key twice
+-- returns  {ARGV[1], now, then for each pair in order: allowed, remaining, reset, wait}; times in microseconds
+-- State is numbers joined by spaces, and lives until the quota is whole again. gateway/state/limits_local.py
+-- holds the same algorithms, with their sources.
+
+local time = redis.call('TIME') -- never the gateway's clock: hosts disagree
+local now = time[1] * 1000000 + time[2]
+local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
+
+-- ---- algorithms: state is made current by `load`, then asked and charged -----------------------
+
+local function window_of(state, window)
+    local index = floor(now / window)
+    state.elapsed = now - index * window
+    local passed = max(0, index - state[1]) -- Redis's clock may step back: keep the counts then
+    state[1] = index
+    return passed
+end
+
+local sliding = { -- index, hits in this window, in the one before, offsets of the last hit of each
+    size = 5,
+    load = function(state, _, window)
+        local passed = window_of(state, window)
+        if passed == 1 then
+            state[3], state[5] = state[2], state[4]
+        elseif passed > 1 then
+            state[3], state[5] = 0, 0
+        end
+        if passed > 0 then
+            state[2], state[4] = 0, 0
+        end
+    end,
+    room = function(state, capacity, window)
+        local before = state.elapsed < state[5] and state[3] * (window - state.elapsed) / window or 0
+        return capacity - state[2] - before
+    end,
+    charge = function(state)
+        state[2], state[4] = state[2] + 1, max(state[4], state.elapsed)
+    end,
+    reset = function(state, _, window)
+        if state[2] > 0 then
+            return window - state.elapsed + state[4]
+        end
+        return state[3] > 0 and max(0, state[5] - state.elapsed) or 0
+    end,
+    wait = function(state, capacity, window)
+        local free = capacity - state[2] - 1
+        if free >= 0 then
+            return min(state[5], ceil(window - free * window / state[3])) - state.elapsed
+        end
+        return window - state.elapsed + min(state[4], ceil(window - (capacity - 1) * window / state[2]))
+    end,
+}
+
+local fixed = { -- index, hits in this window
+    size = 2,
+    load = function(state, _, window)
+        if window_of(state, window) > 0 then
+            state[2] = 0
+        end
+    end,
+    room = function(state, capacity)
+        return capacity - state[2]
+    end,
+    charge = function(state)
+        state[2] = state[2] + 1
+    end,
+    reset = function(state, _, window)
+        return state[2] > 0 and window - state.elapsed or 0
+    end,
+    wait = function(state, _, window)
+        return window - state.elapsed
+    end,
+}
+
+local bucket = { -- debt in token·microseconds, when it was reckoned
+    size = 2,
+    load = function(state, capacity)
+        state[1] = max(0, state[1] - max(0, now - state[2]) * capacity)
+        state[2] = now
+    end,
+    room = function(state, capacity, window)
+        return (capacity * window - state[1]) / window
+    end,
+    charge = function(state, _, window)
+        state[1] = state[1] + window
+    end,
+    reset = function(state, capacity)
+        return ceil(state[1] / capacity)
+    end,
+    wait = function(state, capacity, window)
+        return ceil((state[1] + window - capacity * window) / capacity)
+    end,
+}
+
+local algorithms = { [0] = sliding, [1] = fixed, [2] = bucket }
+
+-- ---- read every counter at once -----------------------------------------------------------------
+
+local call = cjson.decode(ARGV[2])
+local stored = #KEYS > 0 and redis.call('MGET', unpack(KEYS)) or {}
+local states, lifetimes = {}, {}
+
+local function state_of(k, algorithm, capacity, window)
+    local state = states[k]
+    if not state then
+        state = {}
+        for word in string.gmatch(stored[k] or '', '%S+') do
+            state[#state + 1] = tonumber(word)
+        end
+        if #state ~= algorithm.size then -- new, or not ours
+            state = { 0, 0, 0, 0, 0 }
+        end
+        algorithm.load(state, capacity, window)
+        states[k] = state
+    end
+    return state
+end
+
+-- ---- judge each request, then charge it; the next one sees what is left --------------------------
+
+local reply = { ARGV[1], now }
+for _, pairs_ in ipairs(call.requests) do
+    local admitted = true
+    for i = 1, #pairs_, 2 do
+        local capacity, window, kind, shadow = unpack(call.specs[pairs_[i + 1]])
+        local state = state_of(pairs_[i], algorithms[kind], capacity, window)
+        if shadow == 0 and algorithms[kind].room(state, capacity, window) < 1 then
+            admitted = false
+        end
+    end
+    for i = 1, #pairs_, 2 do
+        local k = pairs_[i]
+        local capacity, window, kind = unpack(call.specs[pairs_[i + 1]])
+        local algorithm, state = algorithms[kind], states[k]
+        local allowed = algorithm.room(state, capacity, window) >= 1
+        if allowed and admitted then -- a full shadow limit is left as it would be if it were enforced
+            algorithm.charge(state, capacity, window)
+            lifetimes[k] = { algorithm.size, algorithm.reset(state, capacity, window) }
+        end
+        local n = #reply
+        reply[n + 1] = allowed and 1 or 0
+        reply[n + 2] = max(0, floor(algorithm.room(state, capacity, window)))
+        reply[n + 3] = max(0, algorithm.reset(state, capacity, window))
+        reply[n + 4] = allowed and 0 or max(1, algorithm.wait(state, capacity, window))
+    end
+end
+
+-- ---- write what was charged; a counter that is whole again needs no key --------------------------
+
+for k, lifetime in pairs(lifetimes) do
+    local words = {}
+    for i = 1, lifetime[1] do
+        words[i] = string.format('%.17g', states[k][i])
+    end
+    redis.call('SET', KEYS[k], table.concat(words, ' '), 'PX', max(1, ceil(lifetime[2] / 1000)))
+end
+return reply
