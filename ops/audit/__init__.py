@@ -1,0 +1,1 @@
+"""Every invariant of the shop, checked against PostgreSQL, Redis and the provider."""

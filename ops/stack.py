@@ -1,0 +1,330 @@
+"""`tidegate up`: the whole stack on one machine, from an empty folder to `ready`."""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ops import datadir, ports
+from ops.embedded import EmbeddedPostgres, EmbeddedRedis, find_postgres, find_redis, one_line, socket_folder
+from ops.errors import OpsError
+from ops.secrets import Secrets, load_or_make
+from ops.service import Service
+from ops.supervisor import Interrupted, Supervisor
+
+ROOT = Path(__file__).resolve().parent.parent
+STANDARD_PORTS = {"shop": 8100, "sandbox": 8200, "shop-metrics": 8110, "worker-metrics": 8111}
+DEFAULT_PORT, DEFAULT_ADMIN_PORT = 8000, 9900
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the operator asked for.
+
+    Attributes:
+        data: folder of the stack.
+        port: the gateway's door for shoppers.
+        admin_port: the gateway's door for operators.
+        workers: gateway processes; None leaves it to the config.
+        fresh: throw the data away first.
+        config: the gateway's config file; None takes config/gateway.yaml.
+    """
+
+    data: Path
+    port: int = DEFAULT_PORT
+    admin_port: int = DEFAULT_ADMIN_PORT
+    workers: int | None = None
+    fresh: bool = False
+    config: Path | None = None
+
+
+def serves(url: str, timeout: float = 1.0) -> bool:
+    """Whether a GET of the URL is answered with 200 within `timeout` seconds."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
+    try:
+        connection.request("GET", parts.path or "/")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def say(line: str) -> None:
+    """One line of progress; a console that has gone away stops nothing."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - lives as long as we do
+
+
+def up(options: Options) -> None:
+    """Run the stack until SIGINT or SIGTERM.
+
+    Raises:
+        OpsError: something stands in the way; everything started has been stopped.
+    """
+    data = options.data.resolve()
+    config = find_config(options.config)
+    if options.fresh and not datadir.is_ours(data):
+        raise OpsError(f"{data} was not made by `tidegate up`: --fresh will not empty it")
+    datadir.prepare(data)
+    try:
+        with datadir.locked(data) as lock:
+            # All that can be seen to fail without starting anything is looked at first.
+            ports.require(options.port, "gateway", "--port")
+            ports.require(options.admin_port, "admin API", "--admin-port")
+            remembered = datadir.read_state(data).get("ports", {})
+            if options.fresh:
+                datadir.empty(data)
+            _run(options, data, config, remembered, lock)
+    except OSError as error:
+        raise OpsError(f"{data}: {one_line(error)}") from error
+
+
+def find_config(asked: Path | None) -> Path:
+    """The gateway's config file.
+
+    Raises:
+        OpsError: it does not exist.
+    """
+    candidates = [asked] if asked is not None else [Path("config/gateway.yaml"), ROOT / "config/gateway.yaml"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate.resolve()
+    raise OpsError(f"{candidates[-1]} not found; name the gateway's config with --config FILE")
+
+
+def _run(options: Options, data: Path, config: Path, remembered: Mapping[str, Any], lock: int) -> None:
+    plan = Plan.make(options, data, config, remembered)
+    state: dict[str, Any] = {
+        "pid": os.getpid(),
+        "ready": False,
+        "data": str(data),
+        "config": str(config),
+        "ports": plan.ports,
+        "urls": plan.urls,
+        "stores": plan.stores,
+        "admin_token_place": plan.secrets.admin_token_place,
+        "pids": {},
+    }
+
+    def changed(pids: Mapping[str, int]) -> None:
+        state["pids"] = dict(pids)
+        datadir.write_state(data, state)
+
+    supervisor = Supervisor(data / "logs", say, changed, lock=lock)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: supervisor.request_stop())
+    say(f"starting the stack in {data}")
+    run = socket_folder(data)
+    try:
+        with supervisor:
+            plan.start(supervisor)
+            state["ready"] = True
+            changed(state["pids"])
+            say(
+                f"ready  shop {plan.urls['gateway']}/  admin {plan.urls['admin']}/  "
+                f"sandbox {plan.urls['sandbox']}/  admin token in {plan.secrets.admin_token_place}"
+            )
+            supervisor.run()
+            state["ready"] = False
+            say("stopping")
+    except Interrupted:
+        say("stopped while starting")
+        return
+    finally:
+        if not run.is_relative_to(data):
+            shutil.rmtree(run, ignore_errors=True)
+    say("stopped")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which processes, where, and with which environment."""
+
+    options: Options
+    data: Path
+    config: Path
+    secrets: Secrets
+    ports: dict[str, int]
+    urls: dict[str, str]
+    stores: dict[str, str]
+    servers: tuple[EmbeddedRedis | EmbeddedPostgres, ...]
+
+    @classmethod
+    def make(cls, options: Options, data: Path, config: Path, remembered: Mapping[str, Any]) -> Plan:
+        """Choose ports and servers; makes missing secrets, starts nothing.
+
+        Raises:
+            OpsError: a server's program is missing, or a file can't be written.
+        """
+        taken = {options.port, options.admin_port}
+        chosen = {}
+        for name, standard in STANDARD_PORTS.items():
+            # The same folder keeps its ports, so that payment links in it stay good; a second
+            # stack on the machine stays away from the standard ones.
+            fallback = standard if options.port == DEFAULT_PORT else None
+            wanted = remembered.get(name, fallback)
+            chosen[name] = ports.choose(wanted if isinstance(wanted, int) else None, taken)
+        try:
+            keys = load_or_make(data, os.environ)
+        except ValueError as error:
+            raise OpsError(f"a key below {data / 'keys'} is damaged: {one_line(error)}") from error
+        stores, servers = _stores(data, os.environ)
+        urls = {
+            "gateway": f"http://{ports.LOOPBACK}:{options.port}",
+            "admin": f"http://{ports.LOOPBACK}:{options.admin_port}",
+            "shop": f"http://{ports.LOOPBACK}:{chosen['shop']}",
+            "sandbox": f"http://{ports.LOOPBACK}:{chosen['sandbox']}",
+            "shop_metrics": f"http://{ports.LOOPBACK}:{chosen['shop-metrics']}",
+            "worker_metrics": f"http://{ports.LOOPBACK}:{chosen['worker-metrics']}",
+        }
+        return cls(options, data, config, keys, chosen, urls, stores, servers)
+
+    def start(self, supervisor: Supervisor) -> None:
+        """Start everything in the order of its dependencies.
+
+        Raises:
+            OpsError: something did not start.
+        """
+        logs = self.data / "logs"
+        for server in self.servers:
+            if isinstance(server, EmbeddedPostgres):
+                server.create(logs / "initdb.log")
+        if self.servers:
+            supervisor.start(*(server.service() for server in self.servers))
+        for server in self.servers:
+            if isinstance(server, EmbeddedPostgres):
+                server.create_database()
+        shop_env = self.shop_environment()
+        for step in ("migrate", "seed"):
+            supervisor.once(step, _python("shop_backend", step), shop_env)
+        supervisor.start(self._shop(shop_env), self._sandbox(shop_env))
+        supervisor.start(self._worker(shop_env))
+        supervisor.start(self._gateway())
+
+    def shop_environment(self) -> dict[str, str]:
+        """What the shop's processes are told; shoppers and the provider come in by the gateway."""
+        inherited = os.environ.get
+        return {
+            **self.stores,
+            "TIDEGATE_CARD_KEY": self.secrets.card_key,
+            "TIDEGATE_SESSION_KEY_FILE": str(self.secrets.session_key),
+            "TIDEGATE_SESSION_PUBLIC_KEY_FILE": str(self.secrets.session_public_key),
+            "TIDEGATE_SANDBOX_SECRET": self.secrets.sandbox_secret,
+            "TIDEGATE_SANDBOX_URL": inherited("TIDEGATE_SANDBOX_URL") or self.urls["sandbox"],
+            "TIDEGATE_PUBLIC_URL": inherited("TIDEGATE_PUBLIC_URL") or self.urls["gateway"],
+            "TIDEGATE_SHOP_URL": inherited("TIDEGATE_SHOP_URL") or self.urls["gateway"],
+            "TIDEGATE_DATA_DIR": str(self.data),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def gateway_environment(self) -> dict[str, str]:
+        """What the gateway is told: no key of the shop's but the one that verifies sessions."""
+        return {
+            "TIDEGATE_ADMIN_TOKEN": self.secrets.admin_token,
+            "TIDEGATE_REDIS_URL": self.stores["TIDEGATE_REDIS_URL"],
+            "TIDEGATE_SESSION_PUBLIC_KEY_FILE": str(self.secrets.session_public_key),
+            "TIDEGATE_SHOP_URL": self.urls["shop"],  # here: where the upstream is
+            "TIDEGATE_DATA_DIR": str(self.data),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def _shop(self, env: dict[str, str]) -> Service:
+        port, metrics = self.ports["shop"], self.ports["shop-metrics"]
+        argv = _python("shop_backend", "serve", "--port", str(port), "--metrics-port", str(metrics))
+        return _http_service("shop", argv, env, f"{self.urls['shop']}/readyz")
+
+    def _sandbox(self, env: dict[str, str]) -> Service:
+        argv = _python("shop_backend", "sandbox", "--port", str(self.ports["sandbox"]))
+        return _http_service("sandbox", argv, env, f"{self.urls['sandbox']}/readyz")
+
+    def _worker(self, env: dict[str, str]) -> Service:
+        argv = _python("shop_backend", "worker", "--metrics-port", str(self.ports["worker-metrics"]))
+        return _http_service("worker", argv, env, f"{self.urls['worker_metrics']}/metrics")
+
+    def _gateway(self) -> Service:
+        argv = _python("gateway", "serve", "--config", str(self.config), "--port", str(self.options.port))
+        argv += ("--admin-port", str(self.options.admin_port))
+        if self.options.workers is not None:
+            argv += ("--workers", str(self.options.workers))
+        return _http_service("gateway", argv, self.gateway_environment(), f"{self.urls['admin']}/readyz")
+
+
+def _python(*words: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", *words)
+
+
+def _http_service(name: str, argv: tuple[str, ...], env: Mapping[str, str], probe: str) -> Service:
+    return Service(name, argv, ready=functools.partial(serves, probe), env=env, cwd=ROOT, ready_within=45.0)
+
+
+def _stores(
+    data: Path, environment: Mapping[str, str]
+) -> tuple[dict[str, str], tuple[EmbeddedRedis | EmbeddedPostgres, ...]]:
+    """The stores' URLs, and the servers we run ourselves since no URL was given."""
+    run = socket_folder(data)
+    servers: list[EmbeddedRedis | EmbeddedPostgres] = []
+    given = {name: value for name, value in environment.items() if name in _STORE_NAMES and value}
+    if "TIDEGATE_STOCK_REDIS_URL" not in given:
+        find_redis()
+        durable = EmbeddedRedis("durable", data / "redis-durable", run)
+        servers.append(durable)
+        given["TIDEGATE_STOCK_REDIS_URL"] = durable.url()
+    if "TIDEGATE_REDIS_URL" not in given:
+        find_redis()
+        volatile = EmbeddedRedis("volatile", data / "redis-volatile", run)
+        servers.append(volatile)
+        given["TIDEGATE_REDIS_URL"] = volatile.url(0)
+        given.setdefault("TIDEGATE_SESSION_REDIS_URL", volatile.url(1))
+    given.setdefault("TIDEGATE_SESSION_REDIS_URL", given["TIDEGATE_REDIS_URL"])
+    if "TIDEGATE_DATABASE_URL" not in given:
+        find_postgres()
+        postgres = EmbeddedPostgres(data / "postgres", run)
+        servers.append(postgres)
+        given["TIDEGATE_DATABASE_URL"] = postgres.url()
+    return given, tuple(servers)
+
+
+_STORE_NAMES = frozenset(
+    {
+        "TIDEGATE_REDIS_URL",
+        "TIDEGATE_STOCK_REDIS_URL",
+        "TIDEGATE_SESSION_REDIS_URL",
+        "TIDEGATE_DATABASE_URL",
+        "TIDEGATE_REPLICA_URL",
+    }
+)
+
+
+def client_environment(data: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """What a command needs to speak to the stores of the stack in `data`; the environment wins.
+
+    Raises:
+        OpsError: no stack has run there and the environment does not say.
+    """
+    state = datadir.read_state(data)
+    known = {**state.get("stores", {}), "TIDEGATE_DATA_DIR": str(data.resolve())}
+    if "sandbox" in state.get("urls", {}):
+        known["TIDEGATE_SANDBOX_URL"] = state["urls"]["sandbox"]
+    for name, file in (("TIDEGATE_CARD_KEY", "card-key"), ("TIDEGATE_SANDBOX_SECRET", "sandbox-secret")):
+        place = data / "keys" / file
+        if place.is_file():
+            known[name] = place.read_text(encoding="utf-8").strip()
+    known |= {name: value for name, value in environment.items() if name.startswith("TIDEGATE_") and value}
+    if "TIDEGATE_DATABASE_URL" not in known:
+        raise OpsError(
+            f"no stack has run in {data}; name its folder with --data or set TIDEGATE_DATABASE_URL"
+        )
+    return known
