@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 
-GRACE = 8.0  # seconds between asking and killing
+GRACE = 5.0  # seconds between asking and killing
 
 
 def _alive(group: int) -> bool:
