@@ -335,8 +335,10 @@ def main() -> None:
         out.writerow(COLUMNS)
         for p in PRODUCTS:
             out.writerow(
-                (p.sku, p.name, p.kind, p.brand, p.description, p.price, p.list_price, "EUR")
-                + (*p.window, p.cap, f"{p.sku}.svg", str(p.featured).lower())
+                [
+                    *(p.sku, p.name, p.kind, p.brand, p.description, p.price, p.list_price, "EUR"),
+                    *(*p.window, p.cap, f"{p.sku}.svg", str(p.featured).lower()),
+                ]
             )
     with (HERE / "cards.csv").open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\n")

@@ -1,7 +1,7 @@
 """The sandbox payment provider as an ASGI app: a merchant's API, a checkout page, and callbacks.
 
     POST /checkouts                      {order_id, amount_cents, currency, callback_url, return_url,
-                                         description}: 201 (200 when the order has one already): {id, url, state, …}
+                                         description}: 201, or 200 when the order has one: {id, url, state, …}
     GET  /checkouts/{id}                 the page the buyer pays on; JSON when Accept prefers it
     GET  /checkouts/by-order/{order_id}  the same as JSON
     POST /checkouts/{id}/pay             {"outcome": "success" | "fail", "delay"?, "duplicates"?, "storm"?}
