@@ -1,0 +1,234 @@
+"""What upstreams do wrong, and what comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.errors import UpstreamError, UpstreamTimeout
+from gateway.exchange import Reply
+
+from tests.gateway.upstream.scripted import OK, Bench, Peer, always, answers, make_exchange
+
+BIG = b"HTTP/1.1 200 OK\r\nX-Big: " + b"x" * (70 << 10) + b"\r\nContent-Length: 2\r\n\r\nok"
+MANY = b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(250)) + b"\r\n"
+
+GARBAGE = {
+    "closed at once": b"",
+    "status line cut": b"HTTP/1.1 2",
+    "header cut": b"HTTP/1.1 200 OK\r\nContent-Le",
+    "not HTTP": b"SSH-2.0-OpenSSH_9.6\r\n",
+    "another protocol": b"RTSP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/2": b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "leading empty line": b"\r\n" + OK,
+    "status of two digits": b"HTTP/1.1 20 OK\r\n\r\n",
+    "status of four digits": b"HTTP/1.1 2000 OK\r\n\r\n",
+    "status 999": b"HTTP/1.1 999 OK\r\n\r\n",
+    "status 099": b"HTTP/1.1 099 OK\r\n\r\n",
+    "switching protocols": b"HTTP/1.1 101 Sure\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    "bare line feeds": b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+    "space before the colon": b"HTTP/1.1 200 OK\r\nContent-Length : 0\r\n\r\n",
+    "folded field": b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\nContent-Length: 0\r\n\r\n",
+    "NUL in a field": b"HTTP/1.1 200 OK\r\nA: b\x00c\r\nContent-Length: 0\r\n\r\n",
+    "length and chunks": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunks and length": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "negative length": b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+    "length in words": b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\nok",
+    "length too long": b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+    "another coding": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "coding twice": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "coding in HTTP/1.0": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "header too large": BIG,
+    "too many fields": MANY,
+}
+
+
+@pytest.mark.parametrize("answer", GARBAGE.values(), ids=GARBAGE.keys())
+async def test_garbage_is_a_bad_gateway(bench: Bench, answer: bytes) -> None:
+    """An answer that breaks HTTP, or ends before its header does, is 502 and leaves nothing in use."""
+    upstream = await bench.front(answers(answer))
+    with pytest.raises(UpstreamError) as caught:
+        await upstream(make_exchange("POST"))
+    assert caught.value.status == 502
+    assert upstream.servers()[0]["in_flight"] == upstream.servers()[0]["idle"] == 0
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [b"x", b"HTTP/1.1 103 Hm\r\n\r\n", b"X-A: b\r\n"],
+    ids=["one endless field", "interim answers", "endless fields"],
+)
+async def test_an_endless_header_is_cut(bench: Bench, flood: bytes) -> None:
+    """An upstream that never ends its header costs bounded memory, then 502."""
+
+    async def talk(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(b"" if flood.startswith(b"HTTP") else b"HTTP/1.1 200 OK\r\nX: ")
+        while True:
+            await peer.say(flood * 1000)
+
+    upstream = await bench.front(talk)
+    with pytest.raises(UpstreamError) as caught:
+        await upstream(make_exchange("POST"))
+    assert caught.value.status == 502
+
+
+CUT = {
+    "length": b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
+    "chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\nhalf",
+    "between chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+    "bad chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nzz\r\n",
+    "endless trailer": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\nX: "
+    + b"x" * (1 << 20),
+}
+
+
+async def read(reply: Reply) -> bytes:
+    if reply.stream is None:
+        return reply.body
+    return b"".join([piece async for piece in reply.stream])
+
+
+@pytest.mark.parametrize("answer", CUT.values(), ids=CUT.keys())
+async def test_a_cut_body_never_looks_whole(bench: Bench, answer: bytes) -> None:
+    """The stream raises after what came, and says that the upstream broke off."""
+    ending = asyncio.Event()
+
+    async def talk(peer: Peer) -> None:
+        await peer.request()
+        head, half, rest = answer.partition(b"half")
+        await peer.say(head + half)
+        await ending.wait()
+        await peer.say(rest)
+
+    upstream = await bench.front(talk)
+    exchange = make_exchange()
+    reply = await upstream(exchange)
+    assert reply.stream is not None
+    assert await anext(reply.stream) == b"half"
+    ending.set()
+    with pytest.raises(UpstreamError):
+        await anext(reply.stream)
+    assert exchange.broke_off
+    assert upstream.servers()[0]["in_flight"] == upstream.servers()[0]["idle"] == 0
+
+
+WHOLE = {
+    "length": (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", b"hi", True),
+    "empty": (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"", True),
+    "chunked": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nh\r\n1;e=x\r\ni\r\n0\r\n\r\n",
+        b"hi",
+        True,
+    ),
+    "trailers": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\nhi\r\n0\r\nX-T: 1\r\n\r\n",
+        b"hi",
+        True,
+    ),
+    "until close": (b"HTTP/1.1 200 OK\r\n\r\nhi", b"hi", False),
+    "until close, 1.0": (b"HTTP/1.0 200 OK\r\n\r\nhi", b"hi", False),
+    "interim": (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: x\r\n\r\n" + OK, b"ok", True),
+    "close": (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi", b"hi", False),
+    "HTTP/1.0": (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi", b"hi", False),
+    "204": (b"HTTP/1.1 204 No\r\nContent-Length: 0\r\n\r\n", b"", True),
+    "304": (b"HTTP/1.1 304 No\r\nContent-Length: 900\r\nETag: x\r\n\r\n", b"", True),
+    "stray bytes": (OK + b"stray", b"ok", False),
+    "a second answer": (OK + OK, b"ok", False),
+    "no reason phrase": (b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nhi", b"hi", True),
+}
+
+
+@pytest.mark.parametrize("cut", [None, 9, 30], ids=["at once", "cut early", "cut late"])
+@pytest.mark.parametrize(("answer", "body", "reused"), WHOLE.values(), ids=WHOLE.keys())
+async def test_whole_answers(bench: Bench, answer: bytes, body: bytes, reused: bool, cut: int | None) -> None:
+    """Every framing is read to its end, and only a clean connection is used again."""
+
+    async def talk(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(answer[:cut])
+        if cut is not None:
+            await asyncio.sleep(0.002)  # so that it arrives in two pieces; either way is right
+            await peer.say(answer[cut:])
+        if b"until" in answer or b"Content-Length" in answer or b"hunked" in answer:
+            await peer.hung_up()
+
+    upstream = await bench.front(talk)
+    reply = await upstream(make_exchange())
+    assert await read(reply) == body
+    names = [name for name, _ in reply.headers]
+    assert b"transfer-encoding" not in names
+    assert b"connection" not in names
+    assert b"x-t" not in names
+    assert names.count(b"content-length") <= (reply.status == 200)
+    server = upstream.servers()[0]
+    assert server["in_flight"] == 0
+    if not (cut and b"stray" in answer):  # stray bytes may come after the connection was laid to rest
+        assert server["idle"] == reused or answer == OK + OK
+
+
+async def test_head_has_no_body_and_keeps_the_length(bench: Bench) -> None:
+    """HEAD announces a length and sends nothing; the connection serves on."""
+    scripted, url = await bench.server(always(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n"))
+    upstream = await bench.upstream(url)
+    for _ in range(3):
+        reply = await upstream(make_exchange("HEAD"))
+        assert (reply.status, reply.body, reply.stream) == (200, b"", None)
+        assert (b"content-length", b"900") in reply.headers
+    assert scripted.connections == 1
+
+
+@pytest.mark.parametrize("rest", [b"", b"body", OK])
+async def test_a_body_after_head_ends_the_connection(bench: Bench, rest: bytes) -> None:
+    """An upstream that sends a body with HEAD must not poison the next exchange."""
+    scripted, url = await bench.server(always(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n" + rest))
+    upstream = await bench.upstream(url)
+    await upstream(make_exchange("HEAD"))
+    await upstream(make_exchange("HEAD"))
+    assert scripted.connections == (2 if rest else 1)
+
+
+async def test_a_slow_header_times_out(bench: Bench) -> None:
+    """One byte at a time does not extend the deadline for the header."""
+
+    async def talk(peer: Peer) -> None:
+        await peer.request()
+        for byte in b"HTTP/1.1 200 OK\r\n" * 1000:
+            await peer.say(bytes([byte]))
+            await asyncio.sleep(0.01)
+
+    upstream = await bench.front(talk, total=0.1)
+    with pytest.raises(UpstreamTimeout) as caught:
+        await upstream(make_exchange())
+    assert caught.value.status == 504
+    assert upstream.servers()[0]["in_flight"] == 0
+
+
+async def test_a_body_that_stops_times_out(bench: Bench) -> None:
+    """Between two pieces of the body no more than the timeout may pass."""
+
+    async def talk(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        await peer.hung_up()
+
+    upstream = await bench.front(talk, total=0.1)
+    exchange = make_exchange()
+    reply = await upstream(exchange)
+    with pytest.raises(UpstreamTimeout):
+        await read(reply)
+    assert exchange.broke_off
+    assert upstream.servers()[0]["in_flight"] == 0
+
+
+async def test_a_refused_connection_is_a_bad_gateway(bench: Bench) -> None:
+    """Nobody listens: 502, and the pool is empty again."""
+    scripted, url = await bench.server(always())
+    await scripted.aclose()
+    upstream = await bench.upstream(url)
+    with pytest.raises(UpstreamError) as caught:
+        await upstream(make_exchange())
+    assert caught.value.status == 502
+    assert upstream.servers()[0]["in_flight"] == 0
