@@ -44,7 +44,9 @@ class Gateway:
         self._parts = parts
         self._metrics = parts.metrics
         self._snapshot: _Snapshot | None = None
-        self._ids = secrets.token_hex(10)  # with a counter behind: unique, and cheaper than randomness each time
+        self._ids = secrets.token_hex(
+            10
+        )  # with a counter behind: unique, and cheaper than randomness each time
         self._count = secrets.randbits(30)
 
     async def adopt(self, config: Config) -> None:
@@ -77,7 +79,9 @@ class Gateway:
         if scope["type"] != "http" or snapshot is None:
             return
         self._count += 1
-        exchange = Exchange.arriving(scope, receive, started, f"{self._ids}{self._count & 0xFFFFFFFFFFFF:012x}")
+        exchange = Exchange.arriving(
+            scope, receive, started, f"{self._ids}{self._count & 0xFFFFFFFFFFFF:012x}"
+        )
         status = _CLOSED
         sent = 0
         try:
@@ -105,7 +109,7 @@ class Gateway:
             return _refusal(error, exchange)
         except ClientGone:
             return None
-        except Exception:
+        except Exception:  # noqa: BLE001 - a defect of ours must still be an answer
             _log.exception("request %s to %s failed inside the gateway", exchange.request_id, exchange.route)
             exchange.outcome = Internal.outcome
             return _refusal(Internal("the gateway failed; the operators' log has the reason"), exchange)

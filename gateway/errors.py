@@ -101,6 +101,24 @@ class NotImplementedHere(GatewayError):
     status, type, title = 501, "urn:tidegate:not-implemented", "Not implemented"
 
 
+# ---- an operator is at fault -----------------------------------------------------------------
+
+
+class Unauthorized(GatewayError):
+    """No admin token, or a wrong one."""
+
+    status, type, title = 401, "urn:tidegate:unauthorized", "Not authorized"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, fields=[(b"www-authenticate", b'Bearer realm="tidegate admin"')])
+
+
+class BadForm(GatewayError):
+    """The body of a change is not what its route takes. `extra["errors"]` names each mistake."""
+
+    status, type, title = 422, "urn:tidegate:unprocessable", "The change can't be read"
+
+
 # ---- the gateway protects the shop -----------------------------------------------------------
 
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.admin import api
+from gateway.admin.auth import VARIABLE, Token
+from gateway.channel import Message
 from gateway.config import Config, ConfigError
 from gateway.crew import Crew
-from gateway.channel import Message
 from gateway.ladder import Ladder
 from gateway.metrics import Totals
 from gateway.reload import ConfigFile
@@ -84,9 +85,13 @@ class Master:
             StartError: a port is taken, a token is missing, or no worker can start.
         """
         settings = self.config
-        token = api.token_from(settings.admin, self._environment)
+        token = Token.configured(settings.admin, self._environment)
+        if not token.given:
+            _log.warning("the admin API is closed: set %s or admin.token_file", VARIABLE)
         listen_port = self.overrides.port if self.overrides.port is not None else settings.listen.port
-        admin_port = self.overrides.admin_port if self.overrides.admin_port is not None else settings.admin.port
+        admin_port = (
+            self.overrides.admin_port if self.overrides.admin_port is not None else settings.admin.port
+        )
         listener = await _bind(settings.listen.host, listen_port, "listen.port")
         try:
             admin_socket = await _bind(settings.admin.host, admin_port, "admin.port")
@@ -144,6 +149,12 @@ class Master:
             self.sync = PinSync(redis.url, redis.prefix, self.pins)
             self.sync.start()
 
+    async def _resync(self) -> None:
+        if self.sync is not None:
+            await self.sync.aclose()
+            self.sync = None
+        self._start_sync()
+
     def _greet(self) -> Message:
         assert self.crew is not None  # noqa: S101 - only a crew asks
         return {
@@ -177,7 +188,9 @@ class Master:
     ) -> tuple[int, int]:
         """Do an operator's will; returns in how many workers it holds, and of how many."""
         pin = self.pins.put(kind, name, value, lasts=lasts, reason=reason, by=by)
-        _log.warning("switch: %s %s %s -> %s by %s: %s", kind, name, pin.old, value, by, reason or "(no reason)")
+        _log.warning(
+            "switch: %s %s %s -> %s by %s: %s", kind, name, pin.old, value, by, reason or "(no reason)"
+        )
         if self.sync is not None:
             self.sync.announce(pin)
         if self.crew is None:
@@ -226,15 +239,20 @@ class Master:
         assert self.crew is not None  # noqa: S101 - as above
         now = self.config
         for part, old, new in (
-            ("listen.host and port", (before.listen.host, before.listen.port), (now.listen.host, now.listen.port)),
+            (
+                "listen.host and port",
+                (before.listen.host, before.listen.port),
+                (now.listen.host, now.listen.port),
+            ),
             ("listen.workers", before.listen.workers, now.listen.workers),
             ("admin", before.admin, now.admin),
-            ("redis", before.redis, now.redis),
         ):
             if old != new:
                 _log.warning("%s changed in %s; that takes a restart", part, self.file.path)
         if before.degradation != now.degradation:
             self.ladder = Ladder(now.degradation, step=min(self.ladder.step, len(now.degradation.steps)))
+        if before.redis != now.redis:
+            self._loops.append(asyncio.create_task(self._resync(), name="resync"))
         self.crew.drain = now.listen.drain
         self.crew.tell({"type": "config", "config": self.file.text, "version": self.file.version})
         self._recompute()
@@ -243,7 +261,7 @@ class Master:
         try:
             applied, of = await self.reload()
         except ConfigError as error:
-            _log.error("%s: the new configuration is not used; the one before holds:\n%s", why, error)  # noqa: TRY400 - a stack would hide the lines that help
+            _log.error("%s: the new configuration is not used; the one before holds:\n%s", why, error)
         else:
             _log.info("%s: configuration %d holds in %d of %d workers", why, self.file.version, applied, of)
 

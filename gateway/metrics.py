@@ -172,6 +172,11 @@ class Totals(Collector):
             labels: value for (name, labels), value in counters.items() if name == "tidegate_requests_total"
         }
 
+    def checks(self) -> dict[Labels, float]:
+        """Limit checks by limit and decision."""
+        counters = self._sum_counters()
+        return {labels: n for (name, labels), n in counters.items() if name == "tidegate_limit_checks_total"}
+
     def gauges(self) -> dict[tuple[str, Labels], float]:
         """Every gauge, merged over workers."""
         merged: dict[tuple[str, Labels], float] = {}

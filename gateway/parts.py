@@ -95,7 +95,10 @@ class Parts:
     def rate_limit(self, names: Iterable[str]) -> Policy | None:
         """The limits of a route as one policy, an operator's changes included."""
         assert self.config is not None  # noqa: S101 - adopt comes first, by construction
-        changed = {name: _override(limit, self.switches.now.rates.get(name)) for name, limit in self.config.limits.items()}
+        changed = {
+            name: _override(limit, self.switches.now.rates.get(name))
+            for name, limit in self.config.limits.items()
+        }
         return rate_limit.build(tuple(names), changed, self.limits, self.metrics.limit_check)
 
     def fallback(self, feature: str | None) -> Callable[[], Reply] | None:
@@ -136,7 +139,9 @@ class Parts:
         if redis is None:
             self.limits = LocalLimits(self._workers)
         else:
-            self.limits = SharedLimits(redis.url, timeout=redis.timeout, prefix=redis.prefix, workers=self._workers)
+            self.limits = SharedLimits(
+                redis.url, timeout=redis.timeout, prefix=redis.prefix, workers=self._workers
+            )
         await self.limits.start()
         await before.aclose()
 
@@ -167,4 +172,3 @@ def _override(limit: config.Limit, word: str | None) -> config.Limit:
     if word in {"off", "shadow"}:
         return limit.model_copy(update={"mode": word})
     return limit.model_copy(update={"rate": parse_rate(word)})
-

@@ -1,4 +1,4 @@
-"""uvicorn, made fit for the open: bounded headers, timed headers, and a client's leaving that is felt at once."""
+"""uvicorn, made fit for the open: bounded and timed headers, and a client's leaving felt at once."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.cycle.disconnected = True
         self.transport.abort()
 
-    def send_400_response(self, msg: str) -> None:
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words are plain text
         """Say what was wrong, in the form every refusal has; then hang up."""
         error = self._refusal or BadRequest("the request is not valid HTTP/1.1")
         self._send_refusal(error)

@@ -69,7 +69,7 @@ class Worker:
         serving = asyncio.create_task(server.serve(sockets=[self._listener]), name="serve")
         reporting = asyncio.create_task(self._report(), name="report")
         obeying = asyncio.create_task(self._obey(), name="obey")
-        while not server.started and not serving.done():
+        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
         self._channel.send({"type": "ready", "pid": os.getpid()})
         await asyncio.wait([serving, obeying], return_when=asyncio.FIRST_COMPLETED)
@@ -175,7 +175,7 @@ async def _main(listen_fd: int, channel_fd: int) -> int:
 
 def main(listen_fd: int, channel_fd: int) -> int:
     """Run a worker on inherited file descriptors; returns the exit code."""
-    import uvloop  # noqa: PLC0415 - the master has no use for it
+    import uvloop
 
     def loop_factory() -> Any:  # noqa: ANN401 - uvloop's Loop has no stub to name
         return uvloop.new_event_loop()

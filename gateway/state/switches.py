@@ -68,7 +68,7 @@ def work_out(config: Config, climbed: int, pinned: PinOf) -> Switches:
         state = pinned("feature", name) or feature.state
         if state == "off" or (state == "auto" and name in by_ladder):
             off.add(name)
-    breakers = {name: state for name in config.upstreams if (state := pinned("breaker", name))}
+    breakers = {name: forced for name in config.upstreams if (forced := pinned("breaker", name))}
     rates = {name: rate for name in config.limits if (rate := pinned("limit", name))}
     return Switches(
         step=step,

@@ -1,0 +1,92 @@
+"""`python -m gateway serve | check | routes | schema` (and `worker`, which only the master starts)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+from gateway.config import Config, ConfigError, load
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m gateway", description="Tidegate's gateway.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="run the gateway")
+    serve.add_argument("--config", type=Path, required=True, metavar="FILE")
+    serve.add_argument("--port", type=_port, help="over listen.port")
+    serve.add_argument("--admin-port", type=_port, help="over admin.port")
+    serve.add_argument("--workers", type=_workers, help="over listen.workers")
+    for name, said in (("check", "validate a configuration"), ("routes", "show its route table")):
+        commands.add_parser(name, help=said).add_argument("file", type=Path, metavar="FILE")
+    commands.add_parser("schema", help="print the configuration's JSON Schema")
+    worker = commands.add_parser("worker")
+    worker.add_argument("listen_fd", type=int)
+    worker.add_argument("channel_fd", type=int)
+    given = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # its refusals of bad requests are counted, not told
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    match given.command:
+        case "serve":
+            from gateway import master
+
+            overrides = master.Overrides(given.port, given.admin_port, given.workers)
+            return master.main(given.config, overrides)
+        case "worker":
+            from gateway import worker as worker_process
+
+            return worker_process.main(given.listen_fd, given.channel_fd)
+        case "schema":
+            print(json.dumps(Config.model_json_schema(by_alias=True), indent=2))
+            return 0
+        case _:
+            return _with_config(given.command, given.file)
+
+
+def _with_config(command: str, file: Path) -> int:
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        print(f"{file}:1: (file): can't be read: {(error.strerror or str(error)).lower()}", file=sys.stderr)
+        return 1
+    try:
+        config = load(raw, str(file), os.environ)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if command == "check":
+        print(f"{file}: good ({len(config.routes)} routes, {len(config.limits)} limits)")
+        return 0
+    width = max(len(route.match) for route in config.routes)
+    for route in config.routes:
+        limits = ", ".join(route.limits) or "-"
+        print(
+            f"{route.match:<{width}}  {'|'.join(route.methods) or 'any':<10}  -> {route.upstream:<10}"
+            f"  {route.priority:<8}  feature: {route.feature or '-'}  limits: {limits}"
+        )
+    return 0
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError("a port is between 0 and 65535")
+    return number
+
+
+def _workers(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 64:
+        raise argparse.ArgumentTypeError("between 1 and 64 workers")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

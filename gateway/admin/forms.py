@@ -1,0 +1,94 @@
+"""What operators send: read strictly, refused with the reason."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+
+from gateway.errors import BadForm, PayloadTooLarge
+from gateway.units import parse_duration, parse_rate
+
+_MAX_BODY = 16 << 10  # bytes
+_LONGEST = 30 * 86400.0  # seconds; a switch that lasts longer belongs into the configuration
+
+
+def _lasting(value: object) -> float | None:
+    if value is None:
+        return None
+    seconds = parse_duration(value)
+    if not 1 <= seconds <= _LONGEST:
+        raise ValueError("lasts between 1s and 30d; leave `for` out to keep it until changed")
+    return seconds
+
+
+def _rate(value: str) -> str:
+    return value if value in {"auto", "off", "shadow"} else str(parse_rate(value))
+
+
+class Form(BaseModel):
+    """What every change may say of itself."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    lasts: Annotated[float | None, BeforeValidator(_lasting), Field(alias="for")] = None  # seconds
+    reason: str = Field("", max_length=500)
+
+
+class FeatureForm(Form):
+    """`PUT /api/features/{name}`."""
+
+    state: Literal["on", "off", "auto"]
+
+
+class StepForm(Form):
+    """`PUT /api/step`."""
+
+    step: Annotated[int, Field(ge=0)] | Literal["auto"]
+
+
+class BreakerForm(Form):
+    """`PUT /api/breakers/{upstream}`."""
+
+    state: Literal["open", "closed", "auto"]
+
+
+class LimitForm(Form):
+    """`PUT /api/limits/{name}`: another rate, or "off", "shadow" or "auto"."""
+
+    rate: Annotated[str, Field(max_length=100), AfterValidator(_rate)]
+
+
+F = TypeVar("F", bound=Form)
+
+
+async def read(request: Request, form: type[F]) -> F:
+    """The form in a request's body.
+
+    Raises:
+        BadForm: it is no JSON, or not what the form wants.
+        PayloadTooLarge: it is no form.
+    """
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > _MAX_BODY:
+            raise PayloadTooLarge(f"a form has at most {_MAX_BODY} bytes")
+    try:
+        body: Any = json.loads(bytes(raw).decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise BadForm("the body is not JSON in UTF-8") from None
+    if not isinstance(body, dict):
+        raise BadForm("the body must be a JSON object")
+    try:
+        return form.model_validate(body)
+    except ValidationError as error:
+        said = []
+        for details in error.errors(include_url=False, include_input=False):
+            where = ".".join(str(part) for part in details["loc"][:1]) or "body"
+            what = details["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+            said.append({"field": where, "detail": what})
+        wanted = ", ".join(field.alias or name for name, field in form.model_fields.items())
+        raise BadForm(f"wanted: {wanted}", extra={"errors": said}) from None
