@@ -1,0 +1,115 @@
+"""`tidegate audit`: gather the evidence, run every check, say what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import click
+import psycopg
+
+from ops import stack
+from ops.audit import cards, orders
+from ops.audit.evidence import Evidence, open_snapshot, read_captures, read_stock
+from ops.errors import OpsError, Unreachable
+
+Check = Callable[[Evidence], Iterator[str]]
+CHECKS: Mapping[str, Check] = {
+    "I1": cards.i1,
+    "I2": cards.i2,
+    "I3": cards.i3,
+    "I4": cards.i4,
+    "I5": orders.i5,
+    "I6": orders.i6,
+    "I7": orders.i7,
+    "I8": cards.i8,
+    "I9": cards.i9,
+    "I10": orders.i10,
+    "I11": cards.i11,
+    "I12": orders.i12,
+}
+PAUSE = 0.5  # seconds between two looks while things drain
+
+
+def violations(evidence: Evidence) -> dict[str, list[str]]:
+    """What each invariant finds; an empty list where it holds.
+
+    Raises:
+        Unreachable: the database broke off.
+    """
+    try:
+        return {name: list(check(evidence)) for name, check in CHECKS.items()}
+    except psycopg.Error as error:
+        raise Unreachable(f"the database does not answer: {' '.join(str(error).split())}") from error
+
+
+def look(environment: Mapping[str, str], answered: frozenset[str] = frozenset()) -> dict[str, list[str]]:
+    """Gather fresh evidence and check it.
+
+    Raises:
+        OpsError: a store or the provider is not named or does not answer.
+    """
+    missing = [
+        name
+        for name in ("TIDEGATE_DATABASE_URL", "TIDEGATE_STOCK_REDIS_URL", "TIDEGATE_SANDBOX_URL")
+        if not environment.get(name)
+    ]
+    if missing:
+        raise OpsError(f"set {', '.join(missing)}, or name the stack's folder with --data")
+    captures = read_captures(environment["TIDEGATE_SANDBOX_URL"], environment.get("TIDEGATE_SANDBOX_SECRET"))
+    with contextlib.closing(open_snapshot(environment["TIDEGATE_DATABASE_URL"])) as connection:
+        stock = read_stock(environment["TIDEGATE_STOCK_REDIS_URL"])
+        return violations(Evidence(connection, stock, captures, answered))
+
+
+def settle(environment: Mapping[str, str], wait: float, answered: frozenset[str]) -> dict[str, list[str]]:
+    """Look again and again until nothing is wrong or `wait` seconds are over.
+
+    Streams, mails and callbacks in flight look like violations until they have arrived, and so does a
+    sale between the moments at which SQL and Redis are read; a real violation stays.
+    """
+    deadline = time.monotonic() + wait
+    while True:
+        found = look(environment, answered)
+        if not any(found.values()) or time.monotonic() + PAUSE > deadline:
+            return found
+        time.sleep(PAUSE)
+
+
+def read_answered(file: Path) -> frozenset[str]:
+    """Order ids, one a line."""
+    return frozenset(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+
+
+def run(data: Path, *, as_json: bool, wait: float, answered: Path | None) -> int:
+    """Audit the stack of `data` and print the outcome.
+
+    Args:
+        data: folder of the stack; the environment's URLs win.
+        as_json: one document instead of text.
+        wait: seconds to let things settle.
+        answered: file of order ids that were answered 202.
+
+    Returns:
+        0 when every invariant holds, else 1.
+
+    Raises:
+        OpsError: a store or the provider is not named or does not answer.
+    """
+    ids = frozenset() if answered is None else read_answered(answered)
+    found = settle(stack.client_environment(data, os.environ), wait, ids)
+    clean = not any(found.values())
+    if as_json:
+        click.echo(json.dumps({"clean": clean, "violations": found}, indent=2))
+        return 0 if clean else 1
+    for name, messages in found.items():
+        title = (CHECKS[name].__doc__ or "").strip()
+        click.echo(f"{name:>3} {'holds' if not messages else 'VIOLATED'}  {title}")
+        for message in messages:
+            click.echo(f"      {name}: {message}")
+    click.echo("every invariant holds" if clean else f"{sum(map(len, found.values()))} violations")
+    return 0 if clean else 1
