@@ -8,10 +8,12 @@ from redis.asyncio import Redis
 
 from shop_backend.catalog import Catalog
 from shop_backend.config import Settings
+from shop_backend.payments import PaymentProvider
 from shop_backend.sessions import Sessions
 from shop_backend.stock.ledger import StockLedger
 from shop_backend.storage.database import Database
 from shop_backend.tokens import Tokens
+from shop_backend.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class Context:
         stock: reservations on the durable Redis.
         sessions: `sessions.user(request)` is the verified user id or None.
         tokens: signs order ids and order links.
+        vault: opens card keys, for their owner only.
+        provider: takes the money.
         redis_volatile: sessions, carts and caches; every key there has a TTL.
         redis_durable: stock and streams.
     """
@@ -35,5 +39,7 @@ class Context:
     stock: StockLedger
     sessions: Sessions
     tokens: Tokens
+    vault: Vault
+    provider: PaymentProvider
     redis_volatile: Redis
     redis_durable: Redis

@@ -1,0 +1,199 @@
+"""Ordering: the stock script answers, a worker writes the row later; and reading one's order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import psycopg
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from shop_backend.delivery import cards_of
+from shop_backend.errors import NotFound, Unavailable, Unprocessable
+from shop_backend.metrics import ORDERS
+from shop_backend.requests import Body, Email, Sku, idempotency_key, parse, read
+from shop_backend.restock import current_epoch, fingerprint
+from shop_backend.stock.ledger import Hold, Intent, StockClosed
+
+if TYPE_CHECKING:
+    from shop_backend.context import Context  # wiring; nothing here needs it at run time
+
+_log = logging.getLogger(__name__)
+
+_NO_STORE = {"cache-control": "no-store"}
+_HOLD_STATUS = {"held": "reserved", "confirmed": "paid", "released": "expired", "expired": "expired"}
+
+
+class OrderBody(Body):
+    """`POST /api/orders`."""
+
+    sku: Sku
+    quantity: Annotated[int, Field(ge=1, le=1000)]
+    email: Email
+
+
+class Orders:
+    """Takes orders and shows them to whom they belong."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._epoch_asked_at = float("-inf")
+        self._epoch_lock = asyncio.Lock()
+
+    async def place(self, user: str, key: str, body: OrderBody) -> Hold:
+        """Reserve stock; the same user and key get the same order.
+
+        Raises:
+            ShopError: see `StockLedger.reserve`; also NotFound and Unprocessable for the body.
+        """
+        c = self._context
+        product = await c.catalog.product(body.sku)
+        if product is None:
+            raise NotFound("there is no such product; GET /api/products lists them")
+        if body.quantity > c.settings.stock.max_quantity:
+            raise Unprocessable(f"quantity: at most {c.settings.stock.max_quantity} in one order")
+        intent = Intent(
+            order_id=c.tokens.order_id(user, key),
+            sku=body.sku,
+            user=user,
+            quantity=body.quantity,
+            email=body.email,
+            unit_cents=product.price_cents,
+            currency=product.currency,
+            body=fingerprint(body.sku, body.quantity, body.email),
+        )
+        try:
+            return await c.stock.reserve(intent)
+        except StockClosed:
+            # Perhaps the stock was loaded under an epoch we have not heard of yet.
+            if not await self._learn_epoch():
+                raise
+            return await c.stock.reserve(intent)
+
+    async def show(self, order_id: str, user: str | None, token: str) -> dict[str, Any]:
+        """An order as its owner sees it, keys included once delivered.
+
+        Raises:
+            NotFound: there is none, or it is someone else's.
+            Unavailable: SQL or Redis is away.
+        """
+        try:
+            order_id = str(uuid.UUID(order_id))
+        except ValueError:
+            raise _no_order() from None
+        by_token = self._context.tokens.opens(order_id, token)
+        if not by_token and user is None:
+            raise _no_order()
+        try:
+            row, keys = await self._row(order_id, None if by_token else user)
+        except psycopg.Error as error:
+            raise Unavailable("orders can't be read just now; try again", retry_after=1) from error
+        if row is None:
+            return await self._reserved(order_id, None if by_token else user)
+        answer = {
+            "order_id": order_id,
+            "status": row["state"],
+            "sku": row["sku"],
+            "quantity": row["quantity"],
+            "amount_cents": row["amount_cents"],
+            "currency": row["currency"],
+            "expires_at": _iso(row["expires_at"]),
+        }
+        if row["state"] == "pending" and row["pay_url"]:
+            answer["pay_url"] = row["pay_url"]
+        if row["state"] == "delivered":
+            answer["cards"] = keys
+        return answer
+
+    async def _row(self, order_id: str, user: str | None) -> tuple[dict[str, Any] | None, list[str]]:
+        # The primary: a buyer reads own writes, however far a replica is behind.
+        async with self._context.database.primary() as connection:
+            cursor = await connection.execute("SELECT * FROM orders WHERE id = %s", (order_id,))
+            row = await cursor.fetchone()
+            if row is None:
+                return None, []
+            if user is not None and row["user_id"] != user:
+                raise _no_order()
+            if row["state"] != "delivered":
+                return row, []
+            return row, await cards_of(connection, order_id, self._context.vault)
+
+    async def _reserved(self, order_id: str, user: str | None) -> dict[str, Any]:
+        hold = await self._context.stock.hold(order_id)
+        if hold is None or (user is not None and hold["user"] != user):
+            raise _no_order()
+        return {
+            "order_id": order_id,
+            "status": _HOLD_STATUS[hold["state"]],
+            "sku": hold["sku"],
+            "quantity": int(hold["quantity"]),
+            "expires_at": _from_ms(int(hold["expires_ms"])),
+        }
+
+    async def _learn_epoch(self) -> bool:
+        """Ask SQL, at most once a second; whether the epoch is a new one."""
+        before = self._context.stock.epoch
+        async with self._epoch_lock:
+            if time.monotonic() - self._epoch_asked_at > 1.0:
+                self._epoch_asked_at = time.monotonic()
+                try:
+                    self._context.stock.epoch = await current_epoch(self._context.database)
+                except psycopg.Error as error:
+                    _log.warning("the stock's epoch can't be read: %s", type(error).__name__)
+        return self._context.stock.epoch != before
+
+
+# ---- the API ---------------------------------------------------------------------------------
+
+
+def routes(context: Context) -> list[Route]:
+    """POST /api/orders and GET /api/orders/{id}."""
+    orders = Orders(context)
+
+    async def place(request: Request) -> Response:
+        user = context.sessions.require(request)
+        key = idempotency_key(request)
+        body = parse(OrderBody, await read(request, context.settings.max_body))
+        hold = await orders.place(user, key, body)
+        ORDERS.labels("reserved").inc()
+        where = f"/api/orders/{hold.order_id}"
+        answer = {
+            "order_id": hold.order_id,
+            "token": context.tokens.order_token(hold.order_id),
+            "status": "reserved",
+            "expires_at": _from_ms(hold.expires_ms),
+            "status_url": where,
+        }
+        return JSONResponse(answer, 202, _NO_STORE | {"location": where})
+
+    async def show(request: Request) -> Response:
+        answer = await orders.show(
+            request.path_params["id"],
+            context.sessions.user(request),
+            request.query_params.get("token", ""),
+        )
+        return JSONResponse(answer, headers=_NO_STORE)
+
+    return [
+        Route("/api/orders", place, methods=["POST"]),
+        Route("/api/orders/{id}", show, methods=["GET"]),
+    ]
+
+
+def _no_order() -> NotFound:
+    return NotFound("there is no such order, or it is not yours: send its session or its token")
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _from_ms(milliseconds: int) -> str:
+    return _iso(datetime.fromtimestamp(milliseconds / 1000, UTC))

@@ -1,0 +1,190 @@
+"""The sandbox provider, as a PaymentProvider: its merchant API over HTTP, its callbacks verified."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from shop_backend.config import Settings
+from shop_backend.errors import SetupError
+from shop_backend.payments import Checkout, Forged, Payment, Refunded, Stale
+
+_TOLERANCE = 300.0  # seconds, as Standard Webhooks recommends and its library enforces
+_Id = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[!-~]+$")]
+
+
+class ProviderError(Exception):
+    """The provider gave no answer, or not the one asked for; try again later."""
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    payment_id: _Id
+    order_id: _Id
+    amount_cents: Annotated[int, Field(ge=0, lt=2**53)]
+    currency: Annotated[str, Field(max_length=10)]
+    channel: Annotated[str, Field(max_length=50)]
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    type: Literal["payment.succeeded", "payment.failed", "refund.succeeded"]
+    data: _Data
+
+
+class SandboxProvider:
+    """Speaks to the sandbox.
+
+    Args:
+        settings: its address, ours, and the shared secret.
+        transport: how requests leave, for tests.
+
+    Raises:
+        SetupError: the secret is malformed. An empty one is allowed, and then every callback is refused.
+    """
+
+    name = "sandbox"
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        secret = settings.sandbox_secret.get_secret_value() if settings.sandbox_secret else ""
+        try:
+            self._webhook = Webhook(secret) if secret.removeprefix("whsec_") else None
+        except Exception as error:
+            raise SetupError("TIDEGATE_SANDBOX_SECRET: must be whsec_ and base64") from error
+        self._settings = settings
+        self._clock = clock
+        self._http = httpx.AsyncClient(
+            base_url=settings.sandbox_url,
+            headers={"authorization": f"Bearer {secret}"} if secret else {},
+            timeout=httpx.Timeout(5.0, connect=2.0),
+            limits=httpx.Limits(max_connections=16),
+            transport=transport,
+            trust_env=False,  # the merchant's calls go straight there, never through a proxy
+        )
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._http.aclose()
+
+    async def checkout(self, order: Mapping[str, Any]) -> Checkout:
+        """Open a checkout; the provider gives the same one again for the same order.
+
+        Raises:
+            ProviderError: try again.
+        """
+        public, order_id = self._settings.public_url.rstrip("/"), str(order["id"])
+        body = {
+            "order_id": order_id,
+            "amount_cents": order["amount_cents"],
+            "currency": order["currency"],
+            "callback_url": f"{self._settings.shop_url.rstrip('/')}/callbacks/sandbox",
+            "return_url": f"{public}/orders/{order_id}",
+            "description": f"{order['quantity']} × {order['sku']}",
+        }
+        answer = await self._ask("POST", "/checkouts", body)
+        try:
+            return Checkout(str(answer["id"]), str(answer["url"]))
+        except (KeyError, TypeError) as error:
+            raise ProviderError("POST /checkouts: an answer without id and url") from error
+
+    async def payments_of(self, order_id: str) -> Sequence[Payment]:
+        """The provider's own word on an order; nothing when it has no checkout.
+
+        Raises:
+            ProviderError: try again.
+        """
+        answer = await self._ask("GET", f"/checkouts/by-order/{order_id}", None, missing={"payments": []})
+        try:
+            return [
+                Payment(
+                    self.name,
+                    str(each["id"]),
+                    order_id,
+                    "succeeded" if each["outcome"] == "succeeded" else "failed",
+                    int(each["amount_cents"]),
+                    str(each["currency"]),
+                    self.name,
+                )
+                for each in answer["payments"]
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProviderError("GET /checkouts/by-order: not the shape docs/data.md names") from error
+
+    async def refund(self, payment_id: str, amount_cents: int) -> None:
+        """Give a payment back, once.
+
+        Raises:
+            ProviderError: try again.
+        """
+        await self._ask("POST", "/refunds", {"payment_id": payment_id, "amount_cents": amount_cents})
+
+    def verify(self, headers: Mapping[str, str], body: bytes) -> None:
+        """Check signature and age, over the raw body, in constant time.
+
+        Raises:
+            Stale: properly signed perhaps, but not now.
+            Forged: not signed by the provider, or we have no secret to tell.
+        """
+        if self._webhook is None:
+            raise Forged("TIDEGATE_SANDBOX_SECRET is empty")
+        try:
+            at = float(headers.get("webhook-timestamp", ""))
+        except ValueError:
+            raise Forged("no webhook-timestamp") from None
+        if not abs(self._clock() - at) <= _TOLERANCE:
+            raise Stale("webhook-timestamp is not now")
+        try:
+            self._webhook.verify(body, dict(headers), json_parse=False)
+        # The library lets ValueErrors of its base64 and its splitting through.
+        except (WebhookVerificationError, ValueError) as error:
+            raise Forged("signature") from error
+
+    def read(self, body: str) -> Payment | Refunded:
+        """What a verified callback says.
+
+        Raises:
+            ValueError: it is no event we know.
+        """
+        try:
+            event = _Event.model_validate_json(body)
+        except ValidationError as error:
+            places = ", ".join(".".join(map(str, e["loc"])) or "body" for e in error.errors())
+            raise ValueError(f"not an event of the provider: {places}") from error
+        data = event.data
+        if event.type == "refund.succeeded":
+            return Refunded(self.name, data.payment_id)
+        outcome: Literal["succeeded", "failed"] = (
+            "succeeded" if event.type == "payment.succeeded" else "failed"
+        )
+        return Payment(
+            self.name, data.payment_id, data.order_id, outcome, data.amount_cents, data.currency, data.channel
+        )
+
+    async def _ask(
+        self, method: str, path: str, body: Any, *, missing: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        try:
+            response = await self._http.request(method, path, json=body)
+            if response.status_code == 404 and missing is not None:
+                return missing
+            if not response.is_success:
+                raise ProviderError(f"{method} {path}: {response.status_code} {response.text[:200]}")
+            value = response.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise ProviderError(f"{method} {path}: {type(error).__name__}: {error}") from error
+        if not isinstance(value, dict):
+            raise ProviderError(f"{method} {path}: not an object")
+        return value

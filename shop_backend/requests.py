@@ -1,0 +1,96 @@
+"""Reading what a client sent: bounded bodies, strict JSON, every mistake named."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+
+from shop_backend.errors import BadRequest, PayloadTooLarge, Unprocessable
+
+_SKU = r"^[a-z0-9][a-z0-9-]{0,63}$"
+_EMAIL = (
+    r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}"
+    r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}))*\.[A-Za-z]{2,24}$"
+)
+_PRINTABLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,198}[\x21-\x7e])?")
+
+Sku = Annotated[str, Field(pattern=_SKU)]
+Email = Annotated[str, Field(max_length=254, pattern=_EMAIL)]
+
+
+class Body(BaseModel):
+    """A JSON body: no conversions, no unknown members."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+B = TypeVar("B", bound=Body)
+
+
+async def read(request: Request, limit: int) -> bytes:
+    """The body as sent, of at most `limit` bytes.
+
+    Raises:
+        PayloadTooLarge: it is longer.
+    """
+    announced = request.headers.get("content-length", "0")
+    if announced.isdigit() and int(announced[:18]) > limit:
+        raise PayloadTooLarge(f"the body may have {limit} bytes")
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise PayloadTooLarge(f"the body may have {limit} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def parse(model: type[B], raw: bytes) -> B:
+    """The body as a model.
+
+    Raises:
+        BadRequest: it is no JSON.
+        Unprocessable: it is JSON of another shape; `errors` names each field.
+    """
+    try:
+        value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest("the body must be JSON in UTF-8") from error
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        errors = [
+            {"field": ".".join(map(str, e["loc"])) or "body", "error": e["msg"]} for e in error.errors()[:20]
+        ]
+        summary = "; ".join(f"{e['field']}: {e['error']}" for e in errors)
+        # A member's name is the client's own text and need not be encodable.
+        safe = summary.encode("utf-8", "replace").decode()
+        raise Unprocessable(safe, errors=_safe(errors)) from error
+
+
+def idempotency_key(request: Request) -> str:
+    """The header Idempotency-Key.
+
+    Raises:
+        BadRequest: it is missing (as in draft-ietf-httpapi-idempotency-key-header) or sent twice.
+        Unprocessable: it is not 1 to 200 printable ASCII characters.
+    """
+    values = request.headers.getlist("idempotency-key")
+    if len(values) != 1:
+        raise BadRequest("send the header Idempotency-Key once, with a value of your own for each order")
+    if not _PRINTABLE.fullmatch(values[0]):
+        raise Unprocessable("Idempotency-Key: must be 1 to 200 printable ASCII characters")
+    return values[0]
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _safe(errors: list[dict[str, Any]]) -> list[dict[str, str]]:
+    return [{k: str(v).encode("utf-8", "replace").decode() for k, v in e.items()} for e in errors]

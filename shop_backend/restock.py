@@ -1,0 +1,194 @@
+"""Loading the stock into Redis from SQL: what is counted there, and nothing more, may be sold.
+
+Two cases. The epoch in Redis is SQL's: correct the counts by what SQL has more or less (new cards came).
+It is not: Redis lost its data or is another one; build everything anew under the next epoch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Awaitable
+from typing import Any, cast
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from shop_backend.config import StockSettings
+from shop_backend.errors import Unavailable
+from shop_backend.stock import keys
+from shop_backend.stock.ledger import StockLedger
+from shop_backend.storage.database import Connection, Database, own_cards
+
+_log = logging.getLogger(__name__)
+
+_PERSISTED = ("pending", "paid", "delivered")  # in these states SQL has taken the cards itself
+_CHUNK = 500  # orders read, and written to Redis, at once
+
+
+def fingerprint(sku: str, quantity: int, email: str) -> str:
+    """Tells whether a repeated Idempotency-Key came with the same request."""
+    return hashlib.sha256(json.dumps([sku, quantity, email]).encode()).hexdigest()[:32]
+
+
+async def current_epoch(database: Database) -> int:
+    """The epoch that counts."""
+    async with database.primary() as connection:
+        return await _epoch(connection)
+
+
+async def restock(database: Database, redis: Redis, stock: StockLedger, settings: StockSettings) -> None:
+    """Make the counts in Redis agree with SQL, and this ledger's epoch with both.
+
+    Safe while the shop sells: buyers wait for nothing, workers for the length of this transaction.
+
+    Raises:
+        Unavailable: SQL or Redis gave no answer; call again.
+    """
+    try:
+        async with database.primary() as connection:
+            await own_cards(connection)
+            epoch = await _epoch(connection)
+            snapshot = await stock.snapshot()
+            if epoch and snapshot.epoch == epoch:
+                await _correct(connection, redis, snapshot.free, snapshot.holds)
+            else:
+                epoch = await _rebuild(connection, redis, settings)
+    except RedisError as error:
+        raise Unavailable(f"the stock does not answer ({type(error).__name__})", retry_after=1) from error
+    stock.epoch = epoch
+
+
+async def _epoch(connection: Connection) -> int:
+    row = await (await connection.execute("SELECT epoch FROM stock_epoch")).fetchone()
+    return int(row["epoch"]) if row else 0
+
+
+async def _products(connection: Connection) -> list[dict[str, Any]]:
+    cursor = await connection.execute(
+        "SELECT p.sku, p.per_user_cap,"
+        " coalesce(extract(epoch FROM p.sale_starts_at) * 1000, 0)::bigint AS starts_ms,"
+        " coalesce(extract(epoch FROM p.sale_ends_at) * 1000, 0)::bigint AS ends_ms,"
+        " (SELECT count(*) FROM cards c WHERE c.sku = p.sku AND c.state = 'available') AS available"
+        " FROM products p"
+    )
+    return await cursor.fetchall()
+
+
+def _rules(product: dict[str, Any]) -> dict[str, int]:
+    return {
+        "starts_ms": product["starts_ms"],
+        "ends_ms": product["ends_ms"],
+        "cap": product["per_user_cap"],
+    }
+
+
+async def _correct(
+    connection: Connection, redis: Redis, free: dict[str, int], holds: Any
+) -> None:
+    """Add to each count what SQL has more. Free plus unsettled holds does not change by selling."""
+    ids = [order_id for order_id, _, _ in holds]
+    cursor = await connection.execute(
+        "SELECT id::text FROM orders WHERE id = ANY(%s::uuid[]) AND state = ANY(%s)", (ids, list(_PERSISTED))
+    )
+    persisted = {row["id"] for row in await cursor.fetchall()}
+    unsettled: Counter[str] = Counter()
+    for order_id, sku, quantity in holds:
+        if order_id not in persisted:
+            unsettled[sku] += quantity
+    async with redis.pipeline(transaction=True) as pipe:
+        for product in await _products(connection):
+            sku = product["sku"]
+            missing = product["available"] - unsettled[sku] - free.get(sku, 0)
+            pipe.hset(keys.SKU + sku, mapping=_rules(product))
+            pipe.hincrby(keys.SKU + sku, "free", missing)
+            pipe.sadd(keys.SKUS, sku)
+            if missing:
+                _log.info("stock of %s corrected by %+d", sku, missing)
+        await pipe.execute()
+
+
+async def _rebuild(connection: Connection, redis: Redis, settings: StockSettings) -> int:
+    """Write everything anew; the epoch goes last, so that nothing is sold from half a count."""
+    cursor = await connection.execute(
+        "UPDATE stock_epoch SET epoch = epoch + 1, since = now() RETURNING epoch"
+    )
+    row = await cursor.fetchone()
+    epoch = int(row["epoch"]) if row else 1
+    await redis.delete(keys.EPOCH)
+    await _clear(redis)
+    products = await _products(connection)
+    async with redis.pipeline(transaction=True) as pipe:
+        for product in products:
+            pipe.hset(keys.SKU + product["sku"], mapping=_rules(product) | {"free": product["available"]})
+            pipe.sadd(keys.SKUS, product["sku"])
+        await pipe.execute()
+    await _holds(connection, redis, settings)
+    await _bought(connection, redis)
+    await cast(Awaitable[Any], redis.set(keys.EPOCH, epoch))
+    _log.info("stock of %d products loaded under epoch %d", len(products), epoch)
+    return epoch
+
+
+async def _clear(redis: Redis) -> None:
+    await redis.delete(keys.SKUS, keys.HOLDS, keys.OPEN)
+    for prefix in (keys.SKU, keys.HOLD, keys.BOUGHT):
+        batch: list[str] = []
+        async for name in redis.scan_iter(match=f"{prefix}*", count=1000):
+            batch.append(name)
+            if len(batch) == _CHUNK:
+                await redis.delete(*batch)
+                batch = []
+        if batch:
+            await redis.delete(*batch)
+
+
+async def _holds(connection: Connection, redis: Redis, settings: StockSettings) -> None:
+    """Open orders get their holds back; closed ones what answers their idempotency key."""
+    remember = int(settings.remember * 1000)
+    async with connection.cursor(name="restock_orders") as cursor:
+        await cursor.execute(
+            "SELECT id::text, sku, user_id, quantity, email, round, state,"
+            " (extract(epoch FROM expires_at) * 1000)::bigint AS expires_ms FROM orders"
+            " WHERE state = 'pending' OR created_at > now() - make_interval(secs => %s)",
+            (settings.remember,),
+        )
+        while rows := await cursor.fetchmany(_CHUNK):
+            async with redis.pipeline(transaction=False) as pipe:
+                for row in rows:
+                    name = keys.HOLD + row["id"]
+                    state = {"pending": "held", "paid": "confirmed", "delivered": "confirmed"}.get(
+                        row["state"], "expired"
+                    )
+                    fields = {
+                        "sku": row["sku"],
+                        "user": row["user_id"],
+                        "quantity": row["quantity"],
+                        "state": state,
+                        "round": row["round"],
+                        "expires_ms": row["expires_ms"],
+                        "body": fingerprint(row["sku"], row["quantity"], row["email"]),
+                    }
+                    pipe.hset(name, mapping=fields)
+                    if state == "held":
+                        pipe.zadd(keys.HOLDS, {row["id"]: row["expires_ms"]})
+                        pipe.hincrby(keys.OPEN, row["user_id"], 1)
+                    else:
+                        pipe.pexpire(name, remember)
+                await pipe.execute()
+
+
+async def _bought(connection: Connection, redis: Redis) -> None:
+    async with connection.cursor(name="restock_bought") as cursor:
+        await cursor.execute(
+            "SELECT sku, user_id, sum(quantity)::bigint AS quantity FROM orders"
+            " WHERE state = ANY(%s) GROUP BY sku, user_id",
+            (list(_PERSISTED),),
+        )
+        while rows := await cursor.fetchmany(_CHUNK):
+            async with redis.pipeline(transaction=False) as pipe:
+                for row in rows:
+                    pipe.hset(keys.BOUGHT + row["sku"], row["user_id"], row["quantity"])
+                await pipe.execute()
