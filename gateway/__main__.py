@@ -9,7 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-from gateway.config import Config, ConfigError, load
+from gateway.config import Config, ConfigError
+from gateway.trial import load_and_try
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,7 +58,7 @@ def _with_config(command: str, file: Path) -> int:
         print(f"{file}:1: (file): can't be read: {(error.strerror or str(error)).lower()}", file=sys.stderr)
         return 1
     try:
-        config = load(raw, str(file), os.environ)
+        config = load_and_try(raw, str(file), os.environ)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1

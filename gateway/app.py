@@ -32,7 +32,7 @@ class _Snapshot:
 
     listen: Listen
     table: RouteTable
-    patterns: list[str]
+    labels: list[tuple[str, str]]  # of each route: its pattern and its upstream
     chains: list[Handler]
     identity: Identity
 
@@ -67,7 +67,7 @@ class Gateway:
         self._snapshot = _Snapshot(
             listen=config.listen,
             table=RouteTable(config.routes),
-            patterns=[route.match for route in config.routes],
+            labels=[(route.match, route.upstream) for route in config.routes],
             chains=[pipeline.build(route, self._parts) for route in config.routes],
             identity=self._parts.identity,
         )
@@ -79,8 +79,18 @@ class Gateway:
         if scope["type"] != "http" or snapshot is None:
             return
         self._count += 1
-        exchange = Exchange.arriving(
-            scope, receive, started, f"{self._ids}{self._count & 0xFFFFFFFFFFFF:012x}"
+        client = scope["client"]
+        exchange = Exchange(
+            method=scope["method"],
+            target=b"",
+            path="",
+            headers=scope["headers"],
+            host=b"",
+            address=client[0] if client else "",
+            receive=receive,
+            started=started,
+            scheme=scope["scheme"],
+            request_id=f"{self._ids}{self._count & 0xFFFFFFFFFFFF:012x}",
         )
         status = _CLOSED
         sent = 0
@@ -99,8 +109,10 @@ class Gateway:
         """The reply, be it the upstream's or a refusal; None when the client left."""
         try:
             guard.inspect(scope, snapshot.listen, exchange)
-            index, exchange.params = snapshot.table.match(exchange.host_text, exchange.method, exchange.path)
-            exchange.route = snapshot.patterns[index]
+            index, exchange.params = snapshot.table.match(
+                exchange.host.decode(), exchange.method, exchange.path
+            )
+            exchange.route, exchange.upstream = snapshot.labels[index]
             snapshot.identity.identify(exchange)
             exchange.degraded = self._parts.switches.degraded
             return await snapshot.chains[index](exchange)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -129,6 +129,18 @@ def _explain(details: ErrorDetails, path: KeyPath) -> str:
         return "unknown key" + _meant(str(path[-1]), _keys_at(path[:-1]))
     if kind == "literal_error":
         return f"{given!r} is none of {context['expected']}"
+    if kind in {"model_type", "model_attributes_type", "dict_type", "mapping_type"}:
+        return "expected a block of keys and values"
+    if kind == "too_short":
+        return f"needs at least {context['min_length']}, has {context['actual_length']}"
+    if kind.startswith("ip_"):
+        return f"{given!r} is no network; write for example 10.0.0.0/8 or 2001:db8::/32"
+    if kind == "string_pattern_mismatch" and path[-1:] == ("url",):
+        return (
+            "not a Redis URL; write for example redis://127.0.0.1:6379/0"  # never shown: it holds a password
+        )
+    if kind == "string_pattern_mismatch" and "methods" in path:
+        return f"{given!r} is no method; write it in upper case, for example POST"
     if kind == "string_pattern_mismatch":
         if details["loc"][-1] == "[key]" or path[-1:] == ("name",) or "off" in path:
             return f"{given!r} is no name; use lower-case letters, digits, - and _, a letter first"
@@ -141,11 +153,19 @@ def _explain(details: ErrorDetails, path: KeyPath) -> str:
 
 def _keys_at(path: KeyPath) -> list[str]:
     """The keys that the model knows at a path."""
-    model: Any = Config
+    annotation: Any = Config
     for part in path:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            named = {field.alias or key: field for key, field in model.model_fields.items()}
-            model = _inner(named[part].annotation) if part in named else None
+        if isinstance(part, int):  # a place in a list; _inner looks through it
+            continue
+        if get_origin(annotation) is dict:  # a name of the operator's choice
+            annotation = get_args(annotation)[1]
+            continue
+        model = _inner(annotation)
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return []
+        named = {field.alias or key: field for key, field in model.model_fields.items()}
+        annotation = named[part].annotation if part in named else None
+    model = _inner(annotation)
     if isinstance(model, type) and issubclass(model, BaseModel):
         return [field.alias or key for key, field in model.model_fields.items()]
     return []

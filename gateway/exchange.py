@@ -39,6 +39,7 @@ class Exchange:
         reply_headers: fields that policies add to whatever is answered.
         outcome: the label under which the request is counted.
         upstream_seconds: time to the upstream's header, or None when it was not asked.
+        upstream: the name of the upstream that the route asks, for labels.
         forwarded_for: the vetted chain to send as X-Forwarded-For.
         broke_off: the upstream broke off in the middle of its body.
     """
@@ -66,6 +67,7 @@ class Exchange:
         "scheme",
         "started",
         "target",
+        "upstream",
         "upstream_seconds",
         "user",
     )
@@ -108,6 +110,7 @@ class Exchange:
         self.broke_off = False
         self.reply_headers: Headers = []
         self.outcome = "proxied"
+        self.upstream = ""
         self.upstream_seconds: float | None = None
         self._receive = receive
         self._deferred: list[Callable[[], None]] = []

@@ -220,7 +220,7 @@ class Totals(Collector):
             elif spec.kind == "gauge":
                 family = GaugeMetricFamily(name, spec.help, labels=spec.labels)
                 for labels, number in _of(gauges, name):
-                    family.add_metric(labels, number)  # type: ignore[attr-defined]  # the same
+                    family.add_metric(labels, number)
             else:
                 family = HistogramMetricFamily(name, spec.help, labels=spec.labels)
                 for (of, labels), cells in histograms.items():

@@ -8,7 +8,8 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from gateway.config import Config, ConfigError, Mistake, load
+from gateway.config import Config, ConfigError, Mistake
+from gateway.trial import load_and_try
 
 _log = logging.getLogger("gateway.config")
 _POLL = 0.5  # seconds; inotify misses network disks and mounted config maps, a stat costs nothing
@@ -34,7 +35,7 @@ class ConfigFile:
         self._environment = environment
         self._seen = self._stamp()
         raw = self._read()
-        self.config: Config = load(raw, str(path), environment)
+        self.config: Config = load_and_try(raw, str(path), environment)
         self.text = raw.decode("utf-8-sig")
         self.version = 1
         self.mistakes: list[str] = []
@@ -58,7 +59,7 @@ class ConfigFile:
         async with self._lock:
             try:
                 raw = await asyncio.to_thread(self._read)
-                config = await asyncio.to_thread(load, raw, str(self.path), self._environment)
+                config = await asyncio.to_thread(load_and_try, raw, str(self.path), self._environment)
             except ConfigError as error:
                 self.mistakes = error.lines
                 raise

@@ -13,8 +13,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.config import Listen
 from gateway.errors import BadRequest, GatewayError, HeadersTooLarge, RequestTimeout, UriTooLong
+from gateway.guard import TARGET
 
-TARGET = "tidegate.target"  # in the scope: the request target exactly as received
 ABORT = "tidegate.abort"  # in the scope: cuts the connection off, so that no cut body looks whole
 
 
