@@ -50,11 +50,18 @@ def _absent_when_empty(key: str) -> Callable[[object], object]:
     """A block whose main key is empty, as `${VARIABLE:-}` leaves it, counts as left out."""
 
     def absent(value: object) -> object:
-        return None if isinstance(value, dict) and key in value and value[key] in {"", None} else value
+        return None if isinstance(value, dict) and key in value and value[key] in ("", None) else value
 
     return absent
 
 
+def _network(value: object) -> object:
+    if isinstance(value, bool | int | float):  # ipaddress would take them for addresses: true is 0.0.0.1
+        raise ValueError(f"{value!r} is no network; write for example 10.0.0.0/8")  # noqa: TRY004 - pydantic's way
+    return value
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 InputFile = Annotated[Path, AfterValidator(_readable)]
 
 
@@ -67,7 +74,7 @@ class Listen(Settings):
     host: str = "127.0.0.1"
     port: Port = 8000
     workers: int = Field(2, ge=1, le=64)
-    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()  # whose X-Forwarded-For is believed
+    trusted_proxies: tuple[Network, ...] = ()  # whose X-Forwarded-For is believed
     max_body: Size = Field(1 << 20, ge=1)
     max_target: Size = Field(8 << 10, ge=64)
     max_headers: int = Field(100, ge=8, le=10_000)

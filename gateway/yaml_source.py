@@ -25,7 +25,11 @@ class Mistake:
 
     def render(self, file: str) -> str:
         """`FILE:LINE: path.to.key: what is wrong`, as the contract has it."""
-        return f"{file}:{self.line}: {self.path or '(file)'}: {self.message}"
+        text = f"{file}:{self.line}: {self.path or '(file)'}: {self.message}"
+        if text.isprintable():
+            return text
+        # A key may hold a newline or a terminal's escape codes; one mistake stays one harmless line.
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class SourceError(Exception):
