@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,28 +17,47 @@ TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+_IMPORT = re.compile(rb'(?<=from "\./)[a-z_]+\.js(?=")')
 
 
 class Assets:
-    """Every file of some folders, read once at start and served from memory as `/static/NAME.HASH.EXT`.
+    """Some files, read once at start and served from memory as `/static/NAME.HASH.EXT`.
+
+    Modules import each other as `from "./name.js"`; they are served with the hashed names in place.
 
     Args:
         files: what to serve; later files of the same name win.
 
     Raises:
         OSError: a file can't be read.
+        ValueError: a module imports itself, or one that is not among the files.
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._urls: dict[str, str] = {}
         self._bodies: dict[str, tuple[bytes, str]] = {}
-        for path in files:
-            body = path.read_bytes()
-            digest = hashlib.sha256(body).hexdigest()[:12]
-            hashed = f"{path.stem}.{digest}{path.suffix}"
-            media = TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-            self._urls[path.name] = f"/static/{hashed}"
-            self._bodies[hashed] = (body, media)
+        paths = {path.name: path for path in files}
+        for name in paths:
+            self._add(name, paths, importing=())
+
+    def _add(self, name: str, paths: dict[str, Path], importing: tuple[str, ...]) -> None:
+        if name in self._urls:
+            return
+        if name in importing or name not in paths:
+            raise ValueError(f"{' → '.join((*importing, name))}: imported in a circle, or missing")
+        path = paths[name]
+        body = path.read_bytes()
+        if path.suffix == ".js":
+            for module in {found.decode() for found in _IMPORT.findall(body)}:
+                self._add(module, paths, (*importing, name))
+            body = _IMPORT.sub(lambda found: self._hashed(found[0].decode()).encode(), body)
+        digest = hashlib.sha256(body).hexdigest()[:12]
+        self._urls[name] = f"/static/{path.stem}.{digest}{path.suffix}"
+        media = TYPES.get(path.suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+        self._bodies[self._hashed(name)] = (body, media)
+
+    def _hashed(self, name: str) -> str:
+        return self._urls[name].removeprefix("/static/")
 
     def url(self, name: str) -> str:
         """Where the file `name` is served now.
@@ -55,14 +75,17 @@ class Assets:
         """Answer `/static/{file}`: 200 for the name of now, 404 for every other."""
         found = self._bodies.get(request.path_params["file"])
         if found is None:
-            # Never cached: with several versions running, the next try may find it.
+            # Never cached: while two versions run, the next try may find it.
             return PlainTextResponse("No such file.\n", 404, headers={"cache-control": "no-store"})
         body, media = found
-        headers = {"cache-control": IMMUTABLE, "x-content-type-options": "nosniff"}
-        if media == TYPES[".svg"]:
+        headers = {
+            "content-type": media,
+            "cache-control": IMMUTABLE,
+            "x-content-type-options": "nosniff",
             # An SVG opened by itself is a document; it gets to run nothing.
-            headers["content-security-policy"] = "default-src 'none'; style-src 'unsafe-inline'"
-        return Response(body, media_type=None, headers={**headers, "content-type": media})
+            "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'",
+        }
+        return Response(body, headers=headers)
 
 
 def folder(path: Path) -> list[Path]:

@@ -43,7 +43,6 @@ from starlette.routing import Route
 
 from shop_backend.config import Settings
 from shop_backend.errors import (
-    PayloadTooLarge,
     ShopError,
     Unauthenticated,
     Unavailable,
@@ -54,23 +53,17 @@ from shop_backend.errors import (
     problem,
 )
 from shop_backend.pages.assets import Assets
+from shop_backend.pages.money import money
+from shop_backend.requests import parse, read
 from shop_backend.sandbox.callbacks import Sender
 from shop_backend.sandbox.ledger import Clock, Ledger, Order, Row, Unknown
-from shop_backend.sandbox.requests import (
-    MAX_BODY,
-    CheckoutBody,
-    RefundBody,
-    is_under,
-    parse,
-    parse_pay,
-)
+from shop_backend.sandbox.requests import MAX_BODY, CheckoutBody, RefundBody, is_under, parse_pay
 
 log = logging.getLogger(__name__)
 
 STORM = 3.0  # seconds over which a storm is spread
 PAGE = 1000  # payments in one answer
 STATIC = Path(__file__).resolve().parent.parent / "pages" / "static"
-SIGNS = {"EUR": "€", "USD": "$", "GBP": "£"}
 
 
 def create_app(
@@ -146,7 +139,7 @@ class Provider:
     async def create(self, request: Request) -> Response:
         """Open a checkout for an order."""
         self._merchant(request)
-        body = parse(CheckoutBody, await _read(request))
+        body = parse(CheckoutBody, await read(request, MAX_BODY))
         if not is_under(body.callback_url, self._settings.shop_url):
             raise Unprocessable(f"callback_url: must lie under {self._settings.shop_url} (TIDEGATE_SHOP_URL)")
         checkout, new = await self._ledger.create_checkout(Order(**body.model_dump()))
@@ -169,7 +162,7 @@ class Provider:
     async def refund(self, request: Request) -> Response:
         """Give the money of one payment back."""
         self._merchant(request)
-        body = parse(RefundBody, await _read(request))
+        body = parse(RefundBody, await read(request, MAX_BODY))
         refund, new = await self._ledger.refund(body.payment_id, body.amount_cents)
         self._sender.wake()
         return _json(refund, 201 if new else 200)
@@ -198,9 +191,8 @@ class Provider:
 
     async def pay(self, request: Request) -> Response:
         """Capture or decline; a form is led back to the shop, everyone else gets the payment."""
-        kind = request.headers.get("content-type", "")
-        raw = await _read(request)
-        body = parse_pay(raw, kind)
+        raw = await read(request, MAX_BODY)
+        body, is_form = parse_pay(raw, request.headers.get("content-type", ""))
         checkout_id = request.path_params["id"]
         spread = random.Random()  # noqa: S311 - arrival times of a rehearsal
         payment = await self._ledger.pay(
@@ -210,7 +202,7 @@ class Provider:
             storm=[body.delay + spread.uniform(0, STORM) for _ in range(body.storm)],
         )
         self._sender.wake()
-        if raw.startswith(b"outcome="):
+        if is_form:
             checkout = await self._ledger.checkout(checkout_id)
             there = checkout["return_url"] if body.outcome == "success" else f"/checkouts/{checkout_id}"
             return RedirectResponse(there, 303, headers={"cache-control": "no-store"})
@@ -236,8 +228,7 @@ class Provider:
     def _html(self, checkout: Row | None) -> HTMLResponse:
         amount, home = "", ""
         if checkout is not None:
-            sign = SIGNS.get(checkout["currency"], checkout["currency"] + " ")
-            amount = f"{sign}{checkout['amount_cents'] // 100}.{checkout['amount_cents'] % 100:02d}"
+            amount = money(checkout["amount_cents"], checkout["currency"])
             parts = urlsplit(checkout["return_url"])
             # Browsers hold form-action against the redirect that follows, too.
             home = f" {parts.scheme}://{parts.netloc}" if _plain(parts.netloc) else ""
@@ -256,15 +247,6 @@ class Provider:
 
 
 # ---- reading requests, writing answers -------------------------------------------------------
-
-
-async def _read(request: Request) -> bytes:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise PayloadTooLarge(f"the body is larger than {MAX_BODY} bytes")
-    return body
 
 
 def _number(request: Request, name: str, *, default: int, low: int, high: int) -> int:

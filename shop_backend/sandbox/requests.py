@@ -4,36 +4,33 @@ from __future__ import annotations
 
 import json
 import posixpath
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field
 
-from shop_backend.errors import BadRequest, Unprocessable
+from shop_backend.errors import BadRequest
+from shop_backend.requests import Body, parse
 
 MAX_BODY = 16 * 1024  # bytes
 
-Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,100}$")]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,100}$")]
 Cents = Annotated[int, Field(ge=1, le=100_000_000)]
-Url = Annotated[str, StringConstraints(pattern=r"^https?://[!-~]{1,1900}$")]
+Url = Annotated[str, Field(pattern=r"^https?://[!-~]{1,1900}$")]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class CheckoutBody(_Body):
+class CheckoutBody(Body):
     """`POST /checkouts`."""
 
     order_id: Identifier
     amount_cents: Cents
-    currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
     callback_url: Url
     return_url: Url
-    description: Annotated[str, StringConstraints(min_length=1, max_length=300)] = "Your order"
+    description: Annotated[str, Field(min_length=1, max_length=300)] = "Your order"
 
 
-class PayBody(_Body):
+class PayBody(Body):
     """`POST /checkouts/{id}/pay`. Copies of the callback, and when they leave.
 
     Attributes:
@@ -48,56 +45,29 @@ class PayBody(_Body):
     storm: Annotated[int, Field(ge=0, le=1000)] = 0
 
 
-class RefundBody(_Body):
+class RefundBody(Body):
     """`POST /refunds`."""
 
     payment_id: Identifier
     amount_cents: Cents
 
 
-B = TypeVar("B", bound=_Body)
-
-
-def parse(model: type[B], raw: bytes) -> B:
-    """A checked body out of JSON.
-
-    Raises:
-        BadRequest: it is no JSON.
-        Unprocessable: it is not of the model.
-    """
-    try:
-        value = json.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError):
-        raise BadRequest("the body is not JSON in UTF-8") from None
-    return _validated(model, value)
-
-
-def parse_pay(raw: bytes, content_type: str) -> PayBody:
-    """The same for a payment, which the page's form sends URL-encoded.
+def parse_pay(raw: bytes, content_type: str) -> tuple[PayBody, bool]:
+    """A payment as JSON, or as the page's form sends it; and whether it is the form.
 
     Raises:
         BadRequest: it can't be read.
         Unprocessable: it is not of the model.
     """
-    form = content_type.partition(";")[0].strip().lower() == "application/x-www-form-urlencoded"
-    if not form or raw.lstrip().startswith(b"{"):  # curl -d sends JSON under a form's type
-        return parse(PayBody, raw)
+    kind = content_type.partition(";")[0].strip().lower()
+    # curl -d sends JSON under a form's type.
+    if kind != "application/x-www-form-urlencoded" or raw.lstrip().startswith(b"{"):
+        return parse(PayBody, raw), False
     try:
-        fields = dict(parse_qsl(raw.decode("ascii"), keep_blank_values=True, max_num_fields=10))
-    except ValueError:
-        raise BadRequest("the form can't be read") from None
-    return _validated(PayBody, {"outcome": fields.get("outcome")})
-
-
-def _validated(model: type[B], value: object) -> B:
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(str(part) for part in each['loc']) or 'body'}: {each['msg']}"
-            for each in error.errors(include_url=False, include_input=False)[:5]
-        )
-        raise Unprocessable(wrong) from None
+        fields = dict(parse_qsl(raw.decode("ascii"), max_num_fields=10))
+    except ValueError as error:
+        raise BadRequest("the form can't be read") from error
+    return parse(PayBody, json.dumps({"outcome": fields.get("outcome")}).encode()), True
 
 
 def is_under(url: str, base: str) -> bool:

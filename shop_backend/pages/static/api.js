@@ -30,17 +30,14 @@ export async function call(method, path, body, headers = {}) {
   throw new Problem(answer.status, value.detail || value.title || "", Number.isFinite(after) && after > 0 ? after : 0);
 }
 
-const FLAG = "session";
-
-/** Run a call that needs a session; start one first when this browser has none, or when the shop forgot it. */
+/** Run a call that needs a session; start one when the shop knows none, then run it again. */
 export async function withSession(work, email) {
-  const start = async () => {
-    await call("POST", "/api/session", email ? { email } : {});
-    remember(localStorage, FLAG, "1");
-  };
-  if (!recall(localStorage, FLAG)) await start();
+  const start = () => call("POST", "/api/session", email ? { email } : {});
+  if (!recall(localStorage, "session")) await start(); // saves the first refusal
   try {
-    return await work();
+    const done = await work();
+    remember(localStorage, "session", "1");
+    return done;
   } catch (problem) {
     if (problem.status !== 401) throw problem;
     await start();

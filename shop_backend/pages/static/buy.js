@@ -30,6 +30,20 @@ if (form) {
     }
   });
 
+  const wanted = Number(new URLSearchParams(location.search).get("quantity"));
+  if (Number.isInteger(wanted) && wanted > 0) form.elements.quantity.value = wanted; // from the cart
+
+  form.querySelector("[data-cart]").addEventListener("click", async () => {
+    if (!form.elements.quantity.reportValidity()) return;
+    const path = `/api/cart/${encodeURIComponent(form.dataset.buy)}`;
+    try {
+      await withSession(() => call("PUT", path, { quantity: Number(form.elements.quantity.value) }));
+      say("It is in your cart.");
+    } catch (problem) {
+      say(problem.status === 422 ? problem.message : "The cart can't be reached just now. Please try again in a moment.");
+    }
+  });
+
   // Back from the order page: the browser may show this page as it was left.
   addEventListener("pageshow", (event) => { if (event.persisted) open(); });
 
