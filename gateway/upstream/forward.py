@@ -31,7 +31,15 @@ OURS = frozenset(
 _DROP = (
     HOP_BY_HOP
     | OURS
-    | {b"content-length", b"expect", b"host", b"http2-settings", b"proxy-authorization", b"traceparent"}
+    | {
+        b"content-length",
+        b"expect",
+        b"host",
+        b"http2-settings",
+        b"proxy-authorization",
+        b"traceparent",
+        b"tracestate",
+    }
 )
 _PLAIN_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
 _TRACEPARENT = re.compile(
@@ -50,53 +58,59 @@ def request_head(exchange: Exchange, remaining: float) -> bytes:
     Raises:
         BadRequest: some part would break out of its line.
     """
-    drop: frozenset[bytes] | set[bytes] = _DROP
-    trace: bytes | None = None
-    lines = [
-        b"%b %b HTTP/1.1" % (exchange.method.encode(), exchange.target),
-        b"host: " + exchange.host,
-    ]
-    for name, value in exchange.headers:
-        if name == b"connection" and value not in _PLAIN_CONNECTION:
-            drop = drop | connection_tokens(value)
+    kept: list[tuple[bytes, bytes]] = []
+    named: set[bytes] = set()
+    traces: list[bytes] = []
+    state = b""
+    for field in exchange.headers:
+        name = field[0]
+        if name not in _DROP:
+            # CGI-like upstreams read Tidegate_User as Tidegate-User.
+            if b"_" not in name or name.replace(b"_", b"-") not in _DROP:
+                kept.append(field)
+        elif name == b"connection":
+            if field[1] not in _PLAIN_CONNECTION:
+                named |= connection_tokens(field[1])
         elif name == b"traceparent":
-            # Said twice, it is as good as not said (W3C Trace Context, 3.2).
-            trace = value if trace is None else b""
-    match = _TRACEPARENT.fullmatch(trace) if trace else None
-    if match is None:
-        drop = drop | {b"tracestate"}
-    for name, value in exchange.headers:
-        if name in drop or (b"_" in name and name.replace(b"_", b"-") in drop):
-            continue  # CGI-like upstreams read Tidegate_User as Tidegate-User
-        lines.append(name + b": " + value)
+            traces.append(field[1])
+        elif name == b"tracestate":
+            state = state + b"," + field[1] if state else field[1]
+    if named:
+        kept = [field for field in kept if field[0] not in named]
 
-    request_id = exchange.request_id.encode()
-    lines += (
-        b"x-forwarded-for: " + exchange.forwarded_for,
-        b"x-forwarded-proto: " + exchange.scheme.encode(),
-        b"x-forwarded-host: " + exchange.host,
-        b"x-request-id: " + request_id,
-        b"tidegate-deadline: %d" % max(1, remaining * 1000),
+    # Ours come after what Connection names was struck, so that no client can strike them too.
+    host, request_id = exchange.host, exchange.request_id.encode()
+    lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (exchange.method.encode(), exchange.target, host)]
+    lines += [b"%b: %b" % field for field in kept]
+    lines.append(
+        b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\nx-request-id: %b\r\n"
+        b"tidegate-deadline: %d"
+        % (exchange.forwarded_for, exchange.scheme.encode(), host, request_id, max(1, remaining * 1000))
     )
+    breaks = len(lines) + 6  # two lines in the first, five in the last, and the empty one
     span = _random_bits(64) or 1
+    # Said twice, it is as good as not said (W3C Trace Context, 3.2).
+    match = _TRACEPARENT.fullmatch(traces[0]) if len(traces) == 1 else None
+    mine: list[bytes] = []
     if match is not None:
-        lines.append(b"traceparent: 00-%b-%016x-%b" % (match[1], span, match[2]))
+        mine.append(b"traceparent: 00-%b-%016x-%b" % (match[1], span, match[2]))
+        if state:
+            mine.append(b"tracestate: " + state)
     elif len(request_id) == 32:
         # Our request id is a fresh trace id too; unsampled, since the gate records no spans.
-        lines.append(b"traceparent: 00-%b-%016x-00" % (request_id, span))
+        mine.append(b"traceparent: 00-%b-%016x-00" % (request_id, span))
     if exchange.user is not None:
-        lines.append(b"tidegate-user: " + exchange.user.encode())
+        mine.append(b"tidegate-user: " + exchange.user.encode())
     if exchange.degraded:
-        lines.append(b"tidegate-degraded: " + exchange.degraded.encode())
+        mine.append(b"tidegate-degraded: " + exchange.degraded.encode())
     if exchange.has_body:
-        if exchange.content_length is None:
-            lines.append(b"transfer-encoding: chunked")
-        else:
-            lines.append(b"content-length: %d" % exchange.content_length)
+        length = exchange.content_length
+        mine.append(b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length)
     elif exchange.method in {"POST", "PUT", "PATCH"}:
-        lines.append(b"content-length: 0")  # expected by many servers (RFC 9110, 8.6)
-    head = b"\r\n".join(lines) + b"\r\n\r\n"
-    # The guard has let no line break through; a user id or a path could still bring one.
-    if head.count(b"\n") != len(lines) + 1 or head.count(b"\r") != len(lines) + 1 or b" " in exchange.target:
+        mine.append(b"content-length: 0")  # expected by many servers (RFC 9110, 8.6)
+    breaks += len(mine)
+    head = b"\r\n".join(lines + mine) + b"\r\n\r\n"
+    # The guard has let no line break through; a user id or a policy could still bring one.
+    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b" " in exchange.target:
         raise BadRequest("a header field or the target holds a line break or a space")
     return head

@@ -207,7 +207,7 @@ class Upstream:
         if upload is not None:
             upload.stop()
         server.pool.release(connection)
-        if exchange.method != "HEAD" and status not in {204, 304} and not _has_length(headers):
+        if not reader.has_length and exchange.method != "HEAD" and status not in {204, 304}:
             headers.append((b"content-length", b"%d" % len(whole)))
         return Reply(status, headers, whole)
 
@@ -217,8 +217,3 @@ class Upstream:
             upload.stop()
         connection.abort()
         server.pool.release(connection)
-
-
-def _has_length(headers: list[tuple[bytes, bytes]]) -> bool:
-    # `reader` puts it last, so this looks at one field only, most of the time.
-    return any(name == b"content-length" for name, _ in reversed(headers))

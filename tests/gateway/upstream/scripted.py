@@ -82,9 +82,9 @@ class Scripted:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def wait_until(condition: Callable[[], bool], *, timeout: float = 10.0) -> None:
+async def wait_until(condition: Callable[[], bool], *, within: float = 10.0) -> None:
     """Let the loop run until the condition holds."""
-    end = time.monotonic() + timeout
+    end = time.monotonic() + within
     while not condition():
         assert time.monotonic() < end, "the condition never came to hold"
         await asyncio.sleep(0.001)
