@@ -133,7 +133,7 @@ CREATE TABLE dead_letters (
 CREATE INDEX dead_letters_order ON dead_letters (order_id);
 
 CREATE TABLE stock_epoch (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
     epoch bigint NOT NULL,
     since timestamptz NOT NULL DEFAULT now()
 );
