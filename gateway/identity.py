@@ -125,7 +125,7 @@ class Tokens:
                     token,
                     key,
                     algorithms=[self._algorithm],
-                    # Times are checked below, on our clock. An `aud` is for another service (RFC 7519, 4.1.3).
+                    # Times are checked below, on our clock. `aud` means another service (RFC 7519, 4.1.3).
                     options={
                         "require": ["exp", "sub"],
                         "verify_exp": False,
@@ -202,7 +202,7 @@ class Proxies:
         return known
 
     def walk(self, peer: Address, fields: Sequence[bytes]) -> list[Address]:
-        """The chain from the client to the peer: each told by a trusted hop; further entries may be forged."""
+        """The chain from client to peer, each told by a trusted hop; entries beyond it may be forged."""
         chain = [peer]
         entries = b",".join(fields).split(b",") if fields else []
         for entry in reversed(entries[-MAX_HOPS:]):

@@ -176,7 +176,7 @@ class LocalLimits:
 
     def judge(self, hits: Sequence[Hit], *, refused: bool = False) -> list[Charge]:
         """As `take`; `refused` says that the request is refused anyway, so nothing is charged."""
-        now = int(self._clock() * 1e6)
+        now = round(self._clock() * 1e6)
         judged: list[tuple[Counter, int, int, bool]] = []
         for hit in hits:
             capacity, window = max(1, hit.capacity // self.workers), round(hit.window * 1e6)

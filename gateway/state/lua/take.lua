@@ -17,7 +17,8 @@ local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 local function window_of(state, window)
     local index = floor(now / window)
     state.elapsed = now - index * window
-    local passed = max(0, index - state[1]) -- Redis's clock may step back: keep the counts then
+    local passed = max(0, index - state[1])
+    state.stepped_back = state[1] > index -- Redis's clock was set back: the counts are of this window now
     state[1] = index
     return passed
 end
@@ -82,6 +83,7 @@ local bucket = { -- debt in token·microseconds, when it was reckoned
     size = 2,
     load = function(state, capacity)
         state[1] = max(0, state[1] - max(0, now - state[2]) * capacity)
+        state.stepped_back = state[2] > now
         state[2] = now
     end,
     room = function(state, capacity, window)
@@ -118,6 +120,9 @@ local function state_of(k, algorithm, capacity, window)
         end
         algorithm.load(state, capacity, window)
         states[k] = state
+        if state.stepped_back then -- written even if nothing is charged, or it would stay full till then
+            lifetimes[k] = { algorithm.size, algorithm.reset(state, capacity, window) }
+        end
     end
     return state
 end
@@ -151,7 +156,7 @@ for _, pairs_ in ipairs(call.requests) do
     end
 end
 
--- ---- write what was charged; a counter that is whole again needs no key --------------------------
+-- ---- write what changed; a counter that is whole again needs no key --------------------------
 
 for k, lifetime in pairs(lifetimes) do
     local words = {}

@@ -1,0 +1,194 @@
+"""The script and the local store against an exact reference, under random schedules."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.exchange import Charge, Hit
+from gateway.state.limits import TAKE, Batch
+from gateway.state.limits_local import ALGORITHMS, LocalLimits
+from tests.gateway.limits.reference import Reference, judge
+
+EPOCH = 1_760_000_000_000_000  # microseconds; the size of today's clock matters to doubles
+ON_TEST_TIME = TAKE.replace("redis.call('TIME')", "cjson.decode(ARGV[3])").replace(
+    "max(1, ceil(lifetime[2] / 1000))", "3600000"
+)
+
+algorithms = st.sampled_from(sorted(ALGORITHMS))
+hits = st.builds(
+    Hit,
+    limit=st.just("limit"),
+    key=st.just("k"),
+    capacity=st.integers(1, 6),
+    window=st.integers(1, 5).map(float),
+    algorithm=algorithms,
+    shadow=st.booleans(),
+)
+three = st.tuples(hits, hits, hits).map(
+    lambda drawn: [dataclasses.replace(hit, limit=f"limit{i}") for i, hit in enumerate(drawn)]
+)
+request_ = st.lists(st.integers(0, 2), min_size=1, max_size=3, unique=True)
+pauses = st.one_of(
+    st.just(0), st.integers(1, 400_000), st.sampled_from([500_000, 1_000_000, 2_500_000, 12_000_000])
+)
+schedules = st.lists(st.tuples(pauses, st.lists(request_, min_size=1, max_size=4)), min_size=1, max_size=12)
+
+
+class Time:
+    """A clock that stands still until it is moved; whole microseconds."""
+
+    def __init__(self, now: int = EPOCH) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now / 1e6
+
+
+def script(client: redis.Redis, now: int, requests: list[list[Hit]]) -> list[list[list[int]]]:
+    """Call take.lua at a moment of the test's choosing; [allowed, remaining, reset, wait] for each hit."""
+    batch = Batch(7, "test", [(request, None) for request in requests])  # type: ignore[misc]  # nobody waits
+    call = json.dumps({"specs": list(batch.specs), "requests": batch.requests})
+    clock = json.dumps([now // 1_000_000, now % 1_000_000])
+    reply: Any = client.eval(ON_TEST_TIME, len(batch.keys), *batch.keys, batch.number, call, clock)
+    assert reply[:2] == [b"7", now]
+    values = iter(reply[2:])
+    return [[[next(values) for _ in range(4)] for _ in request] for request in requests]
+
+
+def test_the_test_moves_the_scripts_clock() -> None:
+    """The replacements above still find their place in the script."""
+    assert "TIME" not in ON_TEST_TIME
+    assert "3600000" in ON_TEST_TIME
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(limits=three, schedule=schedules)
+def test_script_local_store_and_reference_agree(
+    limits_url: str, limits: list[Hit], schedule: list[tuple[int, list[list[int]]]]
+) -> None:
+    """Batch after batch, script, local store and exact arithmetic give the same verdicts and times."""
+    time = Time()
+    local = LocalLimits(1, time)
+    references = [Reference(hit) for hit in limits]
+    with redis.Redis.from_url(limits_url) as client:
+        client.flushdb()
+        for pause, batch in schedule:
+            time.now += pause
+            answers = script(client, time.now, [[limits[i] for i in request] for request in batch])
+            for request, answer in zip(batch, answers, strict=True):
+                expected = judge(time.now, [references[i] for i in request])
+                charges = local.judge([limits[i] for i in request])
+                assert [(bool(a[0]), a[1]) for a in answer] == expected
+                assert [(c.allowed, c.remaining) for c in charges] == expected
+                assert [[round(c.reset * 1e6), round(c.retry_after * 1e6)] for c in charges] == [
+                    a[2:] for a in answer
+                ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(hit=hits, waits=st.lists(st.integers(0, 1_500_000), min_size=1, max_size=30))
+def test_retry_after_is_true_and_the_earliest(hit: Hit, waits: list[int]) -> None:
+    """After the time told the next one passes, a microsecond sooner it does not."""
+    time = Time()
+    local = LocalLimits(1, time)
+
+    def one() -> Charge:
+        (charge,) = local.judge([hit])
+        return charge
+
+    charge = one()
+    for wait in waits:
+        time.now += wait
+        charge = one()
+        assert charge.remaining >= 0
+        assert 0 <= charge.reset <= hit.window
+        if not charge.allowed:
+            assert 0 < charge.retry_after <= hit.window
+            time.now += round(charge.retry_after * 1e6) - 1
+            assert not one().allowed
+            time.now += 1
+            assert one().allowed
+
+
+@settings(max_examples=200, deadline=None)
+@given(hit=hits, waits=st.lists(st.integers(0, 1_500_000), min_size=1, max_size=30))
+def test_after_reset_the_quota_is_whole(hit: Hit, waits: list[int]) -> None:
+    """When `reset` has passed, all of the capacity is there again, so a key may expire then."""
+    time = Time()
+    local = LocalLimits(1, time)
+    for wait in waits:
+        time.now += wait
+        (charge,) = local.judge([hit])
+    time.now += round(charge.reset * 1e6)
+    assert [local.judge([hit])[0].allowed for _ in range(hit.capacity)] == [True] * hit.capacity
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    capacity=st.integers(1, 10**9),
+    window=st.integers(1, 31 * 86400).map(float),
+    algorithm=algorithms,
+    pause=st.integers(0, 10**12),
+)
+def test_extreme_rates_stay_sane(capacity: int, window: float, algorithm: str, pause: int) -> None:
+    """The largest and the slowest rates that the config takes give finite, sensible figures."""
+    time = Time()
+    local = LocalLimits(1, time)
+    hit = Hit("limit", "k", capacity, window, algorithm)
+    local.judge([hit])
+    time.now += pause
+    (charge,) = local.judge([hit])
+    assert 0 <= charge.remaining <= capacity
+    assert 0 <= charge.reset <= window + 1e-6
+    assert math.isfinite(charge.retry_after)
+
+
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+def test_the_largest_rate_survives_the_script(limits_url: str, algorithm: str) -> None:
+    """Figures beyond 2^53 come back from Redis as they went, to the token in a thousand million."""
+    hit = Hit("limit", "k", 10**9, 31 * 86400.0, algorithm)
+    with redis.Redis.from_url(limits_url) as client:
+        for n in range(1, 4):
+            ((answer,),) = script(client, EPOCH, [[hit]])
+            assert answer[0] == 1
+            assert 10**9 - n - 1 <= answer[1] <= 10**9 - n
+
+
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+def test_a_clock_that_steps_back_gives_nothing_away(limits_url: str, algorithm: str) -> None:
+    """When Redis's own clock is set back, a full limit stays full; and a window later it is over."""
+    hit = Hit("limit", "k", 2, 1.0, algorithm)
+    with redis.Redis.from_url(limits_url) as client:
+        script(client, EPOCH, [[hit], [hit]])
+        ((answer,),) = script(client, EPOCH - 3_600_000_000, [[hit]])
+        assert answer[0] == 0
+        ((answer,),) = script(client, EPOCH - 3_600_000_000 + 2_000_000, [[hit]])
+        assert answer[0] == 1
+
+
+def test_a_burst_over_a_boundary_gains_nothing() -> None:
+    """Sliding window: half of the capacity before a boundary leaves half of it after."""
+    time = Time(EPOCH - 1000)
+    local = LocalLimits(1, time)
+    hit = Hit("limit", "k", 10, 1.0)
+    assert sum(local.judge([hit])[0].allowed for _ in range(5)) == 5
+    time.now += 2000
+    assert sum(local.judge([hit])[0].allowed for _ in range(10)) == 5
+
+
+def test_one_a_minute_is_one_a_minute() -> None:
+    """Sliding window: a steady client at exactly its rate is never refused."""
+    time = Time(EPOCH + 17)
+    local = LocalLimits(1, time)
+    hit = Hit("limit", "k", 1, 60.0)
+    for _ in range(10):
+        assert local.judge([hit])[0].allowed
+        time.now += 60_000_000

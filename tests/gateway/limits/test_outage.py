@@ -1,0 +1,192 @@
+"""Limits while Redis is away, slow, or answers nonsense."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.exchange import Hit, Verdict
+from gateway.state.limits import SharedLimits
+
+if TYPE_CHECKING:
+    from tests.gateway.limits.conftest import Eventually, NewStore, OwnRedis
+
+HIT = Hit("user", "u", 10, 3600.0)
+
+
+def at_once(limits: SharedLimits, hits: list[Hit]) -> Verdict:
+    """The verdict, which must come without waiting for anything."""
+    try:
+        limits.take(hits).send(None)
+    except StopIteration as done:
+        verdict: Verdict = done.value
+        return verdict
+    raise AssertionError("it waited")
+
+
+async def test_frozen_redis(own_redis: OwnRedis, new_store: NewStore, eventually: Eventually) -> None:
+    """Who waits is judged locally after the time-out; then nobody waits; then a probe brings Redis back."""
+    limits = await new_store(own_redis.url, timeout=0.05)
+    await eventually(lambda: limits.up)
+    own_redis.freeze()
+    verdicts = await asyncio.gather(*(limits.take([HIT]) for _ in range(20)))
+    assert all(charge.fallback for (charge,) in verdicts)
+    assert sum(charge.allowed for (charge,) in verdicts) == 5  # this worker's share of 10
+    assert not limits.up
+    assert not at_once(limits, [HIT])[0].allowed
+
+    own_redis.thaw()
+    await eventually(lambda: limits.up)
+    await eventually_shared(limits)
+
+
+async def eventually_shared(limits: SharedLimits) -> None:
+    """A loaded machine may lose Redis again; it must come back for good."""
+    async with asyncio.timeout(15):
+        while (await limits.take([HIT]))[0].fallback:  # noqa: ASYNC110 - waits for a probe to succeed
+            await asyncio.sleep(0.01)
+
+
+async def test_restarted_redis(own_redis: OwnRedis, new_store: NewStore, eventually: Eventually) -> None:
+    """A Redis that stops is noticed while idle, and a new one with nothing in it is taken up."""
+    limits = await new_store(own_redis.url)
+    assert limits.up
+    own_redis.stop()
+    await eventually(lambda: not limits.up)
+    assert at_once(limits, [HIT])[0].fallback
+    own_redis.start()
+    await eventually(lambda: limits.up)
+    assert not (await limits.take([HIT]))[0].fallback
+
+
+async def test_no_redis_at_the_start(new_store: NewStore, short_tmp: Path) -> None:
+    """A gateway starts without Redis, and judges its share."""
+    limits = await new_store(f"unix://{short_tmp}/nobody.sock")
+    assert not limits.up
+    assert at_once(limits, [HIT])[0].remaining == 4
+
+
+async def test_what_each_limit_does_without_redis(new_store: NewStore, short_tmp: Path) -> None:
+    """`allow` admits, `refuse` refuses and then costs the others nothing, a shadow never refuses."""
+    limits = await new_store(f"unix://{short_tmp}/nobody.sock", workers=10)
+    allow = Hit("a", "", 1, 60.0, on_store_failure="allow")
+    refuse = Hit("r", "", 1, 60.0, on_store_failure="refuse")
+    shadow = Hit("s", "", 1, 60.0, on_store_failure="refuse", shadow=True)
+    for _ in range(3):
+        allowed, refused, _ = at_once(limits, [allow, refuse, HIT])
+        assert allowed.allowed
+        assert not refused.allowed
+        assert refused.retry_after >= 1
+    _, local = at_once(limits, [shadow, HIT])
+    assert local.allowed  # its one token is still there
+
+
+async def test_closing_answers_who_still_waits(own_redis: OwnRedis, new_store: NewStore) -> None:
+    """Nobody is left waiting by a shutdown in mid-call."""
+    limits = await new_store(own_redis.url)
+    own_redis.freeze()
+    waiting = asyncio.create_task(limits.take([HIT]))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await limits.aclose()
+    assert (await waiting)[0].fallback
+
+
+async def test_a_busy_worker_is_no_outage(new_store: NewStore) -> None:
+    """An answer that came in time, but to a loop that was busy for longer than the time-out, counts."""
+    limits = await new_store(timeout=0.05)
+    await eventually_shared(limits)
+    for _ in range(3):
+        task = asyncio.create_task(limits.take([HIT]))
+        for _ in range(3):  # the call goes out
+            await asyncio.sleep(0)
+        busy_until = time.monotonic() + 0.1
+        while time.monotonic() < busy_until:
+            pass
+        assert not (await task)[0].fallback
+    assert limits.up
+
+
+# ---- between the gateway and Redis -----------------------------------------------------------
+
+Relay = Callable[[bytes], bytes]
+
+
+async def relay(url: str, replies: Relay) -> tuple[asyncio.Server, str]:
+    """A door to Redis that may change what comes back."""
+    path = url.removeprefix("unix://").partition("?")[0]
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, change: Relay) -> None:
+        while data := await reader.read(65536):
+            writer.write(change(data))
+        writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_unix_connection(path)
+        await asyncio.gather(
+            pump(reader, there_writer, lambda data: data),
+            pump(there_reader, writer, replies),
+            return_exceptions=True,
+        )
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    return server, f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_a_reply_out_of_step_is_never_believed(
+    new_store: NewStore, limits_url: str, eventually: Eventually
+) -> None:
+    """When a reply comes twice, the next caller does not take it for its own: the connection is dropped."""
+    repeat = [False]
+
+    def change(data: bytes) -> bytes:
+        if repeat[0]:
+            repeat[0] = False
+            return data + data
+        return data
+
+    server, url = await relay(limits_url, change)
+    async with server:
+        limits = await new_store(url)
+        assert limits.up
+        repeat[0] = True
+        await limits.take([Hit("user", "first", 100, 3600.0)])
+        (charge,) = await limits.take([Hit("user", "second", 10, 3600.0)])
+        assert charge.fallback or charge.remaining == 9
+        await eventually(lambda: limits.up)
+        (charge,) = await limits.take([Hit("user", "third", 20, 3600.0)])
+        assert charge.remaining == 19
+        await limits.aclose()
+
+
+async def test_a_black_hole(new_store: NewStore) -> None:
+    """A door that opens and never answers: the start is not held up for long, requests not at all."""
+
+    async def swallow(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    async with server:
+        limits = await new_store(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        assert not limits.up
+        assert at_once(limits, [HIT])[0].fallback
+        await limits.aclose()
+
+
+async def test_probes_are_jittered(new_store: NewStore, short_tmp: Path, eventually: Eventually) -> None:
+    """The pauses between probes are drawn, so that gateways don't come back all at once."""
+    drawn: list[float] = []
+
+    class Drawing(random.Random):
+        def uniform(self, a: float, b: float) -> float:
+            drawn.append(super().uniform(a, b))
+            return drawn[-1] / 100
+
+    await new_store(f"unix://{short_tmp}/nobody.sock", rng=Drawing(1))
+    await eventually(lambda: len(drawn) >= 5)
+    assert len(set(drawn)) == len(drawn)
+    assert all(0.5 <= factor <= 1.5 for factor in drawn)
