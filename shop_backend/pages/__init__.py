@@ -114,9 +114,7 @@ class Pages:
         """How an order stands; its script asks the API, which knows whose it is."""
         order_id = request.path_params["id"]
         if not _ORDER.fullmatch(order_id):
-            raise NotFound(
-                "This is no order's address. Please open it from your mail."
-            )
+            raise NotFound("This is no order's address. Please open it from your mail.")
         return self._private("order.html", here="/orders", order_id=order_id)
 
     async def cart(self, _: Request) -> Response:

@@ -12,7 +12,8 @@ from shop_backend.pages.money import money
 
 Phase = Literal["soon", "open", "over"]
 
-COUNT_DOWN_FROM = timedelta(days=2)  # an end further away is told by its date
+COUNT_DOWN_FROM = timedelta(days=2)  # an end further away is told by its date,
+SAY_FROM = timedelta(days=90)  # and one still further not at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class ProductView:
         price: with its sign; list_price too, and `saving` is the per cent between them, 0 for none.
         phase: whether its sale is still to come, open or over.
         starts_at: RFC 3339, for scripts; `starts_on` for people. Both empty when open on that side.
+        ends_at: the same for the end, empty too when it is far away.
         ends_soon: whether to count down to the end.
         stock: how much is left, roughly.
         image: address of the picture.
@@ -57,6 +59,7 @@ def view(product: Product, hint: StockHint, assets: Assets, now: datetime) -> Pr
         phase = "soon"
     elif ends is not None and now >= ends:
         phase = "over"
+    near = ends is not None and ends - now < SAY_FROM
     saved = product.list_price_cents - product.price_cents
     return ProductView(
         sku=product.sku,
@@ -70,8 +73,8 @@ def view(product: Product, hint: StockHint, assets: Assets, now: datetime) -> Pr
         phase=phase,
         starts_at=_rfc3339(starts),
         starts_on=_words(starts),
-        ends_at=_rfc3339(ends),
-        ends_on=_words(ends),
+        ends_at=_rfc3339(ends if near else None),
+        ends_on=_words(ends if near else None),
         ends_soon=ends is not None and ends - now < COUNT_DOWN_FROM,
         stock=hint,
         image=assets.url(product.image if assets.has(product.image) else "icon.svg"),

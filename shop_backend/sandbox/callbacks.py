@@ -11,7 +11,7 @@ import sqlite3
 from datetime import UTC, datetime
 
 import httpx
-from standardwebhooks import Webhook
+from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
 from shop_backend.errors import SetupError
 from shop_backend.sandbox.ledger import Callback, Ledger
@@ -53,7 +53,7 @@ class Sender:
             raise SetupError("no signing secret: set TIDEGATE_SANDBOX_SECRET to whsec_<base64>")
         try:
             self._signer = Webhook(secret)
-        except ValueError:
+        except (ValueError, EmptyWebhookSecretError):
             # From nothing: the cause may quote the secret.
             raise SetupError("TIDEGATE_SANDBOX_SECRET is not whsec_<base64>") from None
         self._ledger = ledger
