@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -53,10 +54,10 @@ class Scripted:
         self.connections = 0
         self.open = 0
 
-    async def start(self) -> str:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
+    async def start(self, tls: ssl.SSLContext | None = None) -> str:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20, ssl=tls)
         port = self._server.sockets[0].getsockname()[1]
-        return f"http://127.0.0.1:{port}"
+        return f"http{'s' if tls else ''}://127.0.0.1:{port}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -88,6 +89,16 @@ async def wait_until(condition: Callable[[], bool], *, within: float = 10.0) -> 
     while not condition():
         assert time.monotonic() < end, "the condition never came to hold"
         await asyncio.sleep(0.001)
+
+
+async def settled(figure: Callable[[], int]) -> int:
+    """Wait until a figure that has begun to grow no longer does, and return it."""
+    before, same = 0, 0
+    while same < 10:
+        await asyncio.sleep(0.005)
+        same = same + 1 if figure() == before > 0 else 0
+        before = figure()
+    return before
 
 
 def answers(*scripts: bytes, close: bool = True) -> Talk:
@@ -153,9 +164,9 @@ class Bench:
     def __init__(self) -> None:
         self._closers: list[Callable[[], Awaitable[None]]] = []
 
-    async def server(self, talk: Talk) -> tuple[Scripted, str]:
+    async def server(self, talk: Talk, *, tls: ssl.SSLContext | None = None) -> tuple[Scripted, str]:
         scripted = Scripted(talk)
-        url = await scripted.start()
+        url = await scripted.start(tls)
         self._closers.append(scripted.aclose)
         return scripted, url
 

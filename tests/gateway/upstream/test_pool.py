@@ -93,16 +93,20 @@ async def test_the_deadline_ends_the_wait(bench: Bench) -> None:
     assert pool.load == 0
 
 
-async def test_expired_and_closed_connections_are_not_taken(bench: Bench) -> None:
-    """Rested too long, or closed by the upstream: a new one is opened."""
-    pool, scripted = await make_pool(bench, 2, keep_alive=0.02)
+async def test_an_expired_connection_is_not_taken(bench: Bench) -> None:
+    """Rested too long: closed, and a new one is opened."""
+    late = 0.0
+    scripted, url = await bench.server(always())
+    settings = config.Upstream.model_validate({"servers": [url]})
+    endpoint = Endpoint.parse(url, settings, clock=lambda: time.monotonic() + late, tls=None)
+    pool = Pool(endpoint, size=2, keep_alive=60)
     connection = await pool.acquire(soon())
     await use(connection)
     pool.release(connection)
-    assert pool.idle == 1
-    await wait_until(lambda: pool.idle == 0)
+    late = 61.0
+    assert pool.take() is None
+    assert (pool.in_use, pool.idle) == (0, 0)
     await wait_until(lambda: scripted.open == 0)
-    assert pool.in_use == 0
 
 
 async def test_an_idle_connection_that_the_upstream_closes_leaves_the_pool(bench: Bench) -> None:
