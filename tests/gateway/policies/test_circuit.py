@@ -94,11 +94,12 @@ def test_the_window_counts_its_buckets(
     results: list[tuple[int, bool, bool]], seconds: int, start: int
 ) -> None:
     """Totals are those of the last ten buckets, whatever the gaps (a reference keeps every result)."""
-    window, now, kept = Window(seconds), float(start), []
-    for tenths, failed, slow in results:
-        now += tenths * seconds / BUCKETS / 2
-        window.add(now, failed=failed, slow=slow)
-        epoch = int(now / (seconds / BUCKETS))
+    window, halves, kept = Window(seconds), 2 * start, []
+    for gap, failed, slow in results:
+        halves += gap  # half buckets since the clock's zero
+        # A quarter past: which side of a bucket's edge a result falls is a matter of rounding.
+        window.add((halves / 2 + 0.25) * seconds / BUCKETS, failed=failed, slow=slow)
+        epoch = halves // 2
         kept.append((epoch, failed, slow))
         live = [result for result in kept if result[0] > epoch - BUCKETS]
         assert (window.total, window.failed, window.slow) == (
