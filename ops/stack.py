@@ -236,8 +236,9 @@ class Plan:
             "TIDEGATE_ADMIN_TOKEN": self.secrets.admin_token,
             "TIDEGATE_REDIS_URL": self.stores["TIDEGATE_REDIS_URL"],
             "TIDEGATE_SESSION_PUBLIC_KEY_FILE": str(self.secrets.session_public_key),
-            "TIDEGATE_SHOP_URL": self.urls["shop"],  # here: where the upstream is
+            "TIDEGATE_SHOP_SERVER": self.urls["shop"],
             "TIDEGATE_DATA_DIR": str(self.data),
+            "TIDEGATE_ACCESS_LOG": os.environ.get("TIDEGATE_ACCESS_LOG", str(self.data / "logs/access.log")),
             "PYTHONUNBUFFERED": "1",
         }
 

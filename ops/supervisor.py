@@ -214,8 +214,8 @@ class Supervisor:
                 self._tend(child, now)
             if now >= next_rotation:
                 next_rotation = now + 5.0
-                for child in self._children:
-                    rotate(child.log)
+                for log in self.logs.glob("*.log"):
+                    rotate(log)
 
     def _tend(self, child: _Child, now: float) -> None:
         name = child.service.name
@@ -255,7 +255,7 @@ class Supervisor:
         while self._children:
             child = self._children[-1]
             reserve = 0.4 * (len(self._children) - 1)  # seconds left for those still to stop
-            self._end(child, within=max(0.3, min(5.0, deadline - time.monotonic() - reserve)))
+            self._end(child, within=max(0.3, min(6.0, deadline - time.monotonic() - reserve)))
             self._children.pop()
         self._announce()
 

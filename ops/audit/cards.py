@@ -42,7 +42,7 @@ def i2(evidence: Evidence) -> Iterator[str]:
     stock = evidence.stock
     (counting,) = evidence.rows("SELECT epoch FROM stock_epoch") or [{"epoch": None}]
     if stock.epoch != counting["epoch"]:
-        yield f"Redis has the stock of epoch {stock.epoch}, SQL that of {counting['epoch']}: admission is closed"
+        yield f"Redis has the stock of epoch {stock.epoch}, SQL of {counting['epoch']}: admission is closed"
         return
     open_holds = [hold for hold in stock.holds.values() if hold.state == "held"]
     taken = {

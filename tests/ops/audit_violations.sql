@@ -1,0 +1,76 @@
+-- One violation of an invariant each, seeded into audit_shop.sql by hand.
+
+-- I1 a card in no known state
+ALTER TABLE cards DROP CONSTRAINT cards_state_check;
+UPDATE cards SET state = 'lost' WHERE id = 6;
+
+-- I1 a card held for an order that is over
+UPDATE cards SET state = 'held', order_id = :expired WHERE id = 6;
+
+-- I1 a pending order without its card
+UPDATE cards SET state = 'disabled', order_id = NULL WHERE id = 3;
+
+-- I2 a card that Redis does not know
+INSERT INTO cards (id, sku, state, key_id, secret, fingerprint) VALUES (9, 'card', 'available', 'k', '', '9');
+
+-- I2 another epoch
+UPDATE stock_epoch SET epoch = 8;
+
+-- I3 a delivered card taken back
+UPDATE cards SET state = 'disabled', order_id = NULL WHERE id = 1;
+
+-- I4 a card delivered twice
+ALTER TABLE outbox DROP CONSTRAINT outbox_card_id_fkey;
+ALTER TABLE deliveries DROP CONSTRAINT deliveries_pkey;
+INSERT INTO deliveries (card_id, order_id) VALUES (1, :delivered);
+
+-- I4 half a delivery
+DELETE FROM outbox WHERE card_id = 1;
+DELETE FROM deliveries WHERE card_id = 1;
+
+-- I5 a capture that paid for nothing
+DELETE FROM refunds;
+
+-- I5 a delivery nobody paid for
+DELETE FROM payments WHERE payment_id = 'pay1';
+
+-- I5 a delivery that was refunded too
+INSERT INTO refunds (provider, payment_id, order_id, amount_cents, currency, state, reason) VALUES ('sandbox', 'pay1', :delivered, 1000, 'EUR', 'pending', '');
+
+-- I5 a wrong amount
+UPDATE payments SET amount_cents = 1 WHERE payment_id = 'pay1';
+
+-- I6 a success the provider never had
+INSERT INTO payments VALUES ('sandbox', 'forged', 'succeeded', :refunded, 500, 'EUR', 'refund', 'callback');
+INSERT INTO refunds (provider, payment_id, order_id, amount_cents, currency, state, reason) VALUES ('sandbox', 'forged', :refunded, 500, 'EUR', 'pending', '');
+
+-- I7 an accepted order that is lost
+DELETE FROM dead_letters WHERE order_id = :dead;
+
+-- I8 an expired order that keeps a card
+UPDATE cards SET state = 'held', order_id = :expired WHERE id = 4;
+
+-- I9 more than the cap
+UPDATE products SET per_user_cap = 2;
+
+-- I10 a dead letter without a reason
+UPDATE dead_letters SET error = '';
+
+-- I11 a delivery nobody was told about
+DELETE FROM outbox WHERE card_id = 1;
+
+-- I11 a mail that never left
+UPDATE outbox SET state = 'pending' WHERE card_id = 1;
+
+-- I12 a forbidden step
+INSERT INTO order_events (order_id, from_state, to_state, reason) VALUES (:pending, 'pending', 'delivered', ''), (:pending, 'delivered', 'pending', '');
+
+-- I12 a history with a gap
+DELETE FROM order_events WHERE order_id = :expired AND to_state = 'pending';
+
+-- I12 a history that ends elsewhere
+UPDATE orders SET state = 'expired' WHERE id = :refunded;
+
+-- I12 two refunds of one payment
+ALTER TABLE refunds DROP CONSTRAINT refunds_pkey;
+INSERT INTO refunds SELECT * FROM refunds;
