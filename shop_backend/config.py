@@ -122,7 +122,6 @@ class Settings(Section):
 
     max_body: int = Field(65536, ge=1024)  # bytes
     drain_for: Duration = 8.0  # for requests in flight at SIGTERM
-    trusted_hosts: tuple[str, ...] = ()
 
     database: DatabaseSettings = DatabaseSettings()
     stock: StockSettings = StockSettings()
@@ -141,6 +140,14 @@ class Settings(Section):
         if value is None:
             raise SetupError(f"{name} is not set: export {_VARIABLES[name]} or run `tidegate up`")
         return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+    def require_path(self, name: str) -> Path:
+        """The same, for a file.
+
+        Raises:
+            SetupError: it is not set; the message names its variable.
+        """
+        return Path(self.require(name))
 
 
 _VARIABLES = {

@@ -67,10 +67,10 @@ async def deliver(
     if cursor.rowcount != quantity:
         raise RuntimeError(f"order {order_id}: {cursor.rowcount} cards to deliver, not {quantity}")
     await connection.execute(
-        "INSERT INTO deliveries (card_id, order_id) SELECT unnest(%s::bigint[]), %s", (cards, order_id)
+        "INSERT INTO deliveries (card_id, order_id) SELECT unnest(%s::bigint[]), %s::uuid", (cards, order_id)
     )
     await connection.execute(
-        "INSERT INTO outbox (card_id, order_id, recipient) SELECT unnest(%s::bigint[]), %s, %s",
+        "INSERT INTO outbox (card_id, order_id, recipient) SELECT unnest(%s::bigint[]), %s::uuid, %s",
         (cards, order_id, recipient),
     )
 
@@ -86,4 +86,6 @@ async def cards_of(connection: Connection, order_id: str, vault: Vault) -> list[
         " WHERE d.order_id = %s ORDER BY c.id",
         (order_id,),
     )
-    return [vault.open_card(row["id"], row["key_id"], bytes(row["secret"])) for row in await cursor.fetchall()]
+    return [
+        vault.open_card(row["id"], row["key_id"], bytes(row["secret"])) for row in await cursor.fetchall()
+    ]

@@ -202,9 +202,7 @@ class Payments:
     ) -> None:
         order_id = str(order["id"])
         await _record(connection, payment, "delivered", source)
-        await deliver(
-            connection, order_id, cards, quantity=order["quantity"], recipient=order["email"]
-        )
+        await deliver(connection, order_id, cards, quantity=order["quantity"], recipient=order["email"])
         await history.step(
             connection, order_id, (order["state"], "paid", "delivered"), f"paid by {payment.payment_id}"
         )
@@ -214,9 +212,7 @@ class Payments:
     ) -> tuple[Result, tuple[str, int] | None, list[str | None]]:
         """Paid after it expired: other stock when there is some, else the money back."""
         order_id, sku = str(order["id"]), str(order["sku"])
-        taken = await self._stock.retake(
-            order_id, sku=sku, user=order["user_id"], quantity=order["quantity"]
-        )
+        taken = await self._stock.retake(order_id, sku=sku, user=order["user_id"], quantity=order["quantity"])
         release: tuple[str, int] | None = None
         why = "the buyer has as many as one may" if taken == "cap" else "no stock left"
         if isinstance(taken, int):
@@ -230,7 +226,10 @@ class Payments:
         await _record(connection, payment, "refund", source)
         await _owe(connection, payment, f"paid late: {why}")
         await history.step(
-            connection, order_id, ("expired", "paid", "refunding"), f"paid late by {payment.payment_id}: {why}"
+            connection,
+            order_id,
+            ("expired", "paid", "refunding"),
+            f"paid late by {payment.payment_id}: {why}",
         )
         return "refund", release, ["paid", "refunding"]
 

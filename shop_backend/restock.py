@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -77,7 +77,7 @@ async def _products(connection: Connection) -> list[dict[str, Any]]:
     return await cursor.fetchall()
 
 
-def _rules(product: dict[str, Any]) -> dict[str, int]:
+def _rules(product: dict[str, Any]) -> dict[Any, Any]:
     return {
         "starts_ms": product["starts_ms"],
         "ends_ms": product["ends_ms"],
@@ -86,7 +86,7 @@ def _rules(product: dict[str, Any]) -> dict[str, int]:
 
 
 async def _correct(
-    connection: Connection, redis: Redis, free: dict[str, int], holds: Any
+    connection: Connection, redis: Redis, free: dict[str, int], holds: Sequence[tuple[str, str, int]]
 ) -> None:
     """Add to each count what SQL has more. Free plus unsettled holds does not change by selling."""
     ids = [order_id for order_id, _, _ in holds]
@@ -127,7 +127,7 @@ async def _rebuild(connection: Connection, redis: Redis, settings: StockSettings
         await pipe.execute()
     await _holds(connection, redis, settings)
     await _bought(connection, redis)
-    await cast(Awaitable[Any], redis.set(keys.EPOCH, epoch))
+    await cast("Awaitable[Any]", redis.set(keys.EPOCH, epoch))
     _log.info("stock of %d products loaded under epoch %d", len(products), epoch)
     return epoch
 
@@ -162,7 +162,7 @@ async def _holds(connection: Connection, redis: Redis, settings: StockSettings) 
                     state = {"pending": "held", "paid": "confirmed", "delivered": "confirmed"}.get(
                         row["state"], "expired"
                     )
-                    fields = {
+                    fields: dict[Any, Any] = {
                         "sku": row["sku"],
                         "user": row["user_id"],
                         "quantity": row["quantity"],

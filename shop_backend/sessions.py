@@ -60,7 +60,7 @@ class Sessions:
             The user id and the token.
         """
         user = user or uuid.uuid4().hex
-        fields: dict[str, Any] = {"since": int(time.time())}
+        fields: dict[Any, Any] = {"since": int(time.time())}
         if email:
             fields["email"] = email
         try:

@@ -211,14 +211,12 @@ class StockLedger:
         if answer[0] != "due":
             return []
         flat = answer[1:]
-        return [
-            Due(flat[i], flat[i + 1], int(flat[i + 2])) for i in range(0, len(flat), 3)
-        ]
+        return [Due(flat[i], flat[i + 1], int(flat[i + 2])) for i in range(0, len(flat), 3)]
 
     async def hold(self, order_id: str) -> dict[str, str] | None:
         """The hold's fields as in docs/data.md, or None."""
         try:
-            found: dict[str, str] = await self._redis.hgetall(keys.HOLD + order_id)
+            found: Any = await self._redis.hgetall(keys.HOLD + order_id)
         except RedisError as error:
             raise _away(error) from error
         return found or None

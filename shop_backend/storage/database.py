@@ -34,6 +34,7 @@ class Database:
 
     def __init__(self, url: str, settings: DatabaseSettings, *, replica_url: str | None = None) -> None:
         self._settings = settings
+        self._url = url
         self._primary = self._pool(url, "primary")
         self._replica = self._pool(replica_url, "replica") if replica_url else None
 
@@ -68,7 +69,7 @@ class Database:
         while True:
             try:
                 # Once outside the pool: the pool says only that it timed out, not why.
-                probe = await psycopg.AsyncConnection.connect(self._primary.conninfo, connect_timeout=5)
+                probe = await psycopg.AsyncConnection.connect(self._url, connect_timeout=5)
                 await probe.close()
                 break
             except psycopg.OperationalError as error:

@@ -1,0 +1,216 @@
+"""python -m shop_backend: serve | worker | sandbox | migrate | seed | import-cards FILE."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import uvicorn
+
+from shop_backend import config, logs, metrics
+from shop_backend.config import Settings
+from shop_backend.errors import SetupError, Unavailable
+
+_log = logging.getLogger("shop_backend")
+
+
+def main() -> int:
+    """Run one command; 0 when it went well, 1 with one clear line when it can't start, 2 for bad usage."""
+    arguments = _parser().parse_args()
+    listener = logs.start()
+    try:
+        settings = config.load(arguments.config)
+        return int(arguments.run(settings, arguments))
+    except (SetupError, Unavailable) as error:
+        listener.stop()
+        sys.stderr.write(f"shop_backend {arguments.command}: {error}\n")
+        return 1
+    except psycopg.Error as error:
+        listener.stop()
+        # The first line says what; the rest may quote a row.
+        sys.stderr.write(f"shop_backend {arguments.command}: PostgreSQL: {str(error).splitlines()[0]}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        listener.stop()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m shop_backend", description="The card shop.")
+    parser.add_argument("--config", type=Path, help="settings file (default: config/shop.yaml, if there)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="answer shoppers")
+    serve.add_argument("--host")
+    serve.add_argument("--port", type=int)
+    serve.add_argument("--metrics-port", type=int)
+    serve.set_defaults(run=_serve)
+    worker = commands.add_parser("worker", help="do the background work")
+    worker.add_argument("--metrics-port", type=int)
+    worker.set_defaults(run=_worker)
+    sandbox = commands.add_parser("sandbox", help="a payment provider to rehearse against")
+    sandbox.add_argument("--host")
+    sandbox.add_argument("--port", type=int)
+    sandbox.set_defaults(run=_sandbox)
+    commands.add_parser("migrate", help="bring the database to the newest schema").set_defaults(run=_migrate)
+    seed = commands.add_parser("seed", help="fill an empty shop from the catalogue")
+    seed.add_argument("--from", dest="folder", type=Path, help="folder with products.csv and cards.csv")
+    seed.set_defaults(run=_seed)
+    cards = commands.add_parser("import-cards", help="add card keys: CSV with the columns sku,secret")
+    cards.add_argument("file", type=Path)
+    cards.set_defaults(run=_import_cards)
+    return parser
+
+
+# ---- servers ---------------------------------------------------------------------------------
+
+
+def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
+    from shop_backend.app import create_app
+
+    settings.require("card_key")  # said now, in one line, not in a server's traceback
+    metrics_port = settings.metrics_port if arguments.metrics_port is None else arguments.metrics_port
+    host = arguments.host or settings.host
+    port = settings.port if arguments.port is None else arguments.port
+    metrics.serve("127.0.0.1" if host == "127.0.0.1" else host, metrics_port)
+    return _uvicorn(create_app(settings), host, port, settings.drain_for)
+
+
+@dataclass(frozen=True, slots=True)
+class _SandboxSettings:
+    sandbox_secret: str
+    sandbox_url: str
+    shop_url: str
+    data_dir: Path
+
+
+def _sandbox(settings: Settings, arguments: argparse.Namespace) -> int:
+    from shop_backend.sandbox.app import create_app
+
+    app = create_app(
+        _SandboxSettings(
+            settings.require("sandbox_secret"), settings.sandbox_url, settings.shop_url, settings.data_dir
+        )
+    )
+    port = settings.sandbox_port if arguments.port is None else arguments.port
+    return _uvicorn(app, arguments.host or settings.host, port, settings.drain_for)
+
+
+class _Server(uvicorn.Server):
+    """Remembers what kept it from starting, so that one line can say so."""
+
+    def __init__(self, configuration: uvicorn.Config) -> None:
+        super().__init__(configuration)
+        self.failure = ""
+
+
+def _uvicorn(app: object, host: str, port: int, drain_for: float) -> int:
+    server = _Server(
+        uvicorn.Config(
+            app,  # type: ignore[arg-type]  # uvicorn's own ASGI types are narrower than Starlette's
+            host=host,
+            port=port,
+            loop="uvloop",
+            http="httptools",
+            log_config=None,
+            access_log=False,  # the gateway's is the one
+            server_header=False,
+            timeout_graceful_shutdown=int(drain_for),
+            timeout_keep_alive=75,  # longer than a proxy keeps its own idle connections
+            proxy_headers=False,
+            lifespan="on",
+        )
+    )
+    try:
+        server.run()
+    except SystemExit:
+        return 1  # uvicorn has logged why: the port is taken, say
+    return 0 if server.started else 1
+
+
+def _worker(settings: Settings, arguments: argparse.Namespace) -> int:
+    port = settings.worker_metrics_port if arguments.metrics_port is None else arguments.metrics_port
+    metrics.serve(settings.host, port)
+    return asyncio.run(_work(settings))
+
+
+async def _work(settings: Settings) -> int:
+    from shop_backend.parts import connect
+    from shop_backend.workers.worker import Worker
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with connect(settings) as parts:
+        metrics.REGISTRY.register(metrics.PoolCollector(parts.database.usage))
+        _log.info("worker started")
+        await Worker(settings, parts).run(stop)
+    return 0
+
+
+# ---- commands --------------------------------------------------------------------------------
+
+
+def _migrate(settings: Settings, _: argparse.Namespace) -> int:
+    from shop_backend.storage.migrate import migrate
+
+    migrate(settings.require("database_url"), wait=settings.database.startup_timeout)
+    return 0
+
+
+def _seed(settings: Settings, arguments: argparse.Namespace) -> int:
+    from shop_backend.seed import seed
+    from shop_backend.vault import Vault
+
+    vault = Vault(settings.require("card_key"))
+    with psycopg.connect(settings.require("database_url")) as connection:
+        summary = seed(arguments.folder or settings.catalog.directory, connection, vault)
+    sys.stdout.write(f"{summary or 'nothing to do: there are products and cards'}\n")
+    return _restock(settings)
+
+
+def _import_cards(settings: Settings, arguments: argparse.Namespace) -> int:
+    from shop_backend.cards import import_cards
+    from shop_backend.vault import Vault
+
+    vault = Vault(settings.require("card_key"))
+    with psycopg.connect(settings.require("database_url")) as connection:
+        summary = import_cards(arguments.file, connection, vault)
+    sys.stdout.write(f"{summary}\n")
+    return _restock(settings)
+
+
+def _restock(settings: Settings) -> int:
+    """New cards are sold once Redis knows them; a worker would see to it, too, at its next start."""
+    if settings.stock_redis_url is None:
+        sys.stdout.write("TIDEGATE_STOCK_REDIS_URL is not set: a worker will load the stock when it starts\n")
+        return 0
+    asyncio.run(_load_stock(settings))
+    return 0
+
+
+async def _load_stock(settings: Settings) -> None:
+    from shop_backend.parts import redis_client
+    from shop_backend.stock.ledger import StockLedger
+    from shop_backend.storage.database import Database
+    from shop_backend.workers.watch import StockKeeper
+
+    database = Database(settings.require("database_url"), settings.database)
+    redis = redis_client(settings.require("stock_redis_url"), timeout=settings.stock.timeout)
+    await database.open()
+    try:
+        await StockKeeper(database, redis, StockLedger(redis, settings.stock), settings.stock).load()
+    finally:
+        await redis.aclose()
+        await database.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Connecting to what every process of the shop needs: SQL, Redis, keys, the provider."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import RedisError
+
+from shop_backend.config import Settings
+from shop_backend.errors import SetupError
+from shop_backend.provider import SandboxProvider
+from shop_backend.restock import current_epoch
+from shop_backend.stock.ledger import StockLedger
+from shop_backend.storage.database import Database
+from shop_backend.tokens import Tokens
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is connected. `redis_streams` is the durable Redis with time for blocking reads."""
+
+    database: Database
+    redis_durable: Redis
+    redis_streams: Redis
+    redis_volatile: Redis
+    stock: StockLedger
+    tokens: Tokens
+    provider: SandboxProvider
+
+
+def redis_client(url: str, *, timeout: float, connections: int = 64) -> Redis:
+    """A client whose calls take `timeout` seconds at most and are tried again once on a broken connection."""
+    try:
+        pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
+            url,
+            decode_responses=True,
+            max_connections=connections,
+            timeout=timeout,
+            socket_timeout=timeout,
+            socket_connect_timeout=min(timeout, 2.0),
+            health_check_interval=15,
+            # Everything sent through here is idempotent, or (callbacks) deduplicated later.
+            retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 1),
+        )
+    except ValueError as error:
+        raise SetupError("a Redis URL is malformed; it looks like redis://host:6379/0") from error
+    return Redis.from_pool(pool)
+
+
+@contextlib.asynccontextmanager
+async def connect(
+    settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None
+) -> AsyncIterator[Parts]:
+    """Connect to everything, waiting for what is not up yet; disconnect at the end.
+
+    Raises:
+        SetupError: something is not set, malformed, or did not answer in time.
+    """
+    tokens = Tokens.from_file(settings.require_path("session_key_file"))
+    database_url = settings.require("database_url")
+    durable_url = settings.require("stock_redis_url")
+    volatile_url = (
+        settings.require("session_redis_url") if settings.session_redis_url else settings.require("redis_url")
+    )
+    replica = settings.replica_url.get_secret_value() if settings.replica_url else None
+    database = Database(database_url, settings.database, replica_url=replica)
+    durable = redis_client(durable_url, timeout=settings.stock.timeout)
+    streams = redis_client(
+        durable_url, timeout=settings.workers.block + settings.stock.timeout, connections=8
+    )
+    volatile = redis_client(volatile_url, timeout=1.0)
+    provider = SandboxProvider(settings, transport=transport)
+    try:
+        await database.open()
+        patience = settings.database.startup_timeout
+        await _answers(durable, "the durable Redis", "TIDEGATE_STOCK_REDIS_URL", patience)
+        await _answers(volatile, "the volatile Redis", "TIDEGATE_SESSION_REDIS_URL", patience)
+        stock = StockLedger(durable, settings.stock, epoch=await current_epoch(database))
+        yield Parts(database, durable, streams, volatile, stock, tokens, provider)
+    finally:
+        await provider.close()
+        for client in (durable, streams, volatile):
+            await client.aclose()
+        await database.close()
+
+
+async def _answers(client: Redis, what: str, variable: str, patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            ping: Any = client.ping()
+            await ping
+        except (RedisError, OSError) as error:
+            if time.monotonic() > deadline:
+                raise SetupError(f"{what} does not answer ({error}); check {variable}") from error
+            _log.info("waiting for %s: %s", what, error)
+            await asyncio.sleep(0.5)
+        else:
+            return

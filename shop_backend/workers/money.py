@@ -1,0 +1,128 @@
+"""What the shop asks its payment provider by itself: checkouts, lost callbacks, refunds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from shop_backend.config import WorkerSettings
+from shop_backend.delivery import CardsBusy
+from shop_backend.payments import Mismatch, PaymentProvider, Payments, Refunded, UnknownOrder
+from shop_backend.provider import ProviderError
+from shop_backend.storage.database import Database
+
+_log = logging.getLogger(__name__)
+
+_CHECKOUTS = 50  # opened side by side
+_POLLS = 20
+_REFUNDS = 10
+_LONGEST = 300.0  # seconds between two tries
+_NEVER = "9000-01-01"  # a date that psycopg can read, unlike infinity
+
+
+class Cashier:
+    """Talks to the provider. Every call may be made twice: the provider answers the same again."""
+
+    def __init__(
+        self, database: Database, payments: Payments, provider: PaymentProvider, settings: WorkerSettings
+    ) -> None:
+        self._database = database
+        self._payments = payments
+        self._provider = provider
+        self._settings = settings
+
+    async def open_checkouts(self) -> int:
+        """Give pending orders a place to pay; how many got one.
+
+        Raises:
+            ProviderError: none got one.
+        """
+        async with self._database.primary() as connection:
+            cursor = await connection.execute(
+                "SELECT id::text, sku, quantity, amount_cents, currency FROM orders"
+                " WHERE state = 'pending' AND checkout_id IS NULL ORDER BY created_at LIMIT %s",
+                (_CHECKOUTS,),
+            )
+            orders = await cursor.fetchall()
+        return await self._all([self._open(order) for order in orders])
+
+    async def poll(self) -> int:
+        """Ask about unpaid and just-expired orders whose callback may be lost; how many were asked about.
+
+        Raises:
+            ProviderError: none could be asked about.
+        """
+        async with self._database.primary() as connection:
+            cursor = await connection.execute(
+                "UPDATE orders SET polls = polls + 1, next_poll_at = CASE"
+                " WHEN state = 'expired' AND closed_at < now() - make_interval(secs => %s)"
+                " THEN %s::timestamptz"
+                " ELSE now() + make_interval(secs => least(%s * 2 ^ least(polls, 20), %s)) END"
+                " WHERE id IN (SELECT id FROM orders WHERE state IN ('pending', 'expired')"
+                " AND next_poll_at <= now() ORDER BY next_poll_at LIMIT %s FOR UPDATE SKIP LOCKED)"
+                " RETURNING id::text, checkout_id",
+                (self._settings.poll_until, _NEVER, self._settings.poll_after, _LONGEST, _POLLS),
+            )
+            orders = await cursor.fetchall()
+        await self._all([self._ask(row["id"]) for row in orders if row["checkout_id"]])
+        return len(orders)
+
+    async def refund(self) -> int:
+        """Send money back that is owed; how many refunds were tried.
+
+        Raises:
+            ProviderError: none went through.
+        """
+        async with self._database.primary() as connection:
+            cursor = await connection.execute(
+                "UPDATE refunds SET attempts = attempts + 1, next_attempt_at = now() +"
+                " make_interval(secs => least(2 ^ least(attempts, 20), %s))"
+                " WHERE (provider, payment_id) IN (SELECT provider, payment_id FROM refunds"
+                " WHERE state = 'pending' AND provider = %s AND next_attempt_at <= now()"
+                " ORDER BY next_attempt_at LIMIT %s FOR UPDATE SKIP LOCKED)"
+                " RETURNING payment_id, amount_cents",
+                (_LONGEST, self._provider.name, _REFUNDS),
+            )
+            owed = await cursor.fetchall()
+        await self._all([self._give_back(row) for row in owed])
+        return len(owed)
+
+    # ---- one of each -------------------------------------------------------------------------
+
+    async def _open(self, order: Mapping[str, Any]) -> None:
+        checkout = await self._provider.checkout(order)
+        async with self._database.primary() as connection:
+            await connection.execute(
+                "UPDATE orders SET checkout_id = %s, pay_url = %s WHERE id = %s AND checkout_id IS NULL",
+                (checkout.checkout_id, checkout.url, order["id"]),
+            )
+
+    async def _ask(self, order_id: str) -> None:
+        # Declined payments first, as they happened: the outcome of an order is its capture.
+        for payment in await self._provider.payments_of(order_id):
+            try:
+                result = await self._payments.settle(payment, source="poll")
+            except (CardsBusy, Mismatch, UnknownOrder) as error:
+                _log.warning("order %s polled: %s", order_id, error)
+                continue
+            if result != "duplicate":
+                _log.info("order %s polled: %s", order_id, result)
+
+    async def _give_back(self, row: Mapping[str, Any]) -> None:
+        await self._provider.refund(row["payment_id"], row["amount_cents"])
+        await self._payments.refunded(Refunded(self._provider.name, row["payment_id"]))
+
+    async def _all(self, work: list[Any]) -> int:
+        """Side by side; one failure does not stop the others. Returns how many went well."""
+        results = await asyncio.gather(*work, return_exceptions=True)
+        errors = [result for result in results if isinstance(result, BaseException)]
+        for error in errors:
+            if not isinstance(error, ProviderError):
+                raise error
+        if errors and len(errors) == len(results):
+            raise errors[0]
+        for error in errors:
+            _log.warning("%s", error)
+        return len(results) - len(errors)

@@ -1,0 +1,278 @@
+"""Reading a stream as one of a group: every entry is handled, and handled again until it is done.
+
+An entry is acknowledged after its work is committed. What a dead worker left is claimed by another;
+what fails time after time is given up: written down in `dead_letters`, its effects undone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from shop_backend.config import WorkerSettings
+from shop_backend.metrics import DEAD
+from shop_backend.stock import keys
+from shop_backend.storage.database import Connection, Database, is_outage
+
+_log = logging.getLogger(__name__)
+
+_OUTAGE_PAUSE = 0.5  # seconds before asking a server again that was away
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a stream."""
+
+    id: str
+    fields: Mapping[str, str]
+
+
+class Parked(Exception):  # noqa: N818 - no error: try this entry again later, for as long as it takes
+    """The entry came too early; waiting is not failing."""
+
+
+class Hopeless(Exception):  # noqa: N818 - reads as what it says
+    """Trying again can't help: to the dead letters at once."""
+
+
+class Handler(Protocol):
+    """What to do with a stream's entries. Every method may be called again for the same entry."""
+
+    stream: str
+
+    async def handle(self, entries: Sequence[Entry]) -> Mapping[str, Exception]:
+        """Do the work; the failures by entry id. Raises only when a server is away."""
+        ...
+
+    def order_of(self, entry: Entry) -> str | None:
+        """The order an entry is about, if it says."""
+        ...
+
+    async def give_up(self, connection: Connection, entry: Entry) -> bool:
+        """Lock what is needed to give an entry up; False when it turns out to be done."""
+        ...
+
+    async def gave_up(self, entry: Entry) -> None:
+        """Undo the entry's effects, after its dead letter is committed."""
+        ...
+
+
+def consumer_name() -> str:
+    """A name no other worker has, not even this one after a restart."""
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+class StreamRunner:
+    """One consumer of one stream."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        database: Database,
+        handler: Handler,
+        settings: WorkerSettings,
+        *,
+        consumer: str | None = None,
+    ) -> None:
+        self._redis = redis
+        self._database = database
+        self._handler = handler
+        self._settings = settings
+        self._stream = handler.stream
+        self._consumer = consumer or consumer_name()
+        self._parked = False  # whether entries of ours wait for another try
+        self._next_claim = 0.0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Handle entries until told to stop; an outage is waited out."""
+        while not stop.is_set():
+            try:
+                await self.once(stop=stop)
+            except Exception as error:  # noqa: BLE001 - a worker that ends on an error serves nobody
+                if isinstance(error, ResponseError) and "NOGROUP" in str(error):
+                    await self._make_group()
+                    continue
+                if isinstance(error, RedisError) or is_outage(error):
+                    _log.warning("%s: a server is away: %s", self._stream, _brief(error))
+                else:
+                    _log.exception("%s: unexpected error", self._stream)
+                await _pause(stop, _OUTAGE_PAUSE)
+        await self._leave()
+
+    async def once(self, *, stop: asyncio.Event | None = None, block: float | None = None) -> int:
+        """Handle one batch: entries to retry, else abandoned ones, else new ones.
+
+        Returns:
+            How many entries were looked at.
+
+        Raises:
+            RedisError: Redis is away, or the group is missing ("NOGROUP").
+        """
+        entries = await self._mine() or await self._abandoned() or await self._new(block)
+        if entries:
+            await self._process(entries, stop or asyncio.Event())
+        return len(entries)
+
+    # ---- getting entries ---------------------------------------------------------------------
+
+    async def _make_group(self) -> None:
+        try:
+            # From 0, not $: what was queued before the first worker came must not be skipped.
+            await self._redis.xgroup_create(self._stream, keys.GROUP, id="0", mkstream=True)
+        except RedisError as error:
+            if "BUSYGROUP" not in str(error):
+                _log.warning("%s: no group: %s", self._stream, _brief(error))
+                await asyncio.sleep(_OUTAGE_PAUSE)
+
+    async def _mine(self) -> list[Entry]:
+        """Ours that were parked or failed, after a pause."""
+        if not self._parked:
+            return []
+        idle = int(self._settings.retry_after * 1000)
+        pending: Any = await self._redis.xpending_range(
+            self._stream,
+            keys.GROUP,
+            min="-",
+            max="+",
+            count=self._settings.batch,
+            consumername=self._consumer,
+        )
+        self._parked = bool(pending)
+        due = [each["message_id"] for each in pending if each["time_since_delivered"] >= idle]
+        if not due:
+            return []
+        return _entries(await self._redis.xclaim(self._stream, keys.GROUP, self._consumer, idle, due))
+
+    async def _abandoned(self) -> list[Entry]:
+        """Entries of workers that are gone, looked for now and then."""
+        now = asyncio.get_running_loop().time()
+        if now < self._next_claim:
+            return []
+        answer = await self._redis.xautoclaim(
+            self._stream,
+            keys.GROUP,
+            self._consumer,
+            min_idle_time=int(self._settings.abandoned_after * 1000),
+            count=self._settings.batch,
+        )
+        entries = _entries(answer[1])
+        if not entries:
+            self._next_claim = now + self._settings.abandoned_after / 3
+        return entries
+
+    async def _new(self, block: float | None) -> list[Entry]:
+        wait = self._settings.block if block is None else block
+        if self._parked:
+            wait = min(wait, self._settings.retry_after)
+        answer: Any = await self._redis.xreadgroup(
+            keys.GROUP,
+            self._consumer,
+            {self._stream: ">"},
+            count=self._settings.batch,
+            block=max(1, int(wait * 1000)),
+        )
+        if not answer:
+            return []
+        # RESP2 answers a list of pairs, RESP3 a mapping.
+        batches = answer.values() if isinstance(answer, dict) else [pair[1] for pair in answer]
+        return [entry for batch in batches for entry in _entries(batch)]
+
+    # ---- handling them -----------------------------------------------------------------------
+
+    async def _process(self, entries: list[Entry], stop: asyncio.Event) -> None:
+        failures: Mapping[str, Exception]
+        while True:
+            try:
+                failures = await self._handler.handle(entries)
+                break
+            except Exception as error:  # noqa: BLE001 - kept beside the entry, and logged
+                if not (isinstance(error, RedisError) or is_outage(error)):
+                    failures = {entry.id: error for entry in entries}
+                    break
+                # Nobody's fault but the server's: not counted as a try.
+                self._parked = True
+                _log.warning("%s: a server is away: %s", self._stream, _brief(error))
+                await _pause(stop, _OUTAGE_PAUSE)
+                if stop.is_set():
+                    return
+        await self._acknowledge([entry for entry in entries if entry.id not in failures])
+        for entry in entries:
+            if entry.id in failures:
+                await self._failed(entry, failures[entry.id])
+
+    async def _acknowledge(self, entries: Sequence[Entry]) -> None:
+        if not entries:
+            return
+        ids = [entry.id for entry in entries]
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.xack(self._stream, keys.GROUP, *ids)
+            pipe.xdel(self._stream, *ids)
+            pipe.hdel(keys.failures(self._stream), *ids)
+            await pipe.execute()
+
+    async def _failed(self, entry: Entry, error: Exception) -> None:
+        self._parked = True
+        if isinstance(error, Parked):
+            return
+        if not isinstance(error, Hopeless):
+            tries: Any = self._redis.hincrby(keys.failures(self._stream), entry.id, 1)
+            count = int(await tries)
+            _log.warning("%s %s: try %d failed: %s", self._stream, entry.id, count, _brief(error))
+            if count < self._settings.attempts:
+                return
+        async with self._database.primary() as connection:
+            real = await self._handler.give_up(connection, entry)
+            if real:
+                await connection.execute(
+                    "INSERT INTO dead_letters (stream, entry_id, order_id, fields, error)"
+                    " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                    (
+                        self._stream,
+                        entry.id,
+                        self._handler.order_of(entry),
+                        json.dumps(dict(entry.fields)),
+                        _brief(error),
+                    ),
+                )
+        if real:
+            _log.error("%s %s: given up: %s", self._stream, entry.id, _brief(error))
+            await self._handler.gave_up(entry)
+            DEAD.labels(self._stream).inc()
+        await self._acknowledge([entry])
+
+    async def _leave(self) -> None:
+        """Take our name off the group, unless entries are still written to it."""
+        try:
+            pending = await self._redis.xpending_range(
+                self._stream, keys.GROUP, min="-", max="+", count=1, consumername=self._consumer
+            )
+            if not pending:
+                await self._redis.xgroup_delconsumer(self._stream, keys.GROUP, self._consumer)
+        except RedisError:
+            return  # a name left behind does no harm
+
+
+def _entries(raw: Sequence[Any]) -> list[Entry]:
+    """Entries as redis-py gives them; deleted ones come without fields."""
+    return [Entry(each[0], each[1]) for each in raw if each and each[1]]
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+def _brief(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]

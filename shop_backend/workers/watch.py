@@ -1,0 +1,90 @@
+"""Looking after the stock's epoch, and reporting what the gauges show."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from shop_backend import metrics
+from shop_backend.config import StockSettings
+from shop_backend.notifications import Outbox
+from shop_backend.restock import current_epoch, restock
+from shop_backend.stock import keys
+from shop_backend.stock.ledger import StockLedger
+from shop_backend.storage.database import Database
+
+_log = logging.getLogger(__name__)
+
+_DRAIN = 10.0  # seconds the order stream may take to drain before the stock is counted without it
+
+
+class StockKeeper:
+    """Notices that Redis lost the stock, and loads it again from SQL."""
+
+    def __init__(self, database: Database, redis: Redis, stock: StockLedger, settings: StockSettings) -> None:
+        self._database = database
+        self._redis = redis
+        self._stock = stock
+        self._settings = settings
+
+    async def check(self) -> int:
+        """Compare the epochs; load the stock when they differ, after what is queued is written.
+
+        Returns:
+            1 when the stock was loaded, else 0.
+        """
+        epoch = await current_epoch(self._database)
+        loaded: Any = self._redis.get(keys.EPOCH)
+        if epoch and await loaded == str(epoch):
+            self._stock.epoch = epoch
+            return 0
+        _log.warning("the stock in Redis is not of epoch %d; loading it from SQL", epoch)
+        deadline = time.monotonic() + _DRAIN
+        while epoch and time.monotonic() < deadline and not await self._drained():
+            await asyncio.sleep(0.1)
+        await self.load()
+        return 1
+
+    async def load(self) -> None:
+        """Make Redis agree with SQL now."""
+        await restock(self._database, self._redis, self._stock, self._settings)
+
+    async def _drained(self) -> bool:
+        try:
+            groups: Any = await self._redis.xinfo_groups(keys.ORDERS)
+        except ResponseError:  # there is no stream
+            return True
+        return all(not group["pending"] and not group["lag"] for group in groups)
+
+
+class Gauges:
+    """What the worker reports about Redis and the outbox."""
+
+    def __init__(self, redis: Redis, stock: StockLedger, outbox: Outbox) -> None:
+        self._redis = redis
+        self._stock = stock
+        self._outbox = outbox
+
+    async def report(self) -> int:
+        """Set every gauge once; always 0, there is never more to do at once."""
+        snapshot = await self._stock.snapshot()
+        held = dict.fromkeys(snapshot.free, 0)
+        for _, sku, quantity in snapshot.holds:
+            held[sku] = held.get(sku, 0) + quantity
+        for sku, free in snapshot.free.items():
+            metrics.STOCK.labels(sku, "free").set(free)
+            metrics.STOCK.labels(sku, "held").set(held[sku])
+        now = await self._redis.time()
+        for stream, name in ((keys.ORDERS, "orders"), (keys.CALLBACKS, "callbacks")):
+            depth: Any = await self._redis.xlen(stream)
+            first: Any = await self._redis.xrange(stream, count=1)
+            age = now[0] - int(first[0][0].partition("-")[0]) / 1000 if first else 0.0
+            metrics.DEPTH.labels(name).set(depth)
+            metrics.LAG.labels(name).set(max(0.0, age))
+        metrics.OUTBOX.set(await self._outbox.pending())
+        return 0

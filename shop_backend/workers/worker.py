@@ -1,0 +1,73 @@
+"""The worker process: both streams and every loop, stopped together, restartable at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from shop_backend.config import Settings
+from shop_backend.notifications import FileMailbox, Notifier, Outbox
+from shop_backend.parts import Parts
+from shop_backend.payments import Payments
+from shop_backend.workers.callbacks import CallbackHandler
+from shop_backend.workers.loop import Loop
+from shop_backend.workers.money import Cashier
+from shop_backend.workers.orders import OrderHandler
+from shop_backend.workers.runner import StreamRunner
+from shop_backend.workers.sweeper import Sweeper
+from shop_backend.workers.watch import Gauges, StockKeeper
+
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """All background work of the shop. Any number may run side by side."""
+
+    def __init__(self, settings: Settings, parts: Parts, *, notifier: Notifier | None = None) -> None:
+        w, database, stock = settings.workers, parts.database, parts.stock
+        payments = Payments(database, stock)
+        cashier = Cashier(database, payments, parts.provider, w)
+        public = settings.public_url.rstrip("/")
+        outbox = Outbox(
+            database,
+            notifier or FileMailbox(settings.data_dir / "mail", settings.outbox.sender),
+            settings.outbox,
+            link=lambda order_id: f"{public}/orders/{order_id}?token={parts.tokens.order_token(order_id)}",
+        )
+        self._keeper = StockKeeper(database, parts.redis_durable, stock, settings.stock)
+        checkouts = Loop("checkouts", cashier.open_checkouts, w.interval)
+        self._loops = [
+            checkouts,
+            Loop("sweeper", Sweeper(database, stock, batch=w.sweep_batch).sweep, w.interval),
+            Loop("poller", cashier.poll, w.interval),
+            Loop("refunds", cashier.refund, w.interval),
+            Loop("outbox", outbox.send_due, w.interval),
+            Loop("stock", self._keeper.check, 1.0),
+            Loop("gauges", Gauges(parts.redis_durable, stock, outbox).report, 2.0),
+        ]
+        orders = OrderHandler(database, stock, w, provider=parts.provider.name, written=checkouts.wake.set)
+        callbacks = CallbackHandler(database, payments, parts.provider, w)
+        self._runners = [
+            StreamRunner(parts.redis_streams, database, handler, w) for handler in (orders, callbacks)
+        ]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until told to stop; what is in hand is finished."""
+        # Once at the start: an import or a crash may have left SQL and Redis apart.
+        first = Loop("first count of the stock", self._first, 0.5)
+        self._counted = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(first.run(self._counted))
+            for loop in self._loops:
+                group.create_task(loop.run(stop))
+            for runner in self._runners:
+                group.create_task(runner.run(stop))
+            await stop.wait()
+            self._counted.set()
+        _log.info("worker stopped")
+
+    async def _first(self) -> int:
+        await self._keeper.check()
+        await self._keeper.load()
+        self._counted.set()
+        return 1
