@@ -58,58 +58,53 @@ def request_head(exchange: Exchange, remaining: float) -> bytes:
     Raises:
         BadRequest: some part would break out of its line.
     """
-    kept: list[tuple[bytes, bytes]] = []
+    host, request_id = exchange.host, exchange.request_id.encode()
+    lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (exchange.method.encode(), exchange.target, host)]
     named: set[bytes] = set()
     traces: list[bytes] = []
     state = b""
-    for field in exchange.headers:
-        name = field[0]
+    for name, value in exchange.headers:
         if name not in _DROP:
             # CGI-like upstreams read Tidegate_User as Tidegate-User.
             if b"_" not in name or name.replace(b"_", b"-") not in _DROP:
-                kept.append(field)
+                lines.append(name + b": " + value)
         elif name == b"connection":
-            if field[1] not in _PLAIN_CONNECTION:
-                named |= connection_tokens(field[1])
+            if value not in _PLAIN_CONNECTION:
+                named |= connection_tokens(value)
         elif name == b"traceparent":
-            traces.append(field[1])
+            traces.append(value)
         elif name == b"tracestate":
-            state = state + b"," + field[1] if state else field[1]
+            state = state + b"," + value if state else value
     if named:
-        kept = [field for field in kept if field[0] not in named]
+        lines[1:] = [line for line in lines[1:] if line.partition(b":")[0] not in named]
 
     # Ours come after what Connection names was struck, so that no client can strike them too.
-    host, request_id = exchange.host, exchange.request_id.encode()
-    lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (exchange.method.encode(), exchange.target, host)]
-    lines += [b"%b: %b" % field for field in kept]
     lines.append(
         b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\nx-request-id: %b\r\n"
         b"tidegate-deadline: %d"
         % (exchange.forwarded_for, exchange.scheme.encode(), host, request_id, max(1, remaining * 1000))
     )
-    breaks = len(lines) + 6  # two lines in the first, five in the last, and the empty one
     span = _random_bits(64) or 1
     # Said twice, it is as good as not said (W3C Trace Context, 3.2).
     match = _TRACEPARENT.fullmatch(traces[0]) if len(traces) == 1 else None
-    mine: list[bytes] = []
     if match is not None:
-        mine.append(b"traceparent: 00-%b-%016x-%b" % (match[1], span, match[2]))
+        lines.append(b"traceparent: 00-%b-%016x-%b" % (match[1], span, match[2]))
         if state:
-            mine.append(b"tracestate: " + state)
+            lines.append(b"tracestate: " + state)
     elif len(request_id) == 32:
         # Our request id is a fresh trace id too; unsampled, since the gate records no spans.
-        mine.append(b"traceparent: 00-%b-%016x-00" % (request_id, span))
+        lines.append(b"traceparent: 00-%b-%016x-00" % (request_id, span))
     if exchange.user is not None:
-        mine.append(b"tidegate-user: " + exchange.user.encode())
+        lines.append(b"tidegate-user: " + exchange.user.encode())
     if exchange.degraded:
-        mine.append(b"tidegate-degraded: " + exchange.degraded.encode())
+        lines.append(b"tidegate-degraded: " + exchange.degraded.encode())
     if exchange.has_body:
         length = exchange.content_length
-        mine.append(b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length)
+        lines.append(b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length)
     elif exchange.method in {"POST", "PUT", "PATCH"}:
-        mine.append(b"content-length: 0")  # expected by many servers (RFC 9110, 8.6)
-    breaks += len(mine)
-    head = b"\r\n".join(lines + mine) + b"\r\n\r\n"
+        lines.append(b"content-length: 0")  # expected by many servers (RFC 9110, 8.6)
+    breaks = len(lines) + 6  # the first line holds two, the block of ours five; then the empty one
+    head = b"\r\n".join(lines) + b"\r\n\r\n"
     # The guard has let no line break through; a user id or a policy could still bring one.
     if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b" " in exchange.target:
         raise BadRequest("a header field or the target holds a line break or a space")
