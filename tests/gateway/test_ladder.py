@@ -44,11 +44,11 @@ def ladder_at(time: Time) -> Ladder:
     return Ladder(SETTINGS, lambda: time.now)
 
 
-@given(st.lists(st.tuples(GAPS, PRESSURES), max_size=60))
-def test_it_moves_exactly_when_pressure_was_held(samples: list[tuple[float, float]]) -> None:
+@given(st.lists(st.tuples(GAPS, PRESSURES), max_size=60), st.integers(0, 3))
+def test_it_moves_exactly_when_pressure_was_held(samples: list[tuple[float, float]], start: int) -> None:
     """A step is taken if and only if every sample since the last one, over the dwell time, asked for it."""
     time = Time()
-    ladder = ladder_at(time)
+    ladder = Ladder(SETTINGS, lambda: time.now, step=start)
     history: list[tuple[float, float]] = []  # since the last step, that sample included
     for gap, pressure in samples:
         time.now += gap
@@ -95,7 +95,9 @@ def test_a_pulse_goes_up_and_all_the_way_down() -> None:
     assert after(300, 0.6) == 3
     assert after(30, 0.1) == 3
     assert after(0.25, 0.1) == 2
-    assert after(60, 0.1) == 0
+    assert after(29.75, 0.1) == 2
+    assert after(0.25, 0.1) == 1
+    assert after(30, 0.1) == 0
 
 
 def test_steps_add_up() -> None:

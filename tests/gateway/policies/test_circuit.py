@@ -218,6 +218,18 @@ def test_a_permit_comes_back(half_open: Circuit) -> None:
     assert half_open.enter() == REFUSED
 
 
+def test_permits_do_not_outlive_their_spell(clock: Any) -> None:
+    """A probe still under way when the circuit reopens takes no place of the next probes."""
+    circuit = circuit_at(clock, lease=1000.0)
+    open_up(circuit)
+    clock.advance(LONGEST)
+    for ticket in [circuit.enter() for _ in range(3)][:2]:
+        circuit.record(ticket, failed=True)
+    assert circuit.state == "open"
+    clock.advance(LONGEST)
+    assert sum(circuit.enter() != REFUSED for _ in range(10)) == 3
+
+
 def test_a_hanging_probe_loses_its_permit(half_open: Circuit, clock: Any) -> None:
     """After the lease another may probe; what the first one says then is too late."""
     hanging = [half_open.enter() for _ in range(3)]
