@@ -64,6 +64,7 @@ def inspect(scope: dict[str, Any], listen: Listen, exchange: Exchange) -> None:
     if target is None:
         query: bytes = scope["query_string"]
         target = scope["raw_path"] + b"?" + query if query else scope["raw_path"]
+    exchange.target = target  # for the log, should it be refused
     if len(target) > listen.max_target:
         raise UriTooLong(f"the target has {len(target)} bytes; {listen.max_target} are taken")
     target = _origin_form(target, method, host)
