@@ -7,7 +7,6 @@ import asyncio
 import logging
 import signal
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
@@ -78,40 +77,20 @@ def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
     metrics_port = settings.metrics_port if arguments.metrics_port is None else arguments.metrics_port
     host = arguments.host or settings.host
     port = settings.port if arguments.port is None else arguments.port
-    metrics.serve("127.0.0.1" if host == "127.0.0.1" else host, metrics_port)
+    metrics.serve(settings.host, metrics_port)
     return _uvicorn(create_app(settings), host, port, settings.drain_for)
-
-
-@dataclass(frozen=True, slots=True)
-class _SandboxSettings:
-    sandbox_secret: str
-    sandbox_url: str
-    shop_url: str
-    data_dir: Path
 
 
 def _sandbox(settings: Settings, arguments: argparse.Namespace) -> int:
     from shop_backend.sandbox.app import create_app
 
-    app = create_app(
-        _SandboxSettings(
-            settings.require("sandbox_secret"), settings.sandbox_url, settings.shop_url, settings.data_dir
-        )
-    )
+    settings.require("sandbox_secret")
     port = settings.sandbox_port if arguments.port is None else arguments.port
-    return _uvicorn(app, arguments.host or settings.host, port, settings.drain_for)
-
-
-class _Server(uvicorn.Server):
-    """Remembers what kept it from starting, so that one line can say so."""
-
-    def __init__(self, configuration: uvicorn.Config) -> None:
-        super().__init__(configuration)
-        self.failure = ""
+    return _uvicorn(create_app(settings), arguments.host or settings.host, port, settings.drain_for)
 
 
 def _uvicorn(app: object, host: str, port: int, drain_for: float) -> int:
-    server = _Server(
+    server = uvicorn.Server(
         uvicorn.Config(
             app,  # type: ignore[arg-type]  # uvicorn's own ASGI types are narrower than Starlette's
             host=host,

@@ -1,4 +1,5 @@
 """Answers the shop gives when it can't do as asked, as problem+json (RFC 9457)."""
+# ruff: noqa: N818 - these are named for what the client is told
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ class ShopError(Exception):
     type: ClassVar[str]
     title: ClassVar[str]
 
-    def __init__(self, detail: str, *, retry_after: float | None = None, **extra: Any) -> None:
+    def __init__(self, detail: str, *, retry_after: float | None = None, **extra: object) -> None:
         super().__init__(detail)
         self.detail = detail
         self.retry_after = retry_after

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from shop_backend.metrics import ORDERS
@@ -30,7 +31,7 @@ async def step(connection: Connection, order_id: str, path: Sequence[str | None]
     Raises:
         IllegalStep: it is in another state, or the path is not allowed.
     """
-    steps = list(zip(path, path[1:], strict=False))
+    steps = list(itertools.pairwise(path))
     if any(each not in STEPS for each in steps):
         raise IllegalStep(f"order {order_id}: {' -> '.join(map(str, path))} is no path")
     cursor = await connection.execute(

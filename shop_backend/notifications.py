@@ -124,7 +124,8 @@ class Outbox:
         return Message(
             reference=f"{order_id}-{lines[0]['id']}",
             subject="Your key is ready" if len(lines) == 1 else f"Your {len(lines)} keys are ready",
-            text=f"Thank you for your order.\n\nRead your key here:\n{self._link(order_id)}\n\nOrder {order_id}\n",
+            text="Thank you for your order.\n\nRead your key here:\n"
+            f"{self._link(order_id)}\n\nOrder {order_id}\n",
         )
 
     async def _sent(self, ids: list[int]) -> None:

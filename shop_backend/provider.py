@@ -174,7 +174,7 @@ class SandboxProvider:
         )
 
     async def _ask(
-        self, method: str, path: str, body: Any, *, missing: dict[str, Any] | None = None
+        self, method: str, path: str, body: dict[str, object] | None, *, missing: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         try:
             response = await self._http.request(method, path, json=body)

@@ -100,7 +100,7 @@ class StreamRunner:
                 await self.once(stop=stop)
             except Exception as error:  # noqa: BLE001 - a worker that ends on an error serves nobody
                 if isinstance(error, ResponseError) and "NOGROUP" in str(error):
-                    await self._make_group()
+                    await self.join()
                     continue
                 if isinstance(error, RedisError) or is_outage(error):
                     _log.warning("%s: a server is away: %s", self._stream, _brief(error))
@@ -123,9 +123,8 @@ class StreamRunner:
             await self._process(entries, stop or asyncio.Event())
         return len(entries)
 
-    # ---- getting entries ---------------------------------------------------------------------
-
-    async def _make_group(self) -> None:
+    async def join(self) -> None:
+        """Make the group, if it is not there."""
         try:
             # From 0, not $: what was queued before the first worker came must not be skipped.
             await self._redis.xgroup_create(self._stream, keys.GROUP, id="0", mkstream=True)
@@ -133,6 +132,8 @@ class StreamRunner:
             if "BUSYGROUP" not in str(error):
                 _log.warning("%s: no group: %s", self._stream, _brief(error))
                 await asyncio.sleep(_OUTAGE_PAUSE)
+
+    # ---- getting entries ---------------------------------------------------------------------
 
     async def _mine(self) -> list[Entry]:
         """Ours that were parked or failed, after a pause."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import time
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from shop_backend import metrics
 from shop_backend.config import StockSettings
@@ -44,9 +43,10 @@ class StockKeeper:
             self._stock.epoch = epoch
             return 0
         _log.warning("the stock in Redis is not of epoch %d; loading it from SQL", epoch)
-        deadline = time.monotonic() + _DRAIN
-        while epoch and time.monotonic() < deadline and not await self._drained():
-            await asyncio.sleep(0.1)
+        if epoch:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN):
+                    await self._drain()
         await self.load()
         return 1
 
@@ -54,12 +54,10 @@ class StockKeeper:
         """Make Redis agree with SQL now."""
         await restock(self._database, self._redis, self._stock, self._settings)
 
-    async def _drained(self) -> bool:
-        try:
-            groups: Any = await self._redis.xinfo_groups(keys.ORDERS)
-        except ResponseError:  # there is no stream
-            return True
-        return all(not group["pending"] and not group["lag"] for group in groups)
+    async def _drain(self) -> None:
+        """Wait until every queued order is written; admission is closed, so no more come."""
+        while await self._redis.xlen(keys.ORDERS):  # noqa: ASYNC110 - another process empties it
+            await asyncio.sleep(0.1)
 
 
 class Gauges:
