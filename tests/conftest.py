@@ -188,6 +188,7 @@ class Stack:
         sandbox_url: the payment provider.
         shop_url: the shop behind the gateway.
         data_dir: its --data.
+        config: the gateway's config file, a copy of this stack's own: edit it freely, then put it back.
         env: environment in which `tidegate` commands speak to it.
         pid: process id of `tidegate up`.
     """
@@ -198,6 +199,7 @@ class Stack:
     sandbox_url: str
     shop_url: str
     data_dir: Path
+    config: Path
     env: dict[str, str]
     pid: int
     process: subprocess.Popen[str]
@@ -235,7 +237,20 @@ def _start_stack(data: Path, *words: str, env: dict[str, str] | None = None) -> 
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDEGATE_")}
     environment |= {"PYTHONUNBUFFERED": "1", **(env or {})}
     argv = [sys.executable, "-m", "ops.cli", "up", "--data", str(data)]
-    argv += ["--port", str(_free_port()), "--admin-port", str(_free_port()), "--workers", "2", *words]
+    config = data / "gateway.yaml"
+    if not config.exists():
+        shutil.copyfile(ROOT / "config/gateway.yaml", config)
+    argv += [
+        "--config",
+        str(config),
+        "--port",
+        str(_free_port()),
+        "--admin-port",
+        str(_free_port()),
+        "--workers",
+        "2",
+        *words,
+    ]
     console = data / "console.log"
     with console.open("w") as out:
         process = subprocess.Popen(
@@ -261,6 +276,7 @@ def _start_stack(data: Path, *words: str, env: dict[str, str] | None = None) -> 
         sandbox_url=state["urls"]["sandbox"],
         shop_url=state["urls"]["shop"],
         data_dir=data,
+        config=config,
         env={**environment, "TIDEGATE_DATA_DIR": str(data)},
         pid=process.pid,
         process=process,

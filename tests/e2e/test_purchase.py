@@ -1,0 +1,74 @@
+"""One purchase, the way the contract walks it with curl."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+
+def test_session_product_order_pay_key(stack: Any, wait_until: Callable[..., Any]) -> None:
+    """A shopper comes, looks, orders, pays, and holds a card key; everything by plain HTTP."""
+    with httpx.Client(base_url=stack.url) as http:
+        session = http.post("/api/session", json={"email": "ann@example.org"})
+        product = http.get("/api/products/steam-50")
+        body = {"sku": "steam-50", "quantity": 1, "email": "ann@example.org"}
+        order = http.post("/api/orders", json=body, headers={"Idempotency-Key": "walk-1"})
+        again = http.post("/api/orders", json=body, headers={"Idempotency-Key": "walk-1"})
+
+        assert session.status_code == 201
+        assert "session" in session.cookies
+        assert product.status_code == 200
+        assert product.headers["etag"]
+        assert order.status_code == 202, order.text
+        assert again.status_code == 202
+        assert again.json()["order_id"] == order.json()["order_id"]
+
+        path = f"/api/orders/{order.json()['order_id']}"
+        pay_url = wait_until(lambda: http.get(path).json().get("pay_url"), what="a pay link")
+        assert pay_url.startswith(stack.sandbox_url)
+        assert httpx.post(f"{pay_url}/pay", json={"outcome": "success"}).is_success
+        done = wait_until(
+            lambda: (state := http.get(path)).json()["status"] == "delivered" and state, what="delivery"
+        )
+
+        assert len(done.json()["cards"]) == 1
+        assert done.headers["cache-control"] == "no-store"
+        assert httpx.get(stack.url + path).status_code == 404  # a stranger sees nothing
+        token = httpx.get(stack.url + path, params={"token": order.json()["token"]})
+        assert token.json()["cards"] == done.json()["cards"]
+
+
+def test_answers_carry_the_gates_marks(stack: Any) -> None:
+    """An admitted answer says how much quota is left and which request it was."""
+    answer = httpx.get(f"{stack.url}/api/products")
+
+    assert answer.status_code == 200
+    assert answer.headers["ratelimit-policy"]
+    assert answer.headers["ratelimit"]
+    assert answer.headers["x-request-id"]
+
+
+def test_static_files_and_pages_come_through(stack: Any) -> None:
+    """The storefront is served through the gate."""
+    page = httpx.get(f"{stack.url}/")
+
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+
+
+def test_the_audit_is_clean_after_a_purchase(stack: Any) -> None:
+    """`tidegate audit` exits 0."""
+    done = stack.tidegate("audit")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_status_is_one_screen(stack: Any) -> None:
+    """`tidegate status` shows the gate and the shop behind it."""
+    done = stack.tidegate("status")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    for word in ("step", "features", "breakers", "limits", "stock", "queue depth"):
+        assert word in done.stdout

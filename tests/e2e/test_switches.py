@@ -1,0 +1,98 @@
+"""Recommendations go off and on, by the admin API and by an edit of the config, in every worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+PATH = "/api/products/steam-50/recommendations"
+SWITCHED = "recommendations: {state: off, fallback:"
+
+
+def _degraded(stack: Any) -> set[str | None]:
+    """What several connections are told: spread over every worker."""
+    answers = [httpx.get(stack.url + PATH) for _ in range(12)]
+    assert {answer.status_code for answer in answers} == {200}
+    for answer in answers:
+        if answer.headers.get("tidegate-degraded"):
+            assert answer.json() == {"items": []}
+    return {answer.headers.get("tidegate-degraded") for answer in answers}
+
+
+@pytest.fixture
+def admin(stack: Any) -> Iterator[httpx.Client]:
+    """A client of the admin API; recommendations are back on `auto` afterwards."""
+    headers = {"Authorization": f"Bearer {stack.admin_token}"}
+    with httpx.Client(base_url=stack.admin_url, headers=headers) as http:
+        yield http
+        http.put("/api/features/recommendations", json={"state": "auto"})
+
+
+def test_the_admin_api_switches_every_worker(
+    stack: Any, admin: httpx.Client, wait_until: Callable[..., Any]
+) -> None:
+    """PUT off: every worker answers the fallback; PUT auto: every worker asks the shop again."""
+    assert _degraded(stack) == {None}
+
+    assert admin.put("/api/features/recommendations", json={"state": "off", "for": "5m"}).is_success
+    wait_until(lambda: _degraded(stack) == {"recommendations"}, what="off in every worker")
+
+    assert admin.put("/api/features/recommendations", json={"state": "auto"}).is_success
+    wait_until(lambda: _degraded(stack) == {None}, what="on in every worker")
+
+
+def test_an_edit_of_the_config_switches_every_worker(stack: Any, wait_until: Callable[..., Any]) -> None:
+    """Saving the file is enough; a broken edit changes nothing; putting it back undoes it."""
+    before = stack.config.read_text()
+    edited = before.replace("recommendations: {fallback:", SWITCHED)
+    assert edited != before
+    try:
+        stack.config.write_text(edited)
+        wait_until(lambda: _degraded(stack) == {"recommendations"}, what="off in every worker")
+
+        reloads = _reloads(stack)
+        stack.config.write_text(before.replace("limits:\n", "limitz:\n", 1))
+        wait_until(lambda: _reloads(stack) > reloads, what="the broken edit was looked at")
+        assert _degraded(stack) == {"recommendations"}
+    finally:
+        stack.config.write_text(before)
+    wait_until(lambda: _degraded(stack) == {None}, what="on in every worker")
+
+
+def _reloads(stack: Any) -> int:
+    page = httpx.get(f"{stack.admin_url}/metrics").text
+    lines = [line for line in page.splitlines() if line.startswith("tidegate_config_reloads_total{")]
+    return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines)
+
+
+def test_the_shell_does_what_the_admin_api_does(
+    stack: Any, admin: httpx.Client, wait_until: Callable[..., Any]
+) -> None:
+    """`tidegate switch`, `step` and `limit` change what the API shows, and say so in JSON."""
+    switched = stack.tidegate("switch", "recommendations", "off", "--for", "10m", "--reason", "test")
+    stepped = stack.tidegate("step", "1", "--for", "1m")
+    limited = stack.tidegate("limit", "user", "500/second", "--for", "1m")
+    try:
+        assert switched.returncode == 0, switched.stderr
+        assert json.loads(switched.stdout)
+        assert admin.get("/api/features/recommendations").json()["state"] == "off"
+        assert stepped.returncode == 0, stepped.stderr
+        wait_until(lambda: admin.get("/api/step").json()["step"] == 1, what="step 1")
+        assert limited.returncode == 0, limited.stderr
+        assert "500" in str(admin.get("/api/limits/user").json()["rate"])
+    finally:
+        for words in (("switch", "recommendations", "auto"), ("step", "auto"), ("limit", "user", "auto")):
+            assert stack.tidegate(*words).returncode == 0
+
+
+def test_mistakes_on_the_shell_are_one_line(stack: Any) -> None:
+    """An unknown feature is refused by the API with 404 and told in one line: exit 8."""
+    done = stack.tidegate("switch", "recomendations", "off")
+
+    assert done.returncode == 8
+    assert done.stderr.startswith("tidegate: the admin API refused with 404")
+    assert done.stderr.count("\n") == 1
