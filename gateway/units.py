@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -11,7 +12,9 @@ from pydantic import BeforeValidator, PlainSerializer
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LONGEST = 1e10  # seconds, 300 years; more is a slip
 _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|kB|MB|GB)?")
+_NO_WINDOW = re.compile(r"(?:/|per)\s*0+(?!\d)")  # "5/0 seconds", which limits reads as 5/second
 _BYTES = {None: 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -41,12 +44,13 @@ def parse_duration(value: object) -> float:
     Raises:
         ValueError: it is none of these, or negative.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e10:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _LONGEST:
         return float(value)
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
+    seconds = float(match[1]) * _SECONDS[match[2]] if match is not None else math.inf
+    if seconds >= _LONGEST:
         raise ValueError("not a duration; write for example 500ms, 5s, 10m or 2h")
-    return float(match[1]) * _SECONDS[match[2]]
+    return seconds
 
 
 def parse_size(value: object) -> int:
@@ -72,8 +76,9 @@ def parse_rate(value: object) -> Rate:
     if isinstance(value, Rate):
         return value
     try:
+        text = value if isinstance(value, str) and not _NO_WINDOW.search(value) else ""
         # One rate per limit; for a second rate, write a second limit.
-        (item,) = rate_grammar.parse_many(value if isinstance(value, str) else "")
+        (item,) = rate_grammar.parse_many(text)
         rate = Rate(item.amount, item.get_expiry())
     except ValueError:
         raise ValueError("not a rate; write for example 20/second or 5/10 seconds") from None
@@ -89,7 +94,7 @@ def format_duration(seconds: float) -> str:
     for unit in ("d", "h", "m", "s"):
         if seconds >= _SECONDS[unit] and (seconds / _SECONDS[unit]).is_integer():
             return f"{int(seconds / _SECONDS[unit])}{unit}"
-    return f"{round(seconds * 1000, 3):g}ms"
+    return f"{seconds * 1000:.3f}".rstrip("0").rstrip(".") + "ms"
 
 
 def _schema(examples: list[str]) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""The configuration file is edited while the gateway runs."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Any
+
+
+async def test_an_edit_holds_in_every_worker(start_gateway: Any, until: Any) -> None:
+    """A feature switched off in the file is off everywhere, without a restart and without a lost request."""
+    gateway = await start_gateway(listen={"port": 0, "workers": 3})
+    stop = asyncio.Event()
+    statuses: list[int] = []
+
+    async def shopper() -> None:
+        while not stop.is_set():
+            statuses.append((await gateway.fresh("/products")).status_code)
+
+    shoppers = [asyncio.create_task(shopper()) for _ in range(4)]
+    fallback = {"json": {"items": []}}
+    gateway.edit(features={"recommendations": {"state": "off", "fallback": fallback}})
+
+    async def all_off() -> bool:
+        answers = await asyncio.gather(*(gateway.fresh("/recommendations") for _ in range(12)))
+        return all("tidegate-degraded" in answer.headers for answer in answers)
+
+    await until(all_off)
+    stop.set()
+    await asyncio.gather(*shoppers)
+    assert set(statuses) == {200}
+    assert await gateway.metric("tidegate_config_reloads_total", result="success") == 1
+    assert (await gateway.admin("GET", "/api/features/recommendations")).json()["state"] == "off"
+
+
+async def test_a_broken_edit_changes_nothing(start_gateway: Any, until: Any) -> None:
+    """The last good configuration holds; the mistakes are told with their lines, and counted."""
+    gateway = await start_gateway()
+    gateway.edit(routes=[{"match": "/**", "upstream": "shpo"}])
+
+    async def told() -> list[str]:
+        mistakes: list[str] = (await gateway.admin("GET", "/api/status")).json()["config"]["mistakes"]
+        return mistakes
+
+    mistakes = await until(told)
+    assert "routes[0].upstream: unknown upstream 'shpo' (did you mean shop?)" in mistakes[0]
+    assert mistakes[0] in gateway.log()
+    assert await gateway.metric("tidegate_config_reloads_total", result="failure") == 1
+    assert (await gateway.fresh()).status_code == 200
+    refused = await gateway.admin("POST", "/api/config/reload")
+    assert (refused.status_code, refused.json()["mistakes"]) == (422, mistakes)
+
+    gateway.edit(routes=[{"match": "/only", "upstream": "shop"}])
+    done = await gateway.admin("POST", "/api/config/reload")
+
+    assert (done.status_code, done.json()["applied"], done.json()["workers"]) == (200, 2, 2)
+    assert (await gateway.fresh()).status_code == 404
+    assert (await gateway.admin("GET", "/api/status")).json()["config"]["mistakes"] == []
+
+
+async def test_a_missing_file_changes_nothing(start_gateway: Any, until: Any) -> None:
+    """An editor that replaces the file, or an operator who deletes it, breaks nothing."""
+    gateway = await start_gateway()
+    text = gateway.config.read_text()
+    gateway.config.unlink()
+
+    async def told() -> bool:
+        return await gateway.metric("tidegate_config_reloads_total", result="failure") >= 1
+
+    await until(told)
+    assert (await gateway.fresh()).status_code == 200
+    gateway.config.write_text(text)
+
+    async def taken() -> bool:
+        return await gateway.metric("tidegate_config_reloads_total", result="success") >= 1
+
+    await until(taken)
+
+
+async def test_sighup_reloads(start_gateway: Any, until: Any) -> None:
+    """SIGHUP takes the file at once, as daemons do."""
+    gateway = await start_gateway()
+    gateway.process.send_signal(signal.SIGHUP)
+
+    await until(lambda: "SIGHUP: configuration 1 holds in 2 of 2 workers" in gateway.log(), gateway.log)
+
+
+async def test_state_survives_a_reload(start_gateway: Any, shop: Any, until: Any) -> None:
+    """What a reload leaves as it was goes on: an exchange in flight, the counters, an operator's pin."""
+    gateway = await start_gateway()
+    release = asyncio.Event()
+
+    async def slow(_: Any, writer: asyncio.StreamWriter, seen: Any) -> None:
+        await release.wait()
+        await shop.ok(_, writer, seen)
+
+    shop.scripts["/slow"] = slow
+    await gateway.admin("PUT", "/api/features/recommendations", {"state": "off"})
+    waiting = asyncio.create_task(gateway.fresh("/slow"))
+    await until(lambda: shop.seen)
+    upstream = {"servers": [f"http://127.0.0.1:{shop.port}"], "timeout": {"total": "9s"}}  # a new pool
+    gateway.edit(upstreams={"shop": upstream})
+    done = await gateway.admin("POST", "/api/config/reload")
+    assert done.json()["version"] == 2
+
+    release.set()
+
+    assert (await waiting).status_code == 200
+    assert "tidegate-degraded" in (await gateway.fresh("/recommendations")).headers
+    assert await gateway.metric("tidegate_requests_total") >= 2
