@@ -18,7 +18,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from shop_backend.context import Context
 from shop_backend.errors import NotFound, ShopError
@@ -50,7 +51,19 @@ def routes(context: Context) -> list[Route]:
         Route("/orders/{id}", pages.guarded(pages.order), methods=["GET"]),
         Route("/cart", pages.guarded(pages.cart), methods=["GET"]),
         Route("/static/{file}", pages.assets.serve, methods=["GET"]),
+        Lost("/{path:path}", pages.guarded(pages.lost), methods=["GET"]),
     ]
+
+
+class Lost(Route):
+    """Every other address, for browsers; programs get their 404 and 405 as problem+json."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Only what asks for HTML outside the API."""
+        if scope["type"] != "http" or scope["path"].startswith(("/api/", "/callbacks/")):
+            return Match.NONE, {}
+        accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
+        return super().matches(scope) if b"text/html" in accept else (Match.NONE, {})
 
 
 class Pages:
@@ -120,6 +133,10 @@ class Pages:
     async def cart(self, _: Request) -> Response:
         """The cart."""
         return self._private("cart.html", here="/cart")
+
+    async def lost(self, _: Request) -> Response:
+        """No page at all."""
+        raise NotFound("There is no page at this address. It may have been mistyped, or moved.")
 
     # ---- answers -----------------------------------------------------------------------------
 

@@ -126,6 +126,17 @@ async def test_what_is_not_there_has_a_page(http: httpx.AsyncClient, path: str) 
     assert "<b>" not in page.text
 
 
+async def test_a_lost_browser_gets_a_page_and_a_program_does_not(http: httpx.AsyncClient) -> None:
+    """Unknown addresses are a page only where HTML is asked for, and never under the API."""
+    html = {"accept": "text/html,application/xhtml+xml"}
+    assert "no page at this address" in (await http.get("/nowhere/at/all", headers=html)).text
+    for path, headers in (("/nowhere", {"accept": "*/*"}), ("/api/nowhere", html), ("/callbacks/x", html)):
+        answer = await http.get(path, headers=headers)
+        assert answer.status_code == 404
+        assert "<html" not in answer.text
+    assert (await http.post("/", headers=html)).status_code == 405
+
+
 # ---- static files ----------------------------------------------------------------------------
 
 

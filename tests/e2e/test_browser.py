@@ -1,0 +1,136 @@
+"""A buyer with a real browser: from the shelf to the key, through the gateway."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+pytestmark = pytest.mark.browser
+
+KEY = re.compile(r"[A-Z2-9]{5}(-[A-Z2-9]{5}){2}")
+SKU = "steam-50"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium; without one the tests are skipped, unless a browser is demanded."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        missing = "no chromium on PATH; install it, or unset TIDEGATE_REQUIRE_BROWSER"
+        if os.environ.get("TIDEGATE_REQUIRE_BROWSER") == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with sync_playwright() as playwright:
+        # Chromium's own sandbox refuses root; the pages are ours.
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A new visitor's page; whatever its console complains about fails the test."""
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    complaints: list[str] = []
+    page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def buy(page: Page) -> None:
+    """Fill the form of the product that is shown, and order; ends on the order's page, ready to pay."""
+    page.get_by_label("E-mail").fill(f"{uuid.uuid4().hex[:8]}@example.org")
+    placed: list[str] = []
+    page.on(
+        "request", lambda r: placed.append(r.url) if (r.method, r.url[-7:]) == ("POST", "/orders") else None
+    )
+    page.get_by_role("button", name="Buy now").dblclick()  # as impatient people do
+    page.wait_for_url("**/orders/*")
+    assert len(placed) == 1
+    expect(page.get_by_role("link", name="Pay €45.00")).to_be_visible(timeout=20_000)
+
+
+def pay(page: Page) -> str:
+    """Pay at the provider's page; the key that the order's page shows then."""
+    page.get_by_role("link", name="Pay €45.00").click()
+    page.get_by_role("button", name="Pay €45.00").click()
+    page.wait_for_url("**/orders/*")
+    key = page.locator("[data-key]")
+    expect(key).to_have_count(1, timeout=20_000)
+    return key.inner_text()
+
+
+def test_from_the_shelf_to_the_key(page: Page, stack: Any) -> None:
+    """A buyer finds a product, orders with a double click, is declined, pays, and holds exactly one key."""
+    page.goto(stack.url)
+    page.get_by_role("link", name="Steamhold Wallet 50").click()
+    page.wait_for_url(f"**/p/{SKU}")
+    buy(page)
+    order = page.url
+
+    page.get_by_role("link", name="Pay €45.00").click()
+    page.get_by_role("button", name="Decline").click()
+    expect(page.get_by_role("alert")).to_contain_text("declined")
+    page.goto(order)
+    assert KEY.fullmatch(pay(page))
+    assert page.url == order
+
+    page.reload()  # the key is still its owner's
+    expect(page.locator("[data-key]")).to_have_count(1)
+
+
+def test_a_stranger_sees_no_key(page: Page, browser: Browser, stack: Any) -> None:
+    """The order's address alone shows nothing to another browser."""
+    page.goto(f"{stack.url}/p/{SKU}")
+    buy(page)
+    pay(page)
+
+    other = browser.new_context()
+    strange = other.new_page()
+    strange.goto(page.url)
+    expect(strange.get_by_role("heading", level=1)).to_have_text("No such order here")
+    expect(strange.locator("[data-key]")).to_have_count(0)
+    other.close()
+
+
+def test_recommendations_switched_off_leave_the_shop_whole(
+    page: Page, stack: Any, wait_until: Callable[..., Any]
+) -> None:
+    """Ops switch recommendations off: the block goes, buying stays; switched on again, it is back."""
+    admin = httpx.Client(
+        base_url=stack.admin_url, headers={"authorization": f"Bearer {stack.admin_token}"}, trust_env=False
+    )
+    feature = "/api/features/recommendations"
+    block = page.locator("[data-recommendations] li")
+    page.goto(f"{stack.url}/p/{SKU}")
+    expect(block.first).to_be_visible()
+    try:
+        off = admin.put(feature, json={"state": "off", "reason": "browser test"})
+        assert off.status_code == 200, off.text
+        wait_until(lambda: _visible_blocks(page) == 0, what="the block is gone")
+        buy(page)
+        assert KEY.fullmatch(pay(page))
+    finally:
+        back = admin.put(feature, json={"state": "auto"})
+        admin.close()
+    assert back.status_code == 200, back.text
+    page.goto(f"{stack.url}/p/{SKU}")
+    wait_until(lambda: _visible_blocks(page) > 0, what="the block is back")
+
+
+def _visible_blocks(page: Page) -> int:
+    """How many recommendations a reload of the page shows, once it is quiet."""
+    page.reload(wait_until="networkidle")
+    return page.locator("[data-recommendations] li").filter(visible=True).count()
