@@ -48,6 +48,7 @@ class Parts:
         self.identity = Identity(config.Identity(), ())
         self.access_log: AccessLog | None = None
         self._workers = workers
+        self._dropped_before = 0  # lines lost by access logs since replaced
         self._on_trip = on_trip
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -57,12 +58,13 @@ class Parts:
         Raises:
             OSError: the access log can't be opened; nothing has changed then.
         """
-        old, self_before = self.config, self.access_log
+        old, log_before = self.config, self.access_log
         access_log = self._open_log(new, old)
         self.config = new
         self.access_log = access_log
-        if self_before is not None and self_before is not access_log:
-            await asyncio.to_thread(self_before.close)
+        if log_before is not None and log_before is not access_log:
+            await asyncio.to_thread(log_before.close)
+            self._dropped_before += log_before.dropped
         self.identity = Identity(new.identity, new.listen.trusted_proxies)
         if old is None or old.redis != new.redis:
             await self._swap_limits(new.redis)
@@ -115,6 +117,10 @@ class Parts:
                 self.metrics.gauge("tidegate_concurrency_limit", gate.limit, name)
         for name, circuit in self.circuits.items():
             self.metrics.breaker(name, circuit.state)
+
+    def dropped_lines(self) -> int:
+        """Access log lines lost so far."""
+        return self._dropped_before + (self.access_log.dropped if self.access_log is not None else 0)
 
     def pressure(self) -> float:
         """How full the fullest upstream is, 1 being full."""

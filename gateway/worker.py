@@ -123,10 +123,10 @@ class Worker:
 
     def _send_metrics(self, scrape: int | None) -> None:
         self._parts.gauges()
-        log = self._parts.access_log
-        if log is not None and log.dropped > self._dropped:
-            self._metrics.count("tidegate_access_log_dropped_total", by=log.dropped - self._dropped)
-            self._dropped = log.dropped
+        dropped = self._parts.dropped_lines()
+        if dropped > self._dropped:
+            self._metrics.count("tidegate_access_log_dropped_total", by=dropped - self._dropped)
+            self._dropped = dropped
         self._channel.send({"type": "metrics", "id": scrape, "snapshot": self._metrics.snapshot()})
 
     def _tripped(self, change: Change) -> None:
