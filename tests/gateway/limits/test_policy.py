@@ -1,0 +1,190 @@
+"""The policy: whom it counts, what it tells the client, when it refuses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config import Limit
+from gateway.errors import Overloaded, RateLimited
+from gateway.exchange import Exchange, Reply
+from gateway.policies import rate_limit
+from gateway.policies.rate_limit import RateLimit, Rule
+from gateway.state.limits import LocalLimits, SharedLimits
+
+
+def limit(rate: str, per: Any = "user", **more: Any) -> Limit:
+    return Limit.model_validate({"rate": rate, "per": per} | more)
+
+
+def request(user: str | None = "42", address: str = "192.0.2.1", **more: Any) -> Exchange:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    exchange = Exchange(
+        method="GET",
+        target=b"/",
+        path="/",
+        headers=more.get("headers", []),
+        host=b"a",
+        address=address,
+        receive=receive,
+        started=0.0,
+    )
+    exchange.user = user
+    exchange.route = more.get("route", "/**")
+    exchange.params = more.get("params", {})
+    return exchange
+
+
+async def upstream(_: Exchange) -> Reply:
+    return Reply(200, [])
+
+
+def policy(
+    limits: dict[str, Limit], counted: Counter[tuple[str, str]] | None = None, store: Any = None
+) -> RateLimit:
+    counted = Counter() if counted is None else counted
+    built = rate_limit.build(
+        limits, limits, store or LocalLimits(1, lambda: 1000.25), lambda *decision: counted.update([decision])
+    )
+    assert built is not None
+    return built
+
+
+# ---- what the client is told -----------------------------------------------------------------
+
+
+async def test_the_fields_of_an_admission() -> None:
+    """Every answer says what is left, one member for each limit."""
+    exchange = request()
+    await policy({"global": limit("100/second", "global"), "user": limit("20/second")})(exchange, upstream)
+    assert exchange.reply_headers == [
+        (b"ratelimit-policy", b'"global";q=100;w=1, "user";q=20;w=1'),
+        (b"ratelimit", b'"global";r=99;t=1, "user";r=19;t=1'),
+    ]
+
+
+async def test_a_refusal() -> None:
+    """429 names the limits that were violated, and when to come back; the fields stand there too."""
+    limiter = policy({"user": limit("1/minute"), "checkout": limit("5/minute")})
+    await limiter(request(), upstream)
+    exchange = request()
+    with pytest.raises(RateLimited) as refused:
+        await limiter(exchange, upstream)
+    assert refused.value.extra == {"violated-policies": ["user"]}
+    assert refused.value.retry_after == 60
+    assert exchange.reply_headers[1] == (b"ratelimit", b'"user";r=0;t=60, "checkout";r=4;t=60')
+    headers, body = refused.value.problem()
+    assert (b"retry-after", b"60") in headers
+    assert b"quota-exceeded" in body
+    await limiter(request(user="43"), upstream)
+
+
+async def test_retry_after_is_never_zero() -> None:
+    """Even if a token is due in a moment."""
+    limiter = policy({"user": limit("100/second", algorithm="token-bucket")})
+    for _ in range(100):
+        await limiter(request(), upstream)
+    with pytest.raises(RateLimited) as refused:
+        await limiter(request(), upstream)
+    assert refused.value.retry_after == 1
+
+
+# ---- modes and counts ------------------------------------------------------------------------
+
+
+async def test_shadow_counts_and_never_refuses() -> None:
+    """What a shadow limit would refuse is counted; the client sees nothing of it."""
+    counted: Counter[tuple[str, str]] = Counter()
+    limiter = policy({"new": limit("1/minute", mode="shadow"), "user": limit("3/minute")}, counted)
+    for _ in range(3):
+        exchange = request()
+        await limiter(exchange, upstream)
+        assert b"new" not in exchange.reply_headers[0][1]
+    with pytest.raises(RateLimited):
+        await limiter(request(), upstream)
+    assert counted == {
+        ("new", "allowed"): 1,
+        ("new", "shadow"): 3,
+        ("user", "allowed"): 3,
+        ("user", "denied"): 1,
+    }
+
+
+def test_what_is_off_is_not_there() -> None:
+    """A route whose limits are all off has no such policy, and a limit named twice is one."""
+    limits = {"a": limit("1/minute", mode="off"), "b": limit("1/minute")}
+    store = LocalLimits(1)
+    assert rate_limit.build(["a"], limits, store, lambda *_: None) is None
+    built = rate_limit.build(["b", "a", "b"], limits, store, lambda *_: None)
+    assert built is not None
+    assert [rule.name for rule in built.limits] == ["b"]
+
+
+async def test_without_the_store(short_tmp: Path) -> None:
+    """`refuse` is a 503, since the client did nothing wrong; `local` goes on limiting."""
+    store = SharedLimits(f"unix://{short_tmp}/nobody.sock", timeout=0.02, prefix="test", workers=1)
+    counted: Counter[tuple[str, str]] = Counter()
+    with pytest.raises(Overloaded) as refused:
+        await policy({"a": limit("9/minute", on_store_failure="refuse")}, counted, store)(request(), upstream)
+    assert refused.value.retry_after == 1
+    local = policy({"b": limit("1/minute")}, counted, store)
+    await local(request(), upstream)
+    with pytest.raises(RateLimited):
+        await local(request(), upstream)
+    assert counted == {("a", "fallback"): 1, ("b", "fallback"): 2}
+
+
+# ---- whom a limit counts ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("per", "exchange", "key"),
+    [
+        ("global", request(), ""),
+        ("user", request(), "u:42"),
+        ("user", request(user=None), "a:192.0.2.1"),
+        ("user", request(user=None, address="2001:db8:1:2:3::4"), "a:2001:db8:1:2::/64"),
+        ("address", request(), "a:192.0.2.1"),
+        ("address", request(address="2001:db8:1:2:3::4"), "a:2001:db8:1:2::/64"),
+        ("address", request(address="::ffff:192.0.2.1"), "a:192.0.2.1"),
+        ("address", request(address="unix"), "a:unix"),
+        ("route", request(route="api"), "r:api"),
+        ("header:X-Key", request(headers=[(b"x-key", b"abc")]), "h:abc"),
+        ("header:X-Key", request(), "h"),
+        ("param:sku", request(params={"sku": "steam-50"}), "p:steam-50"),
+        ("param:sku", request(), "p"),
+        (("param:sku", "user"), request(params={"sku": "steam-50"}), "p:steam-50|u:42"),
+        (("global", "user"), request(), "u:42"),
+    ],
+    ids=str,
+)
+def test_keys(per: Any, exchange: Exchange, key: str) -> None:
+    """One key for each of those who are counted apart."""
+    assert Rule("x", limit("1/minute", per)).hit(exchange).key == key
+
+
+values = st.text(max_size=300)
+
+
+@given(values, values, values, values)
+def test_keys_are_bounded_and_unambiguous(a: str, b: str, c: str, d: str) -> None:
+    """Whatever stands in a parameter, keys are short ASCII, and differ when the values do."""
+    rule = Rule("x", limit("1/minute", ("param:a", "param:b")))
+    one = rule.hit(request(params={"a": a, "b": b})).key
+    other = rule.hit(request(params={"a": c, "b": d})).key
+    assert one.isascii()
+    assert len(one) < 160
+    assert (one == other) == ((a, b) == (c, d))
+
+
+def test_a_users_name_is_no_address() -> None:
+    """A user who is called like an address is not counted with it."""
+    rule = Rule("x", limit("1/minute"))
+    assert rule.hit(request(user="192.0.2.1")).key != rule.hit(request(user=None)).key
