@@ -42,6 +42,11 @@ def _readable(value: Path, info: ValidationInfo) -> Path:
         raise ValueError(f"{value} can't be read: {(error.strerror or 'no such file').lower()}") from None
 
 
+def _word(value: object) -> object:
+    # YAML 1.1 reads a bare on or off as a truth value; an operator means the word.
+    return ("off", "on")[value] if isinstance(value, bool) else value
+
+
 def _none_when_empty(value: object) -> object:
     return None if value == "" else value
 
@@ -220,7 +225,7 @@ class Limit(Settings):
         tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v), Field(min_length=1)
     ]
     algorithm: Literal["sliding-window", "fixed-window", "token-bucket"] = "sliding-window"
-    mode: Literal["enforce", "shadow", "off"] = "enforce"
+    mode: Annotated[Literal["enforce", "shadow", "off"], BeforeValidator(_word)] = "enforce"
     on_store_failure: Literal["local", "allow", "refuse"] = "local"
 
     @model_validator(mode="after")
@@ -257,7 +262,7 @@ class Fallback(Settings):
 class Feature(Settings):
     """A part of the shop that can be switched off while the rest goes on."""
 
-    state: Literal["auto", "on", "off"] = "auto"  # auto: the ladder decides
+    state: Annotated[Literal["auto", "on", "off"], BeforeValidator(_word)] = "auto"  # auto: the ladder decides
     fallback: Fallback | None = None
 
 
