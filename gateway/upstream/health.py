@@ -47,8 +47,7 @@ class Health:
     def failed(self) -> bool:
         """It failed somebody; whether that calls for an ejection."""
         self.failures += 1
-        # Once back from an ejection, the first failure is enough.
-        return self.failures >= EJECT_AFTER or self.ejections > 0
+        return self.failures >= EJECT_AFTER  # so once back from an ejection, the first failure is enough
 
     def eject(self, now: float) -> None:
         """Send it no requests for a while; longer each time."""

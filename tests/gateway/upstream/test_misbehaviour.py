@@ -138,6 +138,7 @@ WHOLE = {
     "304": (b"HTTP/1.1 304 No\r\nContent-Length: 900\r\nETag: x\r\n\r\n", b"", True),
     "stray bytes": (OK + b"stray", b"ok", False),
     "a second answer": (OK + OK, b"ok", False),
+    "the start of a second answer": (OK + b"HTTP/1.1 2", b"ok", False),
     "no reason phrase": (b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nhi", b"hi", True),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from gateway.errors import UpstreamError
@@ -41,6 +43,31 @@ async def test_the_keep_alive_race(bench: Bench, method: str) -> None:
             await upstream(make_exchange(method))
         assert len(script.requests) == 2
     assert upstream.servers()[0]["in_flight"] == 0
+
+
+async def test_the_race_is_not_run_twice(bench: Bench) -> None:
+    """When one pooled connection turns out dead, no other pooled one is tried."""
+    both = asyncio.Barrier(3)
+    requests = []
+
+    async def talk(peer: Peer) -> None:
+        requests.append(await peer.request())
+        if peer.number < 2:
+            await both.wait()
+            await peer.say(OK)
+            requests.append(await peer.request())
+        else:
+            await peer.say(OK)
+
+    server, url = await bench.server(talk)
+    upstream = await bench.upstream(url)
+    first = [asyncio.ensure_future(upstream(make_exchange())) for _ in range(2)]
+    await both.wait()
+    await asyncio.gather(*first)
+    assert upstream.servers()[0]["idle"] == 2
+    assert (await upstream(make_exchange())).body == b"ok"
+    assert server.connections == 3
+    assert len(requests) == 4
 
 
 async def test_a_request_with_a_body_is_asked_once(bench: Bench) -> None:

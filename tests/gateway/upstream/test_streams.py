@@ -136,9 +136,15 @@ async def test_a_body_of_another_length_never_reaches_the_next_request(bench: Be
 
 async def test_an_early_answer_is_handed_on(bench: Bench) -> None:
     """The upstream refuses a body before its end: its answer counts, and the connection ends."""
+    asked_in_vain = 0
 
     async def never() -> dict[str, Any]:
-        await asyncio.Event().wait()
+        nonlocal asked_in_vain
+        asked_in_vain += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            asked_in_vain -= 1
         raise AssertionError
 
     async def talk(peer: Peer) -> None:
@@ -151,6 +157,7 @@ async def test_an_early_answer_is_handed_on(bench: Bench) -> None:
     reply = await upstream(make_exchange("POST", receive=never, length=MIB))
     assert (reply.status, reply.body) == (413, b"no")
     await wait_until(lambda: server.open == 0)
+    await wait_until(lambda: asked_in_vain == 0)  # nobody reads from the client any more
     assert upstream.servers()[0]["in_flight"] == upstream.servers()[0]["idle"] == 0
 
 
