@@ -24,7 +24,7 @@ __all__ = ["LocalLimits", "SharedLimits"]
 TAKE = (Path(__file__).parent / "lua" / "take.lua").read_text()
 KINDS = {"sliding-window": 0, "fixed-window": 1, "token-bucket": 2}  # as in take.lua
 
-MAX_BATCH = 256  # requests per script call: under a millisecond of Redis's only thread
+MAX_HITS = 512  # per script call: about a millisecond of Redis's only thread, and far from Lua's stack limit
 CONNECT_TIMEOUT = 1.0  # seconds; no request waits for a connect
 HEARTBEAT = 1.0  # seconds between looks at an idle store, so that `up` is true
 FIRST_PROBE, LAST_PROBE = 0.1, 2.0  # seconds between probes while the store is away, before jitter
@@ -93,6 +93,21 @@ class Batch:
                 verdict.append(Charge(allowed == 1, remaining, reset / 1e6, wait / 1e6))
             if not future.done():  # its caller may be gone
                 future.set_result(verdict)
+
+
+def _split(waiting: Sequence[Waiting]) -> list[list[Waiting]]:
+    """Whoever still waits, in portions of a bearable size; one empty portion when nobody does."""
+    portions: list[list[Waiting]] = [[]]
+    size = 0
+    for one in waiting:
+        if one[1].done():  # the cancelled cost nothing
+            continue
+        if size + len(one[0]) > MAX_HITS and portions[-1]:
+            portions.append([])
+            size = 0
+        portions[-1].append(one)
+        size += len(one[0])
+    return portions
 
 
 class SharedLimits:
@@ -180,6 +195,8 @@ class SharedLimits:
                 await self._serve()
             except (RedisError, OSError, TimeoutError, OutOfStepError) as error:
                 log.warning("limits are judged locally, Redis is away: %s: %s", type(error).__name__, error)
+            except Exception:
+                log.exception("limits are judged locally, a call to Redis failed inside the gateway")
             finally:
                 await self._drop()
             if self._clock() - since > STEADY:
@@ -255,11 +272,10 @@ class SharedLimits:
         connection = self._connection
         if connection is None:
             raise OutOfStepError("the connection is gone")
-        live = [one for one in waiting if not one[1].done()]  # the cancelled cost nothing
         batches = []
-        for start in range(0, max(1, len(live)), MAX_BATCH):
+        for some in _split(waiting):
             self._calls += 1
-            batches.append(Batch(self._calls, self._prefix, live[start : start + MAX_BATCH]))
+            batches.append(Batch(self._calls, self._prefix, some))
         await connection.send_packed_command(
             [batch.command("EVALSHA", self._sha) for batch in batches], check_health=False
         )

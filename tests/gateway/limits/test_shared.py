@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from gateway.exchange import Hit
-from gateway.state.limits import MAX_BATCH
+from gateway.state.limits import MAX_HITS
 
 if TYPE_CHECKING:
     from tests.gateway.limits.conftest import NewStore
@@ -44,7 +44,7 @@ async def test_a_crowd_gets_exactly_the_capacity_in_few_calls(new_store: NewStor
     before = calls_of(limits_url)
     verdicts = await asyncio.gather(*(limits.take([hit]) for _ in range(1000)))
     assert sum(charge.allowed for (charge,) in verdicts) == 137
-    assert calls_of(limits_url) - before <= 1000 // MAX_BATCH + 2
+    assert calls_of(limits_url) - before <= 1000 // MAX_HITS + 2
     refused = [charge for (charge,) in verdicts if not charge.allowed]
     assert all(charge.remaining == 0 and charge.retry_after > 0 and charge.reset > 0 for charge in refused)
 
@@ -119,3 +119,12 @@ async def test_callers_that_leave_never_swap_replies(new_store: NewStore, seed: 
                 stayed += 1
     assert stayed > 1000
     assert limits.up
+
+
+async def test_many_limits_on_one_route(new_store: NewStore) -> None:
+    """Routes with many limits make smaller batches, and no call that Redis can't take."""
+    limits = await new_store()
+    verdicts = await asyncio.gather(
+        *(limits.take([Hit(f"limit{n}", f"u:{user}", 5, 60.0) for n in range(100)]) for user in range(100))
+    )
+    assert all(charge.remaining == 4 and not charge.fallback for verdict in verdicts for charge in verdict)
