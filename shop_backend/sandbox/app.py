@@ -194,12 +194,11 @@ class Provider:
         raw = await read(request, MAX_BODY)
         body, is_form = parse_pay(raw, request.headers.get("content-type", ""))
         checkout_id = request.path_params["id"]
-        spread = random.Random()  # noqa: S311 - arrival times of a rehearsal
         payment = await self._ledger.pay(
             checkout_id,
             success=body.outcome == "success",
             delays=[body.delay] * (1 + body.duplicates),
-            storm=[body.delay + spread.uniform(0, STORM) for _ in range(body.storm)],
+            storm=[body.delay + random.uniform(0, STORM) for _ in range(body.storm)],  # noqa: S311 - arrival times
         )
         self._sender.wake()
         if is_form:

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 32  # callbacks under way
 TIMEOUT = 5.0  # seconds a merchant may take
+MAX_ANSWER = 64 * 1024  # bytes of a merchant's answer read
 FIRST_RETRY = 0.5  # seconds; doubles with each failure
 TROUBLE = 1.0  # seconds to wait when the ledger itself fails
 LAST_RETRY = 60.0  # seconds; no retry waits longer
@@ -116,9 +117,13 @@ class Sender:
             "webhook-signature": self._signer.sign(callback.message_id, now, body),
         }
         try:
-            # Streamed and left unread: a merchant's endless answer costs nothing.
             async with client.stream("POST", callback.url, content=body, headers=headers) as response:
                 status, why = response.status_code, f"HTTP {response.status_code}"
+                size = 0
+                async for chunk in response.aiter_raw():  # to its end, so that the connection serves again,
+                    size += len(chunk)
+                    if size > MAX_ANSWER:  # unless it has none
+                        break
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             status, why = 0, type(error).__name__
         try:
