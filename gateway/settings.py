@@ -262,7 +262,8 @@ class Fallback(Settings):
 class Feature(Settings):
     """A part of the shop that can be switched off while the rest goes on."""
 
-    state: Annotated[Literal["auto", "on", "off"], BeforeValidator(_word)] = "auto"  # auto: the ladder decides
+    # auto: the ladder decides
+    state: Annotated[Literal["auto", "on", "off"], BeforeValidator(_word)] = "auto"
     fallback: Fallback | None = None
 
 
