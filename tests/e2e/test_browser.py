@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 pytestmark = pytest.mark.browser
 
@@ -134,3 +134,79 @@ def _visible_blocks(page: Page) -> int:
     """How many recommendations a reload of the page shows, once it is quiet."""
     page.reload(wait_until="networkidle")
     return page.locator("[data-recommendations] li").filter(visible=True).count()
+
+
+# ---- when it can't be ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rough(browser: Browser, stack: Any) -> Iterator[Page]:
+    """A product's page, filled in, whose orders a test may answer itself."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    page.goto(f"{stack.url}/p/{SKU}")
+    page.get_by_label("E-mail").fill("patient@example.org")
+    yield page
+    context.close()
+
+
+ORDERS = re.compile(r"/api/orders$")
+REFUSALS = [
+    (410, {}, "Sold out", False),
+    (409, {"detail": "one for each buyer"}, "one for each buyer", True),
+    (403, {"detail": "opens at noon"}, "opens at noon", True),
+    (422, {"detail": "email: wrong"}, "email: wrong", True),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "text", "open_again"), REFUSALS, ids=lambda v: str(v)[:20])
+def test_a_refusal_is_told_kindly(
+    rough: Page, status: int, body: dict[str, str], text: str, open_again: bool
+) -> None:
+    """The buyer reads why, and may press again only where that can help."""
+    rough.route(ORDERS, lambda route: route.fulfill(status=status, json=body))
+    button = rough.locator("form button[type=submit]")
+    button.click()
+
+    expect(rough.get_by_role("status")).to_contain_text(text)
+    expect(button).to_be_enabled() if open_again else expect(button).to_be_disabled()
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_who_is_turned_away_may_come_back(rough: Page, status: int) -> None:
+    """The button counts down what Retry-After says, then the same order goes through under the same key."""
+    keys: list[str] = []
+    rough.on("request", lambda asked: keys.append(asked.headers.get("idempotency-key", "")))
+    rough.route(ORDERS, lambda route: route.fulfill(status=status, headers={"retry-after": "2"}, json={}))
+    button = rough.locator("form button[type=submit]")
+    button.click()
+    expect(button).to_have_text(re.compile(r"Again in 00:0[12]"))
+    expect(button).to_be_disabled()
+
+    rough.unroute(ORDERS)
+    expect(button).to_have_text("Buy now")
+    button.click()
+    rough.wait_for_url("**/orders/*")
+    sent = [key for key in keys if key]
+    assert len(sent) == 2
+    assert len(set(sent)) == 1
+
+
+def test_a_lost_answer_does_not_order_twice(rough: Page) -> None:
+    """The order went through but its answer was lost: pressing again leads to that same order."""
+    first: list[str] = []
+
+    def lose(route: Route) -> None:
+        first.append(route.fetch().json()["order_id"])
+        route.abort()
+
+    rough.route(ORDERS, lose)
+    button = rough.locator("form button[type=submit]")
+    button.click()
+    expect(rough.get_by_role("status")).to_contain_text("will not be ordered twice")
+    rough.unroute(ORDERS)
+    expect(button).to_be_enabled()
+    button.click()
+    rough.wait_for_url("**/orders/*")
+    assert rough.url.endswith(f"/orders/{first[0]}")

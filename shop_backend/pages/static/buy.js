@@ -94,7 +94,7 @@ if (form) {
         clearInterval(timer);
         open();
       } else {
-        button.textContent = `Again in ${left(rest).slice(3)}`;
+        button.textContent = `Again in ${left(rest).replace(/^00:/, "")}`;
       }
     };
     const timer = setInterval(tick, 250);
