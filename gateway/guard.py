@@ -18,9 +18,9 @@ TARGET = "tidegate.target"  # in the scope: the request target exactly as receiv
 
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"  # RFC 9110, 5.6.2
 _FIELD = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])  # RFC 9110, 5.5
-_VISIBLE = bytes(range(0x21, 0x7F))
+_VISIBLE = re.compile(rb"[!-~]+")
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
 _ABSOLUTE = re.compile(rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _NOTABLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"upgrade"})
 _DEFAULT_PORT = {b"http": b":80", b"https": b":443"}
@@ -115,10 +115,11 @@ def _host(values: list[bytes] | None) -> bytes:
     if len(values) > 1:
         raise BadRequest("the Host field is repeated")
     host = values[0]
-    if not _HOST.fullmatch(host):
+    match = _HOST.fullmatch(host)
+    if match is None:
         raise BadRequest("the Host field is no host name with an optional port")
-    port = host.rpartition(b":")[2]
-    if port != host and port.isdigit() and int(port) > 65535:
+    port = match[1]
+    if port is not None and int(port) > 65535:
         raise BadRequest("the Host field has no valid port")
     return host
 
@@ -155,7 +156,7 @@ def _framing(notable: dict[bytes, list[bytes]], *, old: bool) -> tuple[int | Non
 
 def _origin_form(target: bytes, method: str, host: bytes) -> bytes:
     """The target as an origin server wants it (3.2); unchanged unless it is in absolute-form."""
-    if target.translate(None, _VISIBLE):
+    if not _VISIBLE.fullmatch(target):
         raise BadRequest("the target has a space, a control character or raw non-ASCII; percent-encode it")
     if b"#" in target:
         raise BadRequest("the target has a fragment")

@@ -193,7 +193,10 @@ class SharedLimits:
             since = self._clock()
             try:
                 await self._serve()
-            except (RedisError, OSError, TimeoutError, OutOfStepError) as error:
+            except TimeoutError:
+                milliseconds = self._call_timeout * 1000
+                log.warning("limits are judged locally: no answer from Redis within %g ms", milliseconds)
+            except (RedisError, OSError, OutOfStepError) as error:
                 log.warning("limits are judged locally, Redis is away: %s: %s", type(error).__name__, error)
             except Exception:
                 log.exception("limits are judged locally, a call to Redis failed inside the gateway")

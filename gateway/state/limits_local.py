@@ -177,27 +177,27 @@ class LocalLimits:
     def judge(self, hits: Sequence[Hit], *, refused: bool = False) -> list[Charge]:
         """As `take`; `refused` says that the request is refused anyway, so nothing is charged."""
         now = round(self._clock() * 1e6)
-        judged: list[tuple[Counter, int, int, bool]] = []
+        judged: list[tuple[Counter, int, int, float]] = []
         for hit in hits:
             capacity, window = max(1, hit.capacity // self.workers), round(hit.window * 1e6)
             counter = self._counter(hit)
             counter.advance(now, capacity, window)
-            allowed = counter.room(capacity, window) >= 1
-            refused = refused or not (allowed or hit.shadow)
-            judged.append((counter, capacity, window, allowed))
+            room = counter.room(capacity, window)
+            if room < 1 and not hit.shadow:
+                refused = True
+            judged.append((counter, capacity, window, room))
         charges = []
-        for counter, capacity, window, allowed in judged:
-            if allowed and not refused:
-                counter.charge(window)
-            charges.append(
-                Charge(
-                    allowed,
-                    max(0, math.floor(counter.room(capacity, window))),
-                    max(0, counter.reset(capacity, window)) / 1e6,
-                    0.0 if allowed else max(1, counter.wait(capacity, window)) / 1e6,
-                    self._fallback,
+        for counter, capacity, window, room in judged:
+            if room >= 1:
+                if not refused:
+                    counter.charge(window)
+                    room -= 1
+                charges.append(
+                    Charge(True, int(room), counter.reset(capacity, window) / 1e6, 0.0, self._fallback)
                 )
-            )
+            else:
+                reset, wait = counter.reset(capacity, window), counter.wait(capacity, window)
+                charges.append(Charge(False, 0, max(0, reset) / 1e6, max(1, wait) / 1e6, self._fallback))
         return charges
 
     def _counter(self, hit: Hit) -> Counter:
