@@ -106,6 +106,9 @@ def _uvicorn(app: object, host: str, port: int, drain_for: float) -> int:
             lifespan="on",
         )
     )
+    # After draining, uvicorn raises the signal again for whoever listened before: nobody does.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     try:
         server.run()
     except SystemExit:
@@ -129,6 +132,7 @@ async def _work(settings: Settings) -> int:
         loop.add_signal_handler(number, stop.set)
     async with connect(settings) as parts:
         metrics.REGISTRY.register(metrics.PoolCollector(parts.database.usage))
+        metrics.REGISTRY.register(metrics.OUTBOX)
         _log.info("worker started")
         await Worker(settings, parts).run(stop)
     return 0

@@ -24,7 +24,7 @@ CALLBACKS = Counter(
 STOCK = Gauge("shop_stock", "Stock in Redis.", ["sku", "state"], registry=REGISTRY)
 DEPTH = Gauge("shop_stream_depth", "Entries of a stream still to do.", ["stream"], registry=REGISTRY)
 LAG = Gauge("shop_stream_lag_seconds", "Age of a stream's oldest entry.", ["stream"], registry=REGISTRY)
-OUTBOX = Gauge("shop_outbox_pending", "Mails still to send.", registry=REGISTRY)
+OUTBOX = Gauge("shop_outbox_pending", "Mails still to send.", registry=None)  # the worker registers it
 DEAD = Counter("shop_dead_letters", "Stream entries given up.", ["stream"], registry=REGISTRY)
 
 

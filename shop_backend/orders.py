@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_EPOCH_PAUSE = 0.1  # seconds between two questions for the epoch, while it is refused
 _NO_STORE = {"cache-control": "no-store"}
 _HOLD_STATUS = {"held": "reserved", "confirmed": "paid", "released": "expired", "expired": "expired"}
 
@@ -69,11 +70,13 @@ class Orders:
             currency=product.currency,
             body=fingerprint(body.sku, body.quantity, body.email),
         )
+        epoch = c.stock.epoch
         try:
             return await c.stock.reserve(intent)
         except StockClosed:
             # Perhaps the stock was loaded under an epoch we have not heard of yet.
-            if not await self._learn_epoch():
+            await self._learn_epoch(epoch)
+            if c.stock.epoch == epoch:
                 raise
             return await c.stock.reserve(intent)
 
@@ -137,17 +140,16 @@ class Orders:
             "expires_at": _from_ms(int(hold["expires_ms"])),
         }
 
-    async def _learn_epoch(self) -> bool:
-        """Ask SQL, at most once a second; whether the epoch is a new one."""
-        before = self._context.stock.epoch
+    async def _learn_epoch(self, refused: int) -> None:
+        """Ask SQL, one for all who were refused, and not too often."""
         async with self._epoch_lock:
-            if time.monotonic() - self._epoch_asked_at > 1.0:
+            known = self._context.stock.epoch != refused
+            if not known and time.monotonic() - self._epoch_asked_at > _EPOCH_PAUSE:
                 self._epoch_asked_at = time.monotonic()
                 try:
                     self._context.stock.epoch = await current_epoch(self._context.database)
                 except psycopg.Error as error:
                     _log.warning("the stock's epoch can't be read: %s", type(error).__name__)
-        return self._context.stock.epoch != before
 
 
 # ---- the API ---------------------------------------------------------------------------------

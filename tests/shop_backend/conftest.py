@@ -75,8 +75,21 @@ def write_catalog(folder: Path) -> Path:
         )
         for sku, _, cap, starts, ends in PRODUCTS:
             out.writerow(
-                [sku, sku.title(), "card", "Brand", "Text", 1000, 2000, "EUR", starts, ends, cap]
-                + ["icon.svg", "true"]
+                [
+                    sku,
+                    sku.title(),
+                    "card",
+                    "Brand",
+                    "Text",
+                    1000,
+                    2000,
+                    "EUR",
+                    starts,
+                    ends,
+                    cap,
+                    "i.svg",
+                    "true",
+                ]
             )
     with (folder / "cards.csv").open("w", newline="") as file:
         out = csv.writer(file)

@@ -1,0 +1,307 @@
+"""The stock scripts, on a real Redis, against a model a child could check."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from shop_backend.config import StockSettings
+from shop_backend.errors import (
+    CapReached,
+    KeyReused,
+    NotFound,
+    OutsideWindow,
+    ShopError,
+    SoldOut,
+    TooManyOpen,
+)
+from shop_backend.parts import redis_client
+from shop_backend.stock import keys
+from shop_backend.stock.ledger import Intent, StockClosed, StockLedger
+
+CAP, OPEN, STOCK = 3, 2, 5
+
+
+def intent(order_id: str = "o1", user: str = "u1", quantity: int = 1, sku: str = "a") -> Intent:
+    """A request; its body is what it asks for."""
+    return Intent(order_id, sku, user, quantity, "a@b.example", 100, "EUR", f"{sku}:{quantity}")
+
+
+async def load(redis: Redis, sku: str = "a", *, free: int = STOCK, **rules: int) -> None:
+    """Stock under epoch 1."""
+    fields: dict[Any, Any] = {"free": free, "starts_ms": 0, "ends_ms": 0, "cap": CAP} | rules
+    await redis.hset(keys.SKU + sku, mapping=fields)
+    await redis.sadd(keys.SKUS, sku)
+    await redis.set(keys.EPOCH, 1)
+
+
+@pytest.fixture
+async def redis(redis_durable_url: str) -> AsyncIterator[Redis]:
+    client = redis_client(redis_durable_url, timeout=5)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def stock(redis: Redis) -> StockLedger:
+    """A ledger with STOCK of `a`."""
+    await load(redis)
+    return StockLedger(redis, StockSettings(open_holds_per_user=OPEN), epoch=1)
+
+
+# ---- against a model -------------------------------------------------------------------------
+
+
+@dataclass
+class Model:
+    """What the ledger should know."""
+
+    free: int = STOCK
+    holds: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def _of(self, user: str, *states: str) -> list[dict[str, Any]]:
+        return [h for h in self.holds.values() if h["user"] == user and h["state"] in states]
+
+    def bought(self, user: str) -> int:
+        return sum(h["quantity"] for h in self._of(user, "held", "confirmed"))
+
+    def reserve(self, order: str, user: str, quantity: int) -> type[ShopError] | None:
+        if order in self.holds:
+            return None if self.holds[order]["body"] == quantity else KeyReused
+        if self.bought(user) + quantity > CAP:
+            return CapReached
+        if len(self._of(user, "held")) >= OPEN:
+            return TooManyOpen
+        if self.free < quantity:
+            return SoldOut
+        self.free -= quantity
+        self.holds[order] = {"user": user, "quantity": quantity, "state": "held", "body": quantity}
+        return None
+
+    def end(self, order: str, state: str) -> None:
+        hold = self.holds.get(order)
+        if hold and hold["state"] == "held":
+            hold["state"] = state
+            if state != "confirmed":
+                self.free += hold["quantity"]
+
+    def retake(self, order: str) -> str:
+        hold = self.holds[order]
+        if hold["state"] in ("held", "confirmed"):
+            return "ok"
+        if self.bought(hold["user"]) + hold["quantity"] > CAP:
+            return "cap"
+        if self.free < hold["quantity"]:
+            return "sold"
+        self.free -= hold["quantity"]
+        hold["state"] = "held"
+        return "ok"
+
+
+_orders = st.sampled_from(["o1", "o2", "o3", "o4", "o5"])
+_steps = st.one_of(
+    st.tuples(st.just("reserve"), _orders, st.sampled_from(["u1", "u2"]), st.integers(1, 4)),
+    st.tuples(st.sampled_from(["confirm", "release", "expire", "retake", "stale"]), _orders),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(_steps, max_size=30))
+def test_every_history_agrees_with_the_model(redis_durable_url: str, steps: list[Any]) -> None:
+    """After any sequence of calls, answers, free stock, holds, caps and intents are the model's."""
+    asyncio.run(_play(redis_durable_url, steps))
+
+
+async def _play(url: str, steps: list[Any]) -> None:
+    client = redis_client(url, timeout=5)
+    await client.flushall()
+    await load(client)
+    stock = StockLedger(client, StockSettings(open_holds_per_user=OPEN), epoch=1)
+    model = Model()
+    rounds: dict[str, int] = {}
+    for name, order, *rest in steps:
+        if name == "reserve":
+            expected = model.reserve(order, *rest)
+            if expected is None:
+                rounds[order] = (await stock.reserve(intent(order, *rest))).round
+            else:
+                with pytest.raises(expected):
+                    await stock.reserve(intent(order, *rest))
+        elif name == "retake" and order in model.holds:
+            hold = model.holds[order]
+            got = await stock.retake(order, sku="a", user=hold["user"], quantity=hold["quantity"])
+            assert (got if isinstance(got, str) else "ok") == model.retake(order)
+            if isinstance(got, int) and got:
+                rounds[order] = got
+        elif name == "confirm":
+            model.end(order, "confirmed")
+            await stock.confirm(order)
+        elif name == "stale":
+            assert not await stock.release(order, "a", rounds.get(order, 1) - 1, state="expired")
+        elif name in ("release", "expire"):
+            state: Any = {"release": "released", "expire": "expired"}[name]
+            model.end(order, state)
+            await stock.release(order, "a", rounds.get(order, 1), state=state)
+        await _compare(client, stock, model)
+    await client.aclose()
+
+
+async def _compare(client: Redis, stock: StockLedger, model: Model) -> None:
+    snapshot = await stock.snapshot()
+    assert snapshot.free == {"a": model.free}
+    assert model.free >= 0
+    held = {order for order, hold in model.holds.items() if hold["state"] == "held"}
+    assert {order for order, _, _ in snapshot.holds} == held
+    assert await client.xlen(keys.ORDERS) == len(model.holds)
+    bought = {u: str(model.bought(u)) for u in ("u1", "u2") if model.bought(u)}
+    assert await client.hgetall(keys.BOUGHT + "a") == bought
+    opened = {}
+    for user in ("u1", "u2"):
+        count = sum(h["user"] == user and h["state"] == "held" for h in model.holds.values())
+        if count:
+            opened[user] = str(count)
+    assert await client.hgetall(keys.OPEN) == opened
+    for order, hold in model.holds.items():
+        # An ended hold answers its key for a while only: no record is immortal.
+        assert (await client.pttl(keys.HOLD + order) > 0) == (hold["state"] != "held")
+
+
+# ---- races -----------------------------------------------------------------------------------
+
+
+async def test_one_of_confirm_release_and_expire_wins(stock: StockLedger, redis: Redis) -> None:
+    """Confirm, release and expire of one hold, raced 500 times: exactly one takes effect."""
+    await load(redis, free=1, cap=10**6)
+    for number in range(500):
+        order = f"race-{number}"
+        hold = await stock.reserve(intent(order))
+        outcomes = await asyncio.gather(
+            stock.confirm(order),
+            stock.release(order, "a", hold.round, state="released"),
+            stock.release(order, "a", hold.round, state="expired"),
+        )
+        (state,) = await redis.hmget(keys.HOLD + order, "state")
+        freed = outcomes[1] + outcomes[2]
+        assert freed == (0 if state == "confirmed" else 1)
+        assert (await stock.free(["a"]))["a"] == freed
+        if not freed:
+            await redis.hincrby(keys.SKU + "a", "free", 1)
+
+
+async def test_many_buyers_never_take_more_than_there_is(stock: StockLedger) -> None:
+    """Three hundred buyers at once for five cards: five get one."""
+    answers = await asyncio.gather(
+        *(stock.reserve(intent(f"o{n}", f"u{n}")) for n in range(300)), return_exceptions=True
+    )
+    assert sum(not isinstance(a, BaseException) for a in answers) == STOCK
+    assert sum(isinstance(a, SoldOut) for a in answers) == 300 - STOCK
+    assert await stock.free(["a"]) == {"a": 0}
+
+
+async def test_asking_again_makes_one_hold(stock: StockLedger, redis: Redis) -> None:
+    """The same order id, fifty times at once, is one hold with one answer and one intent."""
+    answers = await asyncio.gather(*(stock.reserve(intent()) for _ in range(50)))
+    assert len(set(answers)) == 1
+    assert await redis.xlen(keys.ORDERS) == 1
+    assert await stock.free(["a"]) == {"a": STOCK - 1}
+
+
+async def test_callers_that_vanish_leave_no_wrong_answers(stock: StockLedger, redis: Redis) -> None:
+    """Cancelled in mid-call at random, nobody reads another's reply, and the count stays right."""
+    await load(redis, free=10_000, cap=10_000)
+
+    async def ask(number: int) -> None:
+        task = asyncio.ensure_future(stock.reserve(intent(f"o{number}", f"u{number}")))
+        for _ in range(number % 7):
+            await asyncio.sleep(0)
+        if number % 2:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            assert (await task).order_id == f"o{number}"
+
+    await asyncio.gather(*(ask(number) for number in range(600)))
+    snapshot = await stock.snapshot()
+    assert snapshot.free["a"] + len(snapshot.holds) == 10_000
+    assert len(snapshot.holds) == await redis.xlen(keys.ORDERS) >= 300
+
+
+# ---- rules -----------------------------------------------------------------------------------
+
+
+async def test_a_refusal_changes_nothing(stock: StockLedger, redis: Redis) -> None:
+    """Outside the window, over the cap, sold out, unknown, closed: no key is touched."""
+    await load(redis, "early", starts_ms=4 * 10**12)
+    await load(redis, "over", ends_ms=1000)
+    await load(redis, "none", free=0)
+    before = {key: await redis.dump(key) for key in sorted(await redis.keys("*"))}
+    for error, wish in (
+        (OutsideWindow, intent(sku="early")),
+        (OutsideWindow, intent(sku="over")),
+        (SoldOut, intent(sku="none")),
+        (CapReached, intent(quantity=CAP + 1)),
+        (NotFound, intent(sku="missing")),
+        (SoldOut, intent(quantity=0)),
+    ):
+        with pytest.raises(error):
+            await stock.reserve(wish)
+    stock.epoch = 2
+    with pytest.raises(StockClosed):
+        await stock.reserve(intent())
+    assert {key: await redis.dump(key) for key in sorted(await redis.keys("*"))} == before
+
+
+async def test_another_body_under_the_same_order_is_refused(stock: StockLedger) -> None:
+    """An order id stands for one request."""
+    await stock.reserve(intent())
+    with pytest.raises(KeyReused):
+        await stock.reserve(replace(intent(), body="other"))
+
+
+async def test_scripts_survive_a_redis_that_forgot_them(stock: StockLedger, redis: Redis) -> None:
+    """After SCRIPT FLUSH (a restart does the same) the next call loads its script again."""
+    await stock.reserve(intent("o1"))
+    await redis.script_flush()
+    await stock.reserve(intent("o2", "u2"))
+    await redis.script_flush()
+    assert await stock.confirm("o2") == "confirmed"
+
+
+async def test_without_the_epoch_nothing_moves(stock: StockLedger, redis: Redis) -> None:
+    """A Redis that lost its epoch, or has an old one, refuses every script."""
+    hold = await stock.reserve(intent())
+    for epoch in (None, "7"):
+        await (redis.delete(keys.EPOCH) if epoch is None else redis.set(keys.EPOCH, epoch))
+        with pytest.raises(StockClosed):
+            await stock.reserve(intent("o2"))
+        with pytest.raises(StockClosed):
+            await stock.retake("o1", sku="a", user="u1", quantity=1)
+        assert not await stock.release("o1", "a", hold.round, state="expired")
+        assert await stock.confirm("o1") == "closed"
+        assert await stock.due(10, lease=1) == []
+
+
+async def test_due_holds_are_leased_to_one_sweeper(stock: StockLedger, redis: Redis) -> None:
+    """Two sweepers at once share the due holds; nobody gets one twice."""
+    await load(redis, free=100)
+    for number in range(20):
+        await stock.reserve(intent(f"o{number}", f"u{number}"))
+        await redis.zadd(keys.HOLDS, {f"o{number}": 1})
+    batches = await asyncio.gather(*(stock.due(7, lease=30) for _ in range(4)))
+    seen = [due.order_id for batch in batches for due in batch]
+    assert len(seen) == len(set(seen)) == 20
+    assert await stock.due(7, lease=30) == []
+
+
+async def test_all_keys_of_the_scripts_share_a_slot() -> None:
+    """Every name has the same hash tag, so a cluster keeps them on one node."""
+    names = [keys.EPOCH, keys.SKUS, keys.HOLDS, keys.OPEN, keys.ORDERS, keys.CALLBACKS]
+    names += [keys.SKU + "a", keys.HOLD + "x", keys.BOUGHT + "a"]
+    assert {name[: name.index("}") + 1] for name in names} == {"{stock}"}
