@@ -116,7 +116,17 @@ class Rule:
         refuses_unchecked: refuses everybody while the store is away.
     """
 
-    __slots__ = ("_constant", "_key", "_limit", "name", "policy", "prefix", "refuses_unchecked", "shadow")
+    __slots__ = (
+        "_constant",
+        "_key",
+        "_rate",
+        "_terms",
+        "name",
+        "policy",
+        "prefix",
+        "refuses_unchecked",
+        "shadow",
+    )
 
     def __init__(self, name: str, limit: config.Limit) -> None:
         self.name = name
@@ -124,28 +134,26 @@ class Rule:
         self.policy = b'"%s";q=%d;w=%d' % (name.encode(), limit.rate.amount, limit.rate.window)
         self.prefix = b'"%s";r=' % name.encode()
         self.refuses_unchecked = limit.on_store_failure == "refuse"
-        self._limit = limit
-        self._key = _key(limit.per)
-        self._constant = self._hit("") if self._key is _everybody else None
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self._limit.rate})"
-
-    def hit(self, exchange: Exchange) -> Hit:
-        """What this request is charged."""
-        return self._constant or self._hit(self._key(exchange))
-
-    def _hit(self, key: str) -> Hit:
-        limit = self._limit
-        return Hit(
-            self.name,
-            key,
+        self._rate = str(limit.rate)
+        self._terms = (
             limit.rate.amount,
             limit.rate.window,
             limit.algorithm,
             limit.on_store_failure,
             self.shadow,
         )
+        self._key = _key(limit.per)
+        self._constant = self._hit("") if self._key is _everybody else None
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self._rate})"
+
+    def hit(self, exchange: Exchange) -> Hit:
+        """What this request is charged."""
+        return self._constant or self._hit(self._key(exchange))
+
+    def _hit(self, key: str) -> Hit:
+        return Hit(self.name, key, *self._terms)
 
 
 # ---- the policy ------------------------------------------------------------------------------
