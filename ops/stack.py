@@ -199,6 +199,8 @@ class Plan:
             OpsError: something did not start.
         """
         logs = self.data / "logs"
+        # A mistake in the config is told before anything is started.
+        supervisor.once("check", _python("gateway", "check", str(self.config)), self.gateway_environment())
         for server in self.servers:
             if isinstance(server, EmbeddedPostgres):
                 server.create(logs / "initdb.log")

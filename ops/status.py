@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.client
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
+from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -13,14 +15,7 @@ from rich.text import Text
 
 from ops.admin_client import Json
 
-SHOP_FAMILIES = {  # metric → heading of the shop's table
-    "shop_stock": "stock",
-    "shop_orders_total": "orders",
-    "shop_stream_depth": "queue depth",
-    "shop_stream_lag_seconds": "queue lag, s",
-    "shop_outbox_pending": "outbox",
-    "shop_db_pool_connections": "database pool",
-}
+Samples = dict[str, dict[tuple[str, ...], float]]  # metric → label values in the labels' order → value
 
 
 def fetch_metrics(url: str, timeout: float = 2.0) -> str:
@@ -36,60 +31,21 @@ def fetch_metrics(url: str, timeout: float = 2.0) -> str:
         connection.close()
 
 
-def shop_rows(pages: list[str]) -> Iterator[tuple[str, str, float]]:
-    """(heading, labels, value) of the shop's families, summed over pages."""
+def shop_samples(pages: Iterable[str]) -> Samples:
+    """The shop's metrics, summed over its processes' pages."""
     from prometheus_client.parser import text_string_to_metric_families
 
-    sums: dict[tuple[str, str], float] = {}
+    samples: Samples = {}
     for page in pages:
         for family in text_string_to_metric_families(page):
             for sample in family.samples:
-                heading = SHOP_FAMILIES.get(sample.name)
-                if heading is not None:
-                    labels = " ".join(str(value) for _, value in sorted(sample.labels.items()))
-                    sums[heading, labels] = sums.get((heading, labels), 0.0) + sample.value
-    for (heading, labels), value in sorted(sums.items()):
-        yield heading, labels, value
+                values = samples.setdefault(sample.name, {})
+                labels = tuple(value for _, value in sorted(sample.labels.items()))
+                values[labels] = values.get(labels, 0.0) + sample.value
+    return samples
 
 
-_EMPTY: tuple[Json, ...] = (None, {}, [])
-
-
-def _scalar(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return "-" if value is None else str(value)
-
-
-def _inline(value: Json) -> str:
-    if isinstance(value, dict):
-        return "  ".join(
-            f"{key} {_inline(item)}" for key, item in value.items() if item not in (None, {}, [])
-        )
-    if isinstance(value, list):
-        return ", ".join(_inline(item) for item in value)
-    return _scalar(value)
-
-
-def _section(name: str, value: Json) -> RenderableType:
-    table = Table.grid(padding=(0, 2))
-    rows: list[tuple[str, str]]
-    if isinstance(value, dict):
-        rows = [(str(key), _inline(item)) for key, item in value.items()]
-    elif isinstance(value, list):
-        rows = [
-            (str(item.get("name", "")) if isinstance(item, dict) else "", _inline(item)) for item in value
-        ]
-    else:
-        rows = [("", _scalar(value))]
-    for key, text in rows or [("", "none")]:
-        table.add_row(Text(key, style="bold"), Text(text))
-    return Panel(table, title=name, title_align="left", expand=True)
-
-
-def show(status: Json, pages: list[str], console: Console | None = None) -> None:
+def show(status: Json, pages: Iterable[str], console: Console | None = None) -> None:
     """Print the screen.
 
     Args:
@@ -97,15 +53,139 @@ def show(status: Json, pages: list[str], console: Console | None = None) -> None
         pages: the shop's /metrics pages.
         console: where to; standard output when None.
     """
-    sections = status if isinstance(status, dict) else {"gateway": status}
-    plain = {key: value for key, value in sections.items() if not isinstance(value, dict | list)}
-    parts: list[RenderableType] = []
-    if plain:
-        parts.append(_section("gateway", plain))
-    parts += [_section(key, value) for key, value in sections.items() if key not in plain]
-    table = Table.grid(padding=(0, 2))
-    for heading, labels, value in shop_rows(pages):
-        table.add_row(Text(heading, style="bold"), Text(labels), f"{value:g}")
-    if table.row_count:
-        parts.append(Panel(table, title="shop", title_align="left", expand=True))
+    gate: Mapping[str, Any] = status if isinstance(status, dict) else {}
+    samples = shop_samples(pages)
+    parts: list[RenderableType] = [
+        Columns([_traffic(gate), _step(gate), _queues(samples)], padding=(0, 1)),
+        Columns([_features(gate), _breakers(gate)], padding=(0, 1)),
+        _limits(gate),
+    ]
+    if samples:
+        parts.append(Columns([_stock(samples), _orders(samples)], padding=(0, 1)))
+    else:
+        parts.append(Text("the shop's metrics do not answer", style="red"))
     (console or Console()).print(Group(*parts))
+
+
+# ---- the gate -----------------------------------------------------------------------------------
+
+
+def _grid(title: str, rows: Iterable[tuple[object, ...]], head: tuple[str, ...] = ()) -> RenderableType:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(head))
+    for name in head:
+        table.add_column(name, header_style="dim", no_wrap=True)
+    filled = False
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(_plain(cell)) for cell in row))
+        filled = True
+    return Panel(table if filled else Text("none"), title=title, title_align="left", expand=False)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    return "-" if value is None else str(value)
+
+
+def _list(gate: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    return [item for item in gate.get(name) or [] if isinstance(item, dict)]
+
+
+def _pin(item: Mapping[str, Any]) -> str:
+    pin = item.get("pin") or {}
+    if not pin:
+        return ""
+    left = "" if pin.get("seconds_left") is None else f", {pin['seconds_left']} s left"
+    reason = f" ({pin['reason']})" if pin.get("reason") else ""
+    return f"by {pin.get('by', '?')}{left}{reason}"
+
+
+def _traffic(gate: Mapping[str, Any]) -> RenderableType:
+    workers, store = gate.get("workers") or {}, gate.get("limit_store") or {}
+    mistakes = (gate.get("config") or {}).get("mistakes")
+    rows: list[tuple[object, ...]] = [
+        ("up, s", gate.get("uptime_seconds")),
+        ("workers", f"{workers.get('ready')} of {workers.get('wanted')}"),
+        ("limit store", _good(store.get("up") or not store.get("shared"), "up", "away: local shares")),
+        ("config", _good(not mistakes, "good", f"broken edit ignored: {mistakes}")),
+        *((outcome, count) for outcome, count in (gate.get("requests") or {}).items()),
+    ]
+    return _grid("traffic", rows)
+
+
+def _good(good: object, yes: str, no: str) -> Text:
+    return Text(yes, style="green") if good else Text(no, style="red")
+
+
+def _step(gate: Mapping[str, Any]) -> RenderableType:
+    step = gate.get("step") or {}
+    steps = [rung for rung in step.get("steps") or [] if isinstance(rung, dict)]
+    rungs = []
+    for rung in steps:
+        name = Text(f"{rung.get('step')} {rung.get('name')}")
+        if rung.get("step") == step.get("step"):
+            name.stylize("reverse")
+        gives_up = f"only {rung['only']}" if rung.get("only") else ", ".join(rung.get("off") or [])
+        rungs.append((name, gives_up if rung.get("only") or not gives_up else f"off: {gives_up}"))
+    return _grid("step", [("pressure", gate.get("pressure")), ("set to", step.get("state")), *rungs])
+
+
+def _features(gate: Mapping[str, Any]) -> RenderableType:
+    rows = [
+        (item.get("name"), _good(item.get("on"), "on", "off"), item.get("state"), _pin(item))
+        for item in _list(gate, "features")
+    ]
+    return _grid("features", rows, ("feature", "now", "set to", ""))
+
+
+def _breakers(gate: Mapping[str, Any]) -> RenderableType:
+    loads = {item.get("name"): item for item in _list(gate, "upstreams")}
+    rows = []
+    for item in _list(gate, "breakers"):
+        load = loads.get(item.get("upstream"), {})
+        slots = f"{_plain(load.get('in_flight'))} / {_plain(load.get('concurrency_limit'))}"
+        now = _good(item.get("now") == "closed", "closed", str(item.get("now")))
+        rows.append((item.get("upstream"), now, item.get("state"), slots, _pin(item)))
+    return _grid("breakers", rows, ("upstream", "now", "set to", "in flight", ""))
+
+
+def _limits(gate: Mapping[str, Any]) -> RenderableType:
+    rows = []
+    for item in _list(gate, "limits"):
+        checks = item.get("checks") or {}
+        per = item.get("per")
+        per = ", ".join(map(str, per)) if isinstance(per, list) else per
+        counts = (checks.get(name, 0) for name in ("allowed", "denied", "shadow", "fallback"))
+        rows.append((item.get("name"), item.get("rate"), per, item.get("mode"), *counts, _pin(item)))
+    return _grid("limits", rows, ("limit", "rate", "per", "mode", "allowed", "denied", "shadow", "local", ""))
+
+
+# ---- the shop -----------------------------------------------------------------------------------
+
+
+def _queues(samples: Samples) -> RenderableType:
+    lags = samples.get("shop_stream_lag_seconds", {})
+    rows: list[tuple[object, ...]] = [
+        (labels[0], depth, lags.get(labels)) for labels, depth in samples.get("shop_stream_depth", {}).items()
+    ]
+    rows += [("outbox", count, None) for count in samples.get("shop_outbox_pending", {}).values()]
+    return _grid("queues", rows, ("queue", "depth", "lag, s"))
+
+
+def _stock(samples: Samples) -> RenderableType:
+    stock = samples.get("shop_stock", {})  # labels: sku, state
+    skus = sorted({sku for sku, _ in stock})
+    rows = [(sku, stock.get((sku, "free")), stock.get((sku, "held"))) for sku in skus]
+    return _grid("stock", rows, ("sku", "free", "held"))
+
+
+def _orders(samples: Samples) -> RenderableType:
+    pool = samples.get("shop_db_pool_connections", {})  # labels: role, state
+    rows: list[tuple[object, ...]] = [
+        (f"orders {labels[0]}", count)
+        for labels, count in sorted(samples.get("shop_orders_total", {}).items())
+    ]
+    rows += [(f"database {role} {state}", count) for (role, state), count in sorted(pool.items())]
+    return _grid("orders and database", rows)

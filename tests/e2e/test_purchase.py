@@ -70,5 +70,5 @@ def test_status_is_one_screen(stack: Any) -> None:
     done = stack.tidegate("status")
 
     assert done.returncode == 0, done.stdout + done.stderr
-    for word in ("step", "features", "breakers", "limits", "stock", "queue depth"):
+    for word in ("step", "features", "breakers", "limits", "stock", "queues"):
         assert word in done.stdout
