@@ -98,16 +98,15 @@ async def test_closing_answers_who_still_waits(own_redis: OwnRedis, new_store: N
 
 async def test_a_busy_worker_is_no_outage(new_store: NewStore) -> None:
     """An answer that came in time, but to a loop that was busy for longer than the time-out, counts."""
-    limits = await new_store(timeout=0.05)
+    limits = await new_store(timeout=0.4)
     await eventually_shared(limits)
-    for _ in range(3):
-        task = asyncio.create_task(limits.take([HIT]))
-        for _ in range(3):  # the call goes out
-            await asyncio.sleep(0)
-        busy_until = time.monotonic() + 0.1
-        while time.monotonic() < busy_until:
-            pass
-        assert not (await task)[0].fallback
+    task = asyncio.create_task(limits.take([HIT]))
+    for _ in range(3):  # the call goes out
+        await asyncio.sleep(0)
+    busy_until = time.monotonic() + 0.5
+    while time.monotonic() < busy_until:
+        pass
+    assert not (await task)[0].fallback
     assert limits.up
 
 
