@@ -109,7 +109,8 @@ async def test_an_idempotency_key_outlives_a_lost_redis(shop: Any) -> None:
     await shop.parts.redis_durable.flushall()
     assert (await shop.order(headers=buyer, key="other")).status_code == 503
     await shop.keeper.check()
-    again = await shop.order(headers=buyer, key="once")
+    while (again := await shop.order(headers=buyer, key="once")).status_code == 503:
+        pass  # the app asks for the new epoch now and then
     assert again.json()["order_id"] == first.json()["order_id"]
     assert (await shop.order(quantity=2, headers=buyer, key="once")).status_code == 409
     await shop.drain()

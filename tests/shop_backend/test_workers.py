@@ -1,0 +1,261 @@
+"""Workers killed at the worst moments, poisoned, doubled, and left without their servers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from shop_backend.stock import keys
+from shop_backend.workers.callbacks import CallbackHandler
+from shop_backend.workers.orders import OrderHandler
+from shop_backend.workers.runner import Entry, StreamRunner
+
+
+def order_runner(shop: Any, name: str) -> StreamRunner:
+    """One more worker on the order stream."""
+    w = shop.settings.workers
+    handler = OrderHandler(shop.parts.database, shop.parts.stock, w, provider="sandbox")
+    return StreamRunner(shop.parts.redis_streams, shop.parts.database, handler, w, consumer=name)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing after it is run."""
+
+
+class DiesBeforeAck(StreamRunner):
+    """Its process is killed between commit and XACK."""
+
+    async def _acknowledge(self, entries: Any) -> None:
+        raise Killed
+
+
+async def test_killed_between_commit_and_ack_for_orders(shop: Any) -> None:
+    """Another worker takes the entries over; every order is written once."""
+    orders = [(await shop.order("plain")).json() for _ in range(5)]
+    w = shop.settings.workers
+    handler = OrderHandler(shop.parts.database, shop.parts.stock, w, provider="sandbox")
+    victim = DiesBeforeAck(shop.parts.redis_streams, shop.parts.database, handler, w)
+    await victim.join()
+    with pytest.raises(Killed):
+        await victim.once()
+    assert await shop.parts.redis_durable.xlen(keys.ORDERS) == 5
+    await shop.drain()
+    assert await shop.parts.redis_durable.xlen(keys.ORDERS) == 0
+    rows = await shop.rows("SELECT id::text FROM orders")
+    assert {row["id"] for row in rows} == {order["order_id"] for order in orders}
+    assert len(await shop.rows("SELECT * FROM order_events")) == 5
+    await shop.check()
+
+
+async def test_killed_between_commit_and_ack_for_callbacks(shop: Any) -> None:
+    """The delivery is not repeated, and its hold is confirmed by whoever takes over."""
+    order = await shop.placed()
+    await shop.callback(order, await shop.pay(order))
+    w = shop.settings.workers
+    handler = CallbackHandler(shop.parts.database, shop.payments, shop.parts.provider, w)
+    victim = DiesBeforeAck(shop.parts.redis_streams, shop.parts.database, handler, w)
+    await victim.join()
+    with pytest.raises(Killed):
+        await victim.once()
+    await shop.drain()
+    assert (await shop.see(order))["status"] == "delivered"
+    assert len(await shop.rows("SELECT * FROM deliveries")) == 1
+    await shop.check()
+
+
+async def test_killed_before_commit(shop: Any) -> None:
+    """Read but not written: the entry waits in the group and another worker writes it."""
+    order = (await shop.order()).json()
+    await shop.orders.join()
+    await shop.parts.redis_durable.xreadgroup(keys.GROUP, "dead", {keys.ORDERS: ">"})
+    await shop.drain()
+    assert (await shop.see(order))["status"] == "pending"
+    await shop.check()
+
+
+async def test_two_workers_on_one_entry_write_it_once(shop: Any) -> None:
+    """Both claim everything from each other all the time; no order is lost or doubled."""
+    for _ in range(30):
+        await shop.order("plain")
+    one, two = order_runner(shop, "one"), order_runner(shop, "two")
+    await one.join()
+    while await shop.parts.redis_durable.xlen(keys.ORDERS):
+        await asyncio.gather(one.once(), two.once())
+    assert len(await shop.rows("SELECT * FROM orders")) == 30
+    assert await shop.rows("SELECT * FROM dead_letters") == []
+    await shop.check()
+
+
+async def test_a_poisoned_intent_is_given_up_and_its_hold_released(shop: Any) -> None:
+    """No cards in SQL for what Redis sold: tried again and again, then a dead letter; the rest goes on."""
+    await shop.execute("UPDATE cards SET state = 'disabled' WHERE sku = 'single'")
+    bad = (await shop.order("single")).json()
+    good = (await shop.order("plain")).json()
+    await shop.drain()
+    assert (await shop.see(good))["status"] == "pending"
+    assert (await shop.see(bad))["status"] == "expired"
+    letter = await shop.row("SELECT * FROM dead_letters")
+    assert str(letter["order_id"]) == bad["order_id"]
+    assert (await shop.snapshot()).free["single"] == 1
+    assert await shop.parts.redis_durable.hlen(keys.failures(keys.ORDERS)) == 0
+    await shop.keeper.load()
+    assert (await shop.snapshot()).free["single"] == 0
+    await shop.check()
+
+
+async def test_malformed_entries_go_to_the_dead_letters(shop: Any) -> None:
+    """Whatever is in the streams, the workers go on."""
+    redis = shop.parts.redis_durable
+    await redis.xadd(keys.ORDERS, {"nonsense": "1"})
+    await redis.xadd(keys.ORDERS, {"order_id": "x", "quantity": "y"})
+    await redis.xadd(keys.CALLBACKS, {"body": "{"})
+    order = await shop.placed()
+    assert (await shop.see(order))["status"] == "pending"
+    assert len(await shop.rows("SELECT * FROM dead_letters")) == 3
+    assert await redis.xlen(keys.ORDERS) == await redis.xlen(keys.CALLBACKS) == 0
+
+
+async def test_an_outage_is_not_the_entrys_fault(shop: Any) -> None:
+    """However long a server is away, nothing is given up."""
+
+    class Away:
+        stream = keys.ORDERS
+        tries = 0
+
+        async def handle(self, entries: list[Entry]) -> dict[str, Exception]:
+            self.tries += 1
+            if self.tries < 3:
+                raise RedisConnectionError("away")
+            return {entry.id: RuntimeError("once") for entry in entries}
+
+    await shop.order()
+    away: Any = Away()
+    runner = StreamRunner(shop.parts.redis_streams, shop.parts.database, away, shop.settings.workers)
+    await runner.join()
+    await runner.once()
+    assert away.tries == 3
+    failures = await shop.parts.redis_durable.hvals(keys.failures(keys.ORDERS))
+    assert failures == ["1"]
+
+
+async def test_a_hold_is_not_swept_before_its_order_is_written(shop: Any) -> None:
+    """A worker far behind: the hold is due, its intent still queued, so its card must not be sold again."""
+    order = (await shop.order("single")).json()
+    await shop.parts.redis_durable.zadd(keys.HOLDS, {order["order_id"]: 1})
+    assert await shop.sweeper.sweep() == 0
+    assert (await shop.order("single")).status_code == 410
+    await shop.drain()
+    await shop.expire(order)
+    assert (await shop.order("single")).status_code == 202
+    await shop.drain()
+    await shop.check()
+
+
+async def test_sweeping_and_paying_at_once(shop: Any) -> None:
+    """Expiry raced with payment, many times: each order ends delivered, nothing is counted twice."""
+    for _ in range(15):
+        order = await shop.placed("plain")
+        payment = await shop.pay(order)
+        await shop.callback(order, payment)
+        await shop.parts.redis_durable.zadd(keys.HOLDS, {order["order_id"]: 1})
+        await asyncio.gather(shop.callbacks.once(), shop.sweeper.sweep(), shop.sweeper.sweep())
+        await shop.drain()
+        assert (await shop.see(order))["status"] == "delivered"
+    for due in await shop.parts.stock.due(100, lease=0):
+        await shop.parts.redis_durable.zadd(keys.HOLDS, {due.order_id: 1})
+    await shop.sweeper.sweep()
+    await shop.check()
+
+
+async def test_a_release_of_an_older_round_is_void(shop: Any) -> None:
+    """The sweeper committed and stalled; the late payment was delivered; its release then frees nothing."""
+    order = await shop.placed("plain")
+    await shop.parts.redis_durable.zadd(keys.HOLDS, {order["order_id"]: 1})
+    due = await shop.parts.stock.due(10, lease=10)
+    await shop.sweeper._expire(due)
+    await shop.callback(order, await shop.pay(order))
+    await shop.drain()
+    assert not await shop.parts.stock.release(due[0].order_id, due[0].sku, due[0].round, state="expired")
+    assert (await shop.see(order))["status"] == "delivered"
+    await shop.check()
+
+
+async def test_the_loss_of_the_durable_redis(shop: Any) -> None:
+    """Everything in Redis gone: closed, counted anew from SQL; what was open can still be paid."""
+    paid, open_order = await shop.placed("plain", 2), await shop.placed("flash")
+    await shop.callback(paid, await shop.pay(paid))
+    await shop.drain()
+    before = await shop.snapshot()
+    await shop.parts.redis_durable.flushall()
+    assert (await shop.order("plain")).status_code == 503
+    assert await shop.keeper.check() == 1
+    after = await shop.snapshot()
+    assert after.free == before.free
+    assert sorted(after.holds) == sorted(before.holds)
+    assert after.epoch == before.epoch + 1
+    await shop.check()
+    await shop.callback(open_order, await shop.pay(open_order))
+    await shop.drain()
+    assert (await shop.see(open_order))["status"] == "delivered"
+    await shop.check()
+
+
+async def test_intents_of_an_older_epoch_are_given_up(shop: Any) -> None:
+    """An intent that outlived its epoch may have lost its card to someone else: dead letter, no oversale."""
+    order = (await shop.order("single")).json()
+    await shop.parts.redis_durable.delete(keys.EPOCH)
+    await shop.keeper.load()  # without waiting for the stream to drain
+    await shop.drain()
+    assert str((await shop.row("SELECT * FROM dead_letters"))["order_id"]) == order["order_id"]
+    while (again := await shop.order("single")).status_code == 503:
+        pass
+    assert again.status_code == 202
+    await shop.drain()
+    await shop.check()
+
+
+async def test_counting_while_selling(shop: Any) -> None:
+    """Loading the stock again and again while orders come, are written and expire changes no count."""
+
+    async def sell() -> None:
+        for _ in range(6):
+            answer = await shop.order("plain")
+            await shop.orders.once()
+            if answer.status_code == 202:
+                await shop.parts.redis_durable.zadd(keys.HOLDS, {answer.json()["order_id"]: 1})
+            await shop.sweeper.sweep()
+
+    async def count() -> None:
+        for _ in range(20):
+            await shop.keeper.load()
+
+    await shop.orders.join()
+    await asyncio.gather(sell(), sell(), count())
+    await shop.drain()
+    await shop.check()
+
+
+async def test_mail_is_retried_then_given_up(shop: Any) -> None:
+    """A mail server that is away costs tries, not shoppers; in the end the row says why."""
+    order = await shop.placed()
+    await shop.callback(order, await shop.pay(order))
+    await shop.drain()
+    shop.mailbox.failures = 2
+    for _ in range(3):
+        await shop.execute("UPDATE outbox SET next_attempt_at = now() WHERE state = 'pending'")
+        await shop.outbox.send_due()
+    assert [to for to, _ in shop.mailbox.sent] == ["buyer@example.com"]
+    assert (await shop.row("SELECT * FROM outbox"))["state"] == "sent"
+    order = await shop.placed()
+    await shop.callback(order, await shop.pay(order))
+    await shop.drain()
+    shop.mailbox.failures = 10**6
+    for _ in range(shop.settings.outbox.attempts):
+        await shop.execute("UPDATE outbox SET next_attempt_at = now() WHERE state = 'pending'")
+        await shop.outbox.send_due()
+    dead = await shop.row("SELECT * FROM outbox WHERE state = 'dead'")
+    assert "mail server away" in dead["error"]
+    assert await shop.outbox.pending() == 0
