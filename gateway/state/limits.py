@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-import hiredis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from gateway.exchange import Charge, Clock, Hit, Verdict
+from gateway.state.limits_batch import TAKE, Batch, OutOfStepError, Waiting, split
 from gateway.state.limits_local import LocalLimits
 
 __all__ = ["LocalLimits", "SharedLimits"]
 
-TAKE = (Path(__file__).parent / "lua" / "take.lua").read_text()
-KINDS = {"sliding-window": 0, "fixed-window": 1, "token-bucket": 2}  # as in take.lua
-
-MAX_HITS = 512  # per script call: about a millisecond of Redis's only thread, and far from Lua's stack limit
 CONNECT_TIMEOUT = 1.0  # seconds; no request waits for a connect
 HEARTBEAT = 1.0  # seconds between looks at an idle store, so that `up` is true
 FIRST_PROBE, LAST_PROBE = 0.1, 2.0  # seconds between probes while the store is away, before jitter
@@ -32,82 +26,6 @@ STEADY = 5.0  # seconds up after which the next outage is probed as quickly as t
 GRACE = 5  # loop passes after a time-out in which an answer that already arrived is still read
 
 log = logging.getLogger(__name__)
-
-Waiting = tuple[Sequence[Hit], "asyncio.Future[Verdict]"]
-
-
-class OutOfStepError(Exception):
-    """The reply is not the one to this call; the connection can't be trusted any more."""
-
-
-class Batch:
-    """The requests of one script call, and the way from its reply back to each."""
-
-    __slots__ = ("keys", "number", "requests", "specs", "waiting")
-
-    def __init__(self, number: int, prefix: str, waiting: Sequence[Waiting]) -> None:
-        self.number = b"%d" % number
-        self.waiting = waiting
-        self.keys: dict[str, int] = {}
-        self.specs: dict[tuple[int, int, int, int], int] = {}
-        self.requests: list[list[int]] = []
-        keys, specs = self.keys, self.specs
-        for hits, _ in waiting:
-            request: list[int] = []
-            for hit in hits:
-                window, kind = round(hit.window * 1e6), KINDS[hit.algorithm]
-                # The braces keep all keys in one slot; a state is only read by the algorithm that wrote it.
-                key = f"{{{prefix}}}:limit:{hit.limit}:{kind}:{window}:{hit.key}"
-                spec = (hit.capacity, window, kind, int(hit.shadow))
-                request.append(keys.setdefault(key, len(keys) + 1))
-                request.append(specs.setdefault(spec, len(specs) + 1))
-            self.requests.append(request)
-
-    def command(self, *script: str) -> bytes:
-        """The call as it goes over the wire; `script` is EVALSHA and a hash, or EVAL and the source."""
-        call = json.dumps(
-            {"specs": list(self.specs), "requests": self.requests},
-            separators=(",", ":"),
-            check_circular=False,
-        )
-        # redis-py packs in Python, at a microsecond per key.
-        words = (*script, len(self.keys), *self.keys, self.number, call)
-        packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stub wants a 1-tuple
-        return packed
-
-    def settle(self, reply: object) -> None:
-        """Hand each request its verdict.
-
-        Raises:
-            OutOfStepError: the reply belongs to another call.
-        """
-        expected = 2 + 2 * sum(map(len, self.requests))
-        if not isinstance(reply, list) or len(reply) != expected or reply[0] != self.number:
-            raise OutOfStepError("Redis answered another call than the one asked")
-        at = 2
-        for hits, future in self.waiting:
-            verdict = []
-            for _ in hits:
-                allowed, remaining, reset, wait = reply[at : at + 4]
-                at += 4
-                verdict.append(Charge(allowed == 1, remaining, reset / 1e6, wait / 1e6))
-            if not future.done():  # its caller may be gone
-                future.set_result(verdict)
-
-
-def _split(waiting: Sequence[Waiting]) -> list[list[Waiting]]:
-    """Whoever still waits, in portions of a bearable size; one empty portion when nobody does."""
-    portions: list[list[Waiting]] = [[]]
-    size = 0
-    for one in waiting:
-        if one[1].done():  # the cancelled cost nothing
-            continue
-        if size + len(one[0]) > MAX_HITS and portions[-1]:
-            portions.append([])
-            size = 0
-        portions[-1].append(one)
-        size += len(one[0])
-    return portions
 
 
 class SharedLimits:
@@ -276,7 +194,7 @@ class SharedLimits:
         if connection is None:
             raise OutOfStepError("the connection is gone")
         batches = []
-        for some in _split(waiting):
+        for some in split(waiting):
             self._calls += 1
             batches.append(Batch(self._calls, self._prefix, some))
         await connection.send_packed_command(

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.exchange import Charge, Hit
-from gateway.state.limits import TAKE, Batch
+from gateway.state.limits_batch import TAKE, Batch
 from gateway.state.limits_local import ALGORITHMS, LocalLimits
 from tests.gateway.limits.reference import Reference, judge
 

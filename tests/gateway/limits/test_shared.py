@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from gateway.exchange import Hit
-from gateway.state.limits import MAX_HITS
+from gateway.state.limits_batch import MAX_HITS
 
 if TYPE_CHECKING:
     from tests.gateway.limits.conftest import NewStore
