@@ -151,6 +151,7 @@ class Settings(Section):
 
 
 _VARIABLES = {
+    "host": "TIDEGATE_HOST",
     "database_url": "TIDEGATE_DATABASE_URL",
     "replica_url": "TIDEGATE_REPLICA_URL",
     "stock_redis_url": "TIDEGATE_STOCK_REDIS_URL",
