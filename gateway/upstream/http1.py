@@ -144,8 +144,6 @@ class Connection(asyncio.Protocol):
         finally:
             self._waiter = None
             self._deadline = math.inf
-        if self._error is not None:
-            raise self._error
 
     # ---- its end ----
 

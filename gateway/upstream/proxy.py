@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Any
 
@@ -13,7 +14,7 @@ from gateway.upstream.balance import Balancer, Server
 from gateway.upstream.body import SMALL_BODY, BodyStream, Upload, collect
 from gateway.upstream.forward import request_head
 from gateway.upstream.health import keep_probing
-from gateway.upstream.http1 import Connection
+from gateway.upstream.http1 import READ_HIGH, Connection
 from gateway.upstream.pool import Endpoint, Pool, tls_context
 from gateway.upstream.retries import RetryBudget
 
@@ -165,6 +166,13 @@ class Upstream:
             else:
                 connection.send(head + body if body else head, head_only=head_only)
             await connection.head(deadline)
+            exchange.upstream_seconds = self._clock() - sent
+            reader = connection.reader
+            if not reader.buffered and not reader.complete and 0 < (reader.length or 0) <= READ_HIGH:
+                # Most servers send header and body as two segments: await the second, to answer in one.
+                # Should it break off instead, the stream says so: after the header, that is no 502.
+                with contextlib.suppress(UpstreamError):
+                    await connection.more(self._clock() + self._total)
         except UpstreamTimeout:
             self._drop(server, connection, upload)
             if upload is not None and upload.waits_for_client:
@@ -186,7 +194,6 @@ class Upstream:
         except BaseException:  # the client's doing, or a cancellation
             self._drop(server, connection, upload)
             raise
-        exchange.upstream_seconds = self._clock() - sent
         return self._reply(server, exchange, connection, upload)
 
     def _reply(
@@ -207,7 +214,7 @@ class Upstream:
         if upload is not None:
             upload.stop()
         server.pool.release(connection)
-        if not reader.has_length and exchange.method != "HEAD" and status not in {204, 304}:
+        if reader.length is None and exchange.method != "HEAD" and status not in {204, 304}:
             headers.append((b"content-length", b"%d" % len(whole)))
         return Reply(status, headers, whole)
 

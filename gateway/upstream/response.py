@@ -40,7 +40,7 @@ class ResponseReader:
         head_done: status and headers are valid.
         headers: end-to-end fields, names in lower case, order and repetitions kept.
         chunks: body bytes not taken yet; `buffered` is their sum.
-        has_length: among them is Content-Length.
+        length: the Content-Length among them, if it is there, in bytes.
         complete: the answer ended where its framing says.
         keep_alive: the upstream lets the connection live on.
         stray: bytes came that belong to no answer; what follows can't be trusted.
@@ -59,10 +59,10 @@ class ResponseReader:
         "buffered",
         "chunks",
         "complete",
-        "has_length",
         "head_done",
         "headers",
         "keep_alive",
+        "length",
         "status",
         "stray",
     )
@@ -87,7 +87,7 @@ class ResponseReader:
         self.head_done = False
         self.complete = False
         self.keep_alive = False
-        self.has_length = False
+        self.length: int | None = None
         self.status = 0
         self.headers: Headers = []
         self.chunks: list[bytes] = []
@@ -220,7 +220,7 @@ class ResponseReader:
             close = close or b"close" in named
         if length is not None and self.status not in {204, 304}:
             kept.append(length)
-            self.has_length = True
+            self.length = int(length[1])
         self.headers = kept
         if self._head_only:
             # llhttp can't know that no body follows, so it is of no more use after this.

@@ -163,6 +163,41 @@ async def test_whole_answers(bench: Bench, answer: bytes, body: bytes, reused: b
     assert upstream.servers()[0]["idle"] == reused
 
 
+async def test_a_short_body_goes_out_in_one_piece(bench: Bench) -> None:
+    """Header and body in two segments, as most servers send them, still make one whole reply."""
+    pause = asyncio.Event()
+
+    async def talk(peer: Peer) -> None:
+        await peer.request()
+        for piece in (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n", b"abcdef"):
+            await peer.say(piece)
+            await pause.wait()
+            pause.clear()
+        await peer.hung_up()
+
+    upstream = await bench.front(talk)
+    task = asyncio.ensure_future(upstream(make_exchange()))
+    while not task.done():
+        pause.set()
+        await asyncio.sleep(0)
+    assert (task.result().body, task.result().stream) == (b"abcdef", None)
+    pause.set()
+
+
+@pytest.mark.parametrize("begun", [b"", b"half"])
+async def test_a_break_after_the_header_is_no_bad_gateway(bench: Bench, begun: bytes) -> None:
+    """Even at once after it: the reply has the status, and a stream that raises."""
+    upstream = await bench.front(answers(OK_LINE + b"Content-Length: 10\r\n\r\n" + begun))
+    for _ in range(20):
+        exchange = make_exchange("POST")
+        reply = await upstream(exchange)
+        assert reply.status == 200
+        with pytest.raises(UpstreamError):
+            await read(reply)
+        assert exchange.broke_off
+    assert upstream.servers()[0]["in_flight"] == 0
+
+
 async def test_head_has_no_body_and_keeps_the_length(bench: Bench) -> None:
     """HEAD announces a length and sends nothing; the connection serves on."""
     scripted, url = await bench.server(always(OK_LINE + b"Content-Length: 900\r\n\r\n"))
