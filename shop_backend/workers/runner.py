@@ -180,7 +180,7 @@ class StreamRunner:
             self._consumer,
             {self._stream: ">"},
             count=self._settings.batch,
-            block=max(1, int(wait * 1000)),
+            block=int(wait * 1000) or None,  # 0 would block for ever
         )
         if not answer:
             return []

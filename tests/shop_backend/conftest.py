@@ -123,7 +123,7 @@ def shop_settings(
             "shop_url": "http://shop.test",
             "data_dir": tmp_path,
             "catalog": {"directory": write_catalog(tmp_path / "catalog"), "fresh_for": 0},
-            "workers": {"block": 0.01, "retry_after": 0, "abandoned_after": 0},
+            "workers": {"block": 0, "retry_after": 0, "abandoned_after": 0},
         }
     )
 
