@@ -140,7 +140,7 @@ def _refusal(error: GatewayError, exchange: Exchange) -> Reply:
     """The one place where an error becomes an answer."""
     headers, body = error.problem()
     headers.append((b"date", formatdate(usegmt=True).encode()))
-    if not exchange.route or error.status == 413:  # what follows can't be trusted to be the next request
+    if not exchange.path or error.status in {408, 413}:  # what follows can't be taken for the next request
         headers.append(_CLOSE)
     return Reply(error.status, headers, body)
 
