@@ -143,6 +143,17 @@ _shop_process("worker", "Run one worker: orders, callbacks, sweeper, outbox.")
 _shop_process("sandbox", "Run the sandbox payment provider.")
 
 
+@main.command(epilog=EXIT_CODES)
+@_data_option
+def keys(data: Path) -> None:
+    """Make the secrets of --data, those that are missing; `up` does it too. For containers."""
+    from ops import datadir, secrets
+
+    datadir.prepare(data)
+    place = secrets.load_or_make(data.resolve(), {}).admin_token_place
+    click.echo(f"keys in {data.resolve() / 'keys'}, admin token in {place}")
+
+
 @main.group()
 def cards() -> None:
     """Card keys."""
