@@ -1,0 +1,149 @@
+"""The catalogue's answers and its cache; sessions; the cart."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from shop_backend.catalog import SingleFlight
+from shop_backend.errors import Unavailable
+from shop_backend.tokens import Tokens
+
+
+async def test_products_are_shown_and_revalidated(shop: Any) -> None:
+    """List and detail have prices, window and a stock hint; a known ETag gets 304; unknown ones 404."""
+    answer = await shop.client.get("/api/products")
+    assert answer.status_code == 200
+    listed = {product["sku"]: product for product in answer.json()["products"]}
+    assert list(listed) == ["plain", "flash", "single", "early", "over"]
+    assert listed["flash"]["sale_starts_at"] == "2026-01-01T00:00:00Z"
+    assert (listed["plain"]["stock"], listed["single"]["stock"]) == ("plenty", "low")
+    one = await shop.client.get("/api/products/plain")
+    assert one.json() == listed["plain"]
+    assert one.headers["cache-control"].startswith("public")
+    for tag in (one.headers["etag"], "W/" + one.headers["etag"], f'"x", {one.headers["etag"]}', "*"):
+        same = await shop.client.get("/api/products/plain", headers={"if-none-match": tag})
+        assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", one.headers["etag"])
+    other = await shop.client.get("/api/products/plain", headers={"if-none-match": '"x"'})
+    assert other.status_code == 200
+    assert (await shop.client.get("/api/products/nothing")).status_code == 404
+    assert (await shop.client.head("/api/products/plain")).content == b""
+
+
+class Source:
+    """Counts loads; waits for `go`; fails when told to."""
+
+    def __init__(self) -> None:
+        self.loads = 0
+        self.go = asyncio.Event()
+        self.broken = False
+
+    async def __call__(self) -> int:
+        self.loads += 1
+        await self.go.wait()
+        if self.broken:
+            raise ConnectionError("away")
+        return self.loads
+
+
+async def test_a_thousand_misses_make_one_query_even_when_the_first_is_cancelled() -> None:
+    """All wait for one loading, which goes on without the caller that began it."""
+    source = Source()
+    cache = SingleFlight(source, 1.0, clock=lambda: 0.0, level="test")
+    leader = asyncio.create_task(cache.get())
+    await asyncio.sleep(0)
+    others = [asyncio.create_task(cache.get()) for _ in range(1000)]
+    await asyncio.sleep(0)
+    leader.cancel()
+    source.go.set()
+    assert await asyncio.gather(*others) == [1] * 1000
+    assert source.loads == 1
+
+
+async def test_old_answers_serve_while_the_source_is_away() -> None:
+    """A failed refresh gives the old value for some minutes, then 503."""
+    now = 0.0
+    source = Source()
+    source.go.set()
+    cache = SingleFlight(source, 1.0, clock=lambda: now, level="test")
+    assert await cache.get() == 1
+    source.broken = True
+    now = 10.0
+    assert await cache.get() == 1
+    now = 1000.0
+    with pytest.raises(Unavailable):
+        await cache.get()
+    source.broken = False
+    assert await cache.get() == 4
+
+
+async def test_sessions_are_kept_not_replaced(shop: Any) -> None:
+    """A guest's second POST renews the same user: caps and cart go on; the cookie is HttpOnly and Lax."""
+    first = await shop.client.post("/api/session", json={"email": "a@b.example"})
+    assert first.status_code == 201
+    cookie = first.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=lax" in cookie
+    assert "path=/" in cookie
+    second = await shop.client.post("/api/session")
+    assert second.json()["user"] == first.json()["user"]
+    assert await shop.context.sessions.email(first.json()["user"]) == "a@b.example"
+    shop.client.cookies.clear()
+    assert (await shop.client.post("/api/session", json={})).json()["user"] != first.json()["user"]
+    assert (await shop.client.post("/api/session", json={"email": 1})).status_code == 422
+    assert (await shop.client.post("/api/session", content=b"{")).status_code == 400
+    for key in await shop.parts.redis_volatile.keys("*"):
+        assert await shop.parts.redis_volatile.ttl(key) > 0
+
+
+async def test_old_and_foreign_tokens_are_nobodys(shop: Any) -> None:
+    """Expired, unsigned, signed by another key, or for no user: None."""
+    tokens: Tokens = shop.context.tokens
+    good = tokens.session("u", lifetime=60)
+    assert tokens.user_of(good) == "u"
+    head, body, signature = good.split(".")
+    for bad in (
+        tokens.session("u", lifetime=-1),
+        tokens.session("", lifetime=60),
+        tokens.session("x" * 65, lifetime=60),
+        f"{head}.{body}.",
+        f"eyJhbGciOiJub25lIn0.{body}.",
+        f"{head}.{body}.{signature[::-1]}",
+        "a.b.c",
+        "é",
+    ):
+        assert tokens.user_of(bad) is None
+
+
+async def test_the_cart_is_priced_and_summed_here(shop: Any) -> None:
+    """Lines, amounts and sums come from the catalogue; quantities are bounded; the anonymous have none."""
+    client: httpx.AsyncClient = shop.client
+    buyer = await shop.session()
+    assert (await client.get("/api/cart")).json() == {"lines": [], "totals": []}
+    assert (await client.put("/api/cart/plain", json={"quantity": 2})).status_code == 401
+    assert (await client.put("/api/cart/plain", json={"quantity": 2}, headers=buyer)).status_code == 200
+    answer = await client.put("/api/cart/flash", json={"quantity": 1}, headers=buyer)
+    assert answer.json()["totals"] == [{"currency": "EUR", "amount_cents": 3000}]
+    assert [line["amount_cents"] for line in answer.json()["lines"]] == [1000, 2000]
+    for sku, body, status in (
+        ("plain", {"quantity": 6}, 422),
+        ("plain", {"quantity": -1}, 422),
+        ("plain", {"quantity": True}, 422),
+        ("plain", {}, 422),
+        ("nothing", {"quantity": 1}, 404),
+    ):
+        assert (await client.put(f"/api/cart/{sku}", json=body, headers=buyer)).status_code == status
+    assert len((await client.delete("/api/cart/flash", headers=buyer)).json()["lines"]) == 1
+    assert (await client.delete("/api/cart/flash", headers=buyer)).status_code == 200
+    assert (await client.put("/api/cart/plain", json={"quantity": 0}, headers=buyer)).json()["lines"] == []
+    for key in await shop.parts.redis_volatile.keys("*"):
+        assert await shop.parts.redis_volatile.ttl(key) > 0
+
+
+async def test_health_is_told_apart(shop: Any) -> None:
+    """/livez says the process answers, /readyz that its servers do."""
+    assert (await shop.client.get("/livez")).status_code == 200
+    assert (await shop.client.get("/readyz")).json() == {"database": "ok", "stock": "ok", "sessions": "ok"}
