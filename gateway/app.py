@@ -13,7 +13,7 @@ from typing import Any
 from gateway import access_log, guard, pipeline
 from gateway.config import Config, Listen
 from gateway.errors import GatewayError, Internal
-from gateway.exchange import ClientGone, Exchange, Handler, Reply
+from gateway.exchange import ClientGone, Exchange, Handler, Headers, Reply
 from gateway.identity import Identity
 from gateway.parts import Parts
 from gateway.routes import RouteTable
@@ -22,6 +22,7 @@ from gateway.state.switches import Switches
 
 _log = logging.getLogger("gateway")
 _CLOSED = 499  # nginx's code for a client that left; for metrics and log only
+_REQUEST_ID = b"x-request-id"
 _CLOSE = (b"connection", b"close")
 _UNROUTED = "(none)"  # the label of requests that no route took
 
@@ -145,14 +146,21 @@ def _refusal(error: GatewayError, exchange: Exchange) -> Reply:
     return Reply(error.status, headers, body)
 
 
+def _frame(status: int, headers: Headers, length: int) -> None:
+    """Say how long a whole body is, where one may be and nobody has said it."""
+    if status not in {204, 304} and not any(name == b"content-length" for name, _ in headers):
+        headers.append((b"content-length", b"%d" % length))
+
+
 async def _send(reply: Reply, exchange: Exchange, scope: dict[str, Any], send: Any) -> int:  # noqa: ANN401 - ASGI's own
     """Send a reply; returns the bytes of its body that went out."""
-    headers = reply.headers + exchange.reply_headers
-    headers.append((b"x-request-id", exchange.request_id.encode()))
+    # The id is the gateway's, as told to the upstream; an upstream that echoes it says nothing new.
+    headers = [field for field in reply.headers if field[0] != _REQUEST_ID] + exchange.reply_headers
+    headers.append((_REQUEST_ID, exchange.request_id.encode()))
     if reply.stream is None:
         body = reply.body
-        if reply.status not in {204, 304} and not any(name == b"content-length" for name, _ in headers):
-            headers.append((b"content-length", b"%d" % len(body)))
+        if body or exchange.method != "HEAD":  # a HEAD's length is the upstream's to tell
+            _frame(reply.status, headers, len(body))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
         return len(body)

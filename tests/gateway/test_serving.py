@@ -43,6 +43,21 @@ async def test_a_posted_body_arrives_and_head_has_none(start_gateway: Any, shop:
     assert (head.status_code, head.headers["content-length"], head.content) == (200, "12", b"")
 
 
+async def test_head_of_unknown_length_and_an_echoed_id(start_gateway: Any, shop: Any) -> None:
+    """A HEAD answered without a length gets none; an upstream's own X-Request-Id is not sent twice."""
+    gateway = await start_gateway()
+
+    async def answer(_: Any, writer: asyncio.StreamWriter, __: Any) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nX-Request-Id: theirs\r\nTransfer-Encoding: chunked\r\n\r\n")
+
+    shop.scripts["/"] = answer
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
+        head = await client.head("/")
+
+    assert "content-length" not in head.headers
+    assert head.headers.get_list("x-request-id") == shop.seen[0].values("x-request-id")
+
+
 async def test_nothing_matches(start_gateway: Any) -> None:
     """Unknown paths are 404 and known ones with another method 405 with Allow, as problem+json."""
     gateway = await start_gateway(routes=[{"match": "/orders", "methods": ["POST"], "upstream": "shop"}])
