@@ -19,7 +19,8 @@ from ops.errors import OpsError
 LINUX = sys.platform == "linux"
 # Looked up before any fork: a child between fork and exec must not import or allocate libraries.
 _libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
-_PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_CAP_AMBIENT = 1, 8, 47  # linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_SET_SECUREBITS, _PR_CAP_AMBIENT = 1, 8, 28, 47  # linux/prctl.h
+_SECBIT_NO_SETUID_FIXUP = 1 << 2  # linux/securebits.h
 _PR_CAP_AMBIENT_RAISE = 2
 _CAP_DAC_OVERRIDE = 1  # linux/capability.h
 _SYS_CAPSET = {"x86_64": 126, "aarch64": 91}.get(os.uname().machine)
@@ -134,6 +135,8 @@ def _become(account: Account) -> None:
     keep = account.pass_closed_doors and _libc is not None and _SYS_CAPSET is not None
     if keep and _libc is not None:
         _libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        # Without this bit access(2), with which initdb looks for postgres, forgets the capability.
+        _libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
     os.setgroups([])
     os.setresgid(account.gid, account.gid, account.gid)
     os.setresuid(account.uid, account.uid, account.uid)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,27 @@ def test_root_hands_postgres_to_an_account_even_behind_closed_doors(short_tmp: P
     embedded.stop(process, service)
 
     assert owner != 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root changes accounts")
+def test_an_account_sees_programs_behind_closed_doors(short_tmp: Path) -> None:
+    """It starts them and finds them by access(2); of root's powers it has that one."""
+    closed = short_tmp / "doors"
+    (closed / "bin").mkdir(parents=True)
+    shutil.copy("/bin/sh", closed / "bin" / "sh")
+    closed.chmod(0o700)
+    account = spawn.unprivileged()
+    assert account is not None
+    assert not spawn.may_enter(closed / "bin", account)
+    script = f"test -x {closed}/bin/sh && grep -E '^(Uid|CapEff|CapPrm)' /proc/self/status"
+    with (short_tmp / "doors.log").open("wb") as out:
+        argv = [str(closed / "bin" / "sh"), "-c", script]
+        status = spawn.spawn(argv, stdout=out, account=replace(account, pass_closed_doors=True)).wait()
+
+    words = (short_tmp / "doors.log").read_text().split()
+    assert status == 0
+    assert words[1] == str(account.uid)
+    assert words[words.index("CapPrm:") + 1] == words[words.index("CapEff:") + 1] == "0000000000000002"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="parent-death signals are Linux's")
