@@ -6,11 +6,13 @@ import argparse
 import asyncio
 import logging
 import signal
+import socket
 import sys
 from pathlib import Path
 
 import psycopg
 import uvicorn
+from starlette.applications import Starlette
 
 from shop_backend import config, logs, metrics
 from shop_backend.config import Settings
@@ -24,21 +26,24 @@ def main() -> int:
     arguments = _parser().parse_args()
     listener = logs.start()
     try:
-        settings = config.load(arguments.config)
-        return int(arguments.run(settings, arguments))
-    except (SetupError, Unavailable) as error:
-        listener.stop()
-        sys.stderr.write(f"shop_backend {arguments.command}: {error}\n")
-        return 1
-    except psycopg.Error as error:
-        listener.stop()
-        # The first line says what; the rest may quote a row.
-        sys.stderr.write(f"shop_backend {arguments.command}: PostgreSQL: {str(error).splitlines()[0]}\n")
-        return 1
-    except KeyboardInterrupt:
-        return 130
+        status, complaint = _run(arguments)
     finally:
-        listener.stop()
+        listener.stop()  # what is queued comes first
+    if complaint:
+        sys.stderr.write(f"shop_backend {arguments.command}: {complaint}\n")
+    return status
+
+
+def _run(arguments: argparse.Namespace) -> tuple[int, str]:
+    try:
+        return int(arguments.run(config.load(arguments.config), arguments)), ""
+    except (SetupError, Unavailable) as error:
+        return 1, str(error)
+    except psycopg.Error as error:
+        # The first line says what; the rest may quote a row.
+        return 1, f"PostgreSQL: {str(error).strip().splitlines()[0]}"
+    except KeyboardInterrupt:
+        return 130, ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,13 +77,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
     from shop_backend.app import create_app
+    from shop_backend.vault import Vault
 
-    settings.require("card_key")  # said now, in one line, not in a server's traceback
     metrics_port = settings.metrics_port if arguments.metrics_port is None else arguments.metrics_port
-    host = arguments.host or settings.host
     port = settings.port if arguments.port is None else arguments.port
+    Vault(settings.require("card_key"))
+    asyncio.run(_wait_for_servers(settings))  # said now, in one line, not in a server's traceback
     metrics.serve(settings.host, metrics_port)
-    return _uvicorn(create_app(settings), host, port, settings.drain_for)
+    return _uvicorn(create_app(settings), arguments.host or settings.host, port, settings.drain_for)
+
+
+async def _wait_for_servers(settings: Settings) -> None:
+    from shop_backend.parts import connect
+
+    async with connect(settings):
+        _log.info("every server answers")
 
 
 def _sandbox(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -89,30 +102,33 @@ def _sandbox(settings: Settings, arguments: argparse.Namespace) -> int:
     return _uvicorn(create_app(settings), arguments.host or settings.host, port, settings.drain_for)
 
 
-def _uvicorn(app: object, host: str, port: int, drain_for: float) -> int:
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,  # type: ignore[arg-type]  # uvicorn's own ASGI types are narrower than Starlette's
-            host=host,
-            port=port,
-            loop="uvloop",
-            http="httptools",
-            log_config=None,
-            access_log=False,  # the gateway's is the one
-            server_header=False,
-            timeout_graceful_shutdown=int(drain_for),
-            timeout_keep_alive=75,  # longer than a proxy keeps its own idle connections
-            proxy_headers=False,
-            lifespan="on",
+def _uvicorn(app: Starlette, host: str, port: int, drain_for: float) -> int:
+    # Bound here: uvicorn would log a taken port and end by itself.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as door:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            door.bind((host, port))
+        except OSError as error:
+            raise SetupError(f"port {port} on {host}: {error.strerror}; use --port") from error
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                loop="uvloop",
+                http="httptools",
+                log_config=None,
+                access_log=False,  # the gateway's is the one
+                server_header=False,
+                timeout_graceful_shutdown=int(drain_for),
+                timeout_keep_alive=75,  # longer than a proxy keeps its own idle connections
+                proxy_headers=False,
+                lifespan="on",
+            )
         )
-    )
-    # After draining, uvicorn raises the signal again for whoever listened before: nobody does.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    try:
-        server.run()
-    except SystemExit:
-        return 1  # uvicorn has logged why: the port is taken, say
+        # After draining, uvicorn raises the signal again for whoever listened before: nobody does.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        server.run(sockets=[door])
     return 0 if server.started else 1
 
 

@@ -64,7 +64,7 @@ class WorkerSettings(Section):
     attempts: int = Field(5, ge=1)  # tries before an entry is a dead letter
     retry_after: Duration = 0.5  # before a parked or failed entry is tried again
     park_for: Duration = 900.0  # how long a callback may wait for its order's row
-    abandoned_after: Duration = 15.0  # then another worker takes a dead one's entries
+    abandoned_after: Duration = 5.0  # then another worker takes a dead one's entries
     interval: Duration = 0.5  # pause of the idle sweeper, outbox, checkout and refund loops
     sweep_batch: int = Field(200, ge=1)
     poll_after: Duration = 30.0  # first question to the provider about an unpaid order

@@ -380,6 +380,12 @@ OpenShop = Callable[[Settings], contextlib.AbstractAsyncContextManager[Shop]]
 
 
 @pytest.fixture
+def fill_shop() -> Callable[[Settings], None]:
+    """`fill_shop(settings)`: seed the tests' catalogue."""
+    return fill
+
+
+@pytest.fixture
 def start_shop() -> OpenShop:
     """`start_shop(settings)`: a second shop process's worth of parts, or one on changed settings."""
     return open_shop

@@ -1,0 +1,206 @@
+"""The shop as processes: killed at any moment, started without their servers, stopped politely."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from shop_backend.config import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+Run = Callable[..., subprocess.Popen[bytes]]
+
+
+def environment(settings: Settings, **more: str) -> dict[str, str]:
+    """The settings as TIDEGATE_ variables."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("TIDEGATE_")}
+    return clean | {
+        "TIDEGATE_DATABASE_URL": settings.require("database_url"),
+        "TIDEGATE_STOCK_REDIS_URL": settings.require("stock_redis_url"),
+        "TIDEGATE_REDIS_URL": settings.require("redis_url"),
+        "TIDEGATE_CARD_KEY": settings.require("card_key"),
+        "TIDEGATE_SESSION_KEY_FILE": settings.require("session_key_file"),
+        "TIDEGATE_SANDBOX_SECRET": settings.require("sandbox_secret"),
+        "TIDEGATE_DATA_DIR": str(settings.data_dir),
+        **more,
+    }
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    """`run(env, *words)`: a process of the shop, killed at the end of the test."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(env: dict[str, str], *words: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "shop_backend", *words],
+            env=env,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+async def ready(client: httpx.AsyncClient) -> None:
+    """Wait for /readyz."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.HTTPError):
+            if (await client.get("/readyz")).status_code == 200:
+                return
+        await asyncio.sleep(0.05)
+    pytest.fail(f"{client.base_url} is not ready")
+
+
+async def until(what: str, condition: Callable[[], Any]) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + 60
+    while not await condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not in time: {what}")
+        await asyncio.sleep(0.1)
+
+
+async def test_every_accepted_order_survives_kill_9(
+    shop_settings: Settings, start_shop: Any, fill_shop: Any, run: Run, free_port: Callable[[], int]
+) -> None:
+    """Shop and both workers are killed while orders are written and paid: all accepted ones are delivered."""
+    fill_shop(shop_settings)
+    shop_port, sandbox_port = free_port(), free_port()
+    config = shop_settings.data_dir / "shop.yaml"
+    config.write_text("workers: {abandoned_after: 1s}\n")
+    env = environment(
+        shop_settings,
+        TIDEGATE_SHOP_CONFIG=str(config),
+        TIDEGATE_SANDBOX_URL=f"http://127.0.0.1:{sandbox_port}",
+        TIDEGATE_SHOP_URL=f"http://127.0.0.1:{shop_port}",
+        TIDEGATE_PUBLIC_URL=f"http://127.0.0.1:{shop_port}",
+    )
+    serve = ["serve", "--port", str(shop_port), "--metrics-port", "0"]
+    shop = run(env, *serve)
+    workers = [run(env, "worker", "--metrics-port", "0") for _ in range(2)]
+    run(env, "sandbox", "--port", str(sandbox_port))
+    base = f"http://127.0.0.1:{shop_port}"
+    async with httpx.AsyncClient(base_url=base, trust_env=False, timeout=10) as client:
+        await ready(client)
+        accepted: list[dict[str, Any]] = []
+        for number in range(40):
+            if number in (15, 30):
+                workers.pop(0).send_signal(signal.SIGKILL)
+                workers.append(run(env, "worker", "--metrics-port", "0"))
+            if number == 20:
+                shop.send_signal(signal.SIGKILL)
+                shop = run(env, *serve)
+                await ready(client)
+            client.cookies.clear()
+            await client.post("/api/session", json={})
+            body = {"sku": "plain", "quantity": 1, "email": "a@b.example"}
+            answer = await client.post("/api/orders", json=body, headers={"idempotency-key": str(number)})
+            assert answer.status_code == 202, answer.text
+            accepted.append(answer.json())
+        client.cookies.clear()
+        seen: dict[str, dict[str, Any]] = {}
+
+        async def all_are(field: str, value: str | None = None) -> bool:
+            for order in accepted:
+                state = seen.get(order["order_id"], {})
+                if field not in state or (value and state[field] != value):
+                    answer = await client.get(order["status_url"], params={"token": order["token"]})
+                    seen[order["order_id"]] = answer.json()
+            return all(field in state and (value is None or state[field] == value) for state in seen.values())
+
+        await until("every order can be paid", lambda: all_are("pay_url"))
+        for number, state in enumerate(list(seen.values())):
+            if number == 20:
+                workers.pop(0).send_signal(signal.SIGKILL)
+                workers.append(run(env, "worker", "--metrics-port", "0"))
+            paid = await client.post(f"{state['pay_url']}/pay", json={"outcome": "success", "duplicates": 1})
+            assert paid.status_code == 200, paid.text
+        await until("every order is delivered", lambda: all_are("status", "delivered"))
+    for process in (shop, *workers):
+        process.send_signal(signal.SIGTERM)
+    # The youngest worker may not have come to installing its handler.
+    assert [process.wait(15) for process in (shop, *workers)][:2] == [0, 0]
+    async with start_shop(shop_settings) as after:
+        cards = [card for state in seen.values() for card in state["cards"]]
+        assert len(cards) == len(set(cards)) == 40
+        await after.drain()
+        await after.check()
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_missing_server_is_one_clear_line(
+    shop_settings: Settings, run: Run, tmp_path: Path, command: str
+) -> None:
+    """PostgreSQL or Redis away for too long: exit 1, one line that names the variable."""
+    config = tmp_path / "shop.yaml"
+    config.write_text("database: {startup_timeout: 100ms}\n")
+    nowhere = {
+        "TIDEGATE_DATABASE_URL": f"postgresql://nobody@/nothing?host={tmp_path}",
+        "TIDEGATE_STOCK_REDIS_URL": f"unix://{tmp_path}/nothing.sock",
+    }
+    for variable, url in nowhere.items():
+        env = environment(shop_settings, TIDEGATE_SHOP_CONFIG=str(config)) | {variable: url}
+        process = run(env, command, "--metrics-port", "0", *(["--port", "0"] if command == "serve" else []))
+        _, errors = process.communicate(timeout=30)
+        plain = [line for line in errors.decode().splitlines() if line and not line.startswith("{")]
+        assert (process.returncode, len(plain)) == (1, 1), errors.decode()
+        assert variable in plain[0]
+
+
+def test_missing_settings_are_one_clear_line(shop_settings: Settings, run: Run) -> None:
+    """Without a key or with a malformed one, the process says which and ends."""
+    for variable, value in (
+        ("TIDEGATE_CARD_KEY", ""),
+        ("TIDEGATE_CARD_KEY", "nonsense"),
+        ("TIDEGATE_SESSION_KEY_FILE", "/nowhere.pem"),
+        ("TIDEGATE_DATABASE_URL", ""),
+    ):
+        process = run(environment(shop_settings) | {variable: value}, "serve", "--port", "0")
+        _, errors = process.communicate(timeout=30)
+        plain = [line for line in errors.decode().splitlines() if line and not line.startswith("{")]
+        assert (process.returncode, len(plain)) == (1, 1), errors.decode()
+
+
+def test_a_taken_port_is_one_clear_line(shop_settings: Settings, run: Run) -> None:
+    """The public port or the metrics port in use: exit 1 and which option to use."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for words in (["--port", port, "--metrics-port", "0"], ["--port", "0", "--metrics-port", port]):
+            process = run(environment(shop_settings), "serve", *words)
+            _, errors = process.communicate(timeout=30)
+            plain = [line for line in errors.decode().splitlines() if line and not line.startswith("{")]
+            assert (process.returncode, len(plain)) == (1, 1), errors.decode()
+            assert f"port {port}" in plain[0]
+
+
+def test_logs_are_json_lines(shop_settings: Settings, run: Run) -> None:
+    """Every line a server writes is one JSON object with time, level and message."""
+    process = run(environment(shop_settings), "worker", "--metrics-port", "0")
+    assert process.stderr is not None
+    line = json.loads(process.stderr.readline())
+    assert {"at", "level", "logger", "message"} <= set(line)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == 0
