@@ -79,6 +79,7 @@ def up(options: Options) -> None:
     if options.fresh and not datadir.is_ours(data):
         raise OpsError(f"{data} was not made by `tidegate up`: --fresh will not empty it")
     datadir.prepare(data)
+    os.umask(0o077)  # mails, ledgers and logs are nobody else's business
     try:
         with datadir.locked(data) as lock:
             # All that can be seen to fail without starting anything is looked at first.

@@ -196,6 +196,8 @@ def test_secrets_are_private_and_stay(stack: Any) -> None:
     """Only their owner reads them, and no log or state file repeats them."""
     names = ["admin-token", "stack.json", "keys/card-key", "keys/session.pem", "keys/sandbox-secret"]
     hidden = [stack.admin_token]
+    for path in [*(stack.data_dir / "logs").iterdir(), stack.data_dir / "sandbox.sqlite3"]:
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
     for name in names:
         assert stat.S_IMODE((stack.data_dir / name).stat().st_mode) == 0o600, name
         if name.startswith("keys/"):
