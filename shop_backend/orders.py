@@ -164,7 +164,8 @@ def routes(context: Context) -> list[Route]:
         key = idempotency_key(request)
         body = parse(OrderBody, await read(request, context.settings.max_body))
         hold = await orders.place(user, key, body)
-        ORDERS.labels("reserved").inc()
+        if hold.new:
+            ORDERS.labels("reserved").inc()
         where = f"/api/orders/{hold.order_id}"
         answer = {
             "order_id": hold.order_id,

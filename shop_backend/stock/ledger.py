@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -51,11 +51,13 @@ class Hold:
     Attributes:
         expires_ms: Unix time in milliseconds, by Redis's clock.
         round: number of this taking; a later one makes releases of this one void.
+        new: whether this call took it, rather than an earlier one with the same order id.
     """
 
     order_id: str
     expires_ms: int
     round: int
+    new: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +124,8 @@ class StockLedger:
             ],
         )
         match answer:
-            case ["held", expires_ms, number]:
-                return Hold(intent.order_id, int(expires_ms), int(number))
+            case ["held", expires_ms, number, new]:
+                return Hold(intent.order_id, int(expires_ms), int(number), new == "new")
             case ["reused"]:
                 raise KeyReused("this Idempotency-Key was used with another body; use a new key")
             case ["early", starts_ms]:

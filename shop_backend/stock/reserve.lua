@@ -2,7 +2,7 @@
 -- KEYS  1 epoch, 2 sku (hash), 3 hold (hash), 4 holds (zset), 5 bought (hash), 6 open (hash), 7 orders (stream)
 -- ARGV  1 epoch, 2 order id, 3 sku, 4 user, 5 quantity, 6 hold for (ms), 7 open holds allowed,
 --       8 fingerprint of the body, 9 email, 10 unit price (cents), 11 currency
--- returns {order id, verdict, detail...}: held expires_ms round | reused | closed | unknown |
+-- returns {order id, verdict, detail...}: held expires_ms round new-or-again | reused | closed | unknown |
 --         early starts_ms | over ends_ms | cap left | open | sold free
 local id, sku, user, quantity = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 
@@ -11,7 +11,7 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {id, 'closed'} end
 local hold = redis.call('HMGET', KEYS[3], 'body', 'expires_ms', 'round')
 if hold[1] then
     if hold[1] ~= ARGV[8] then return {id, 'reused'} end
-    return {id, 'held', hold[2], hold[3]}
+    return {id, 'held', hold[2], hold[3], 'again'}
 end
 
 local stock = redis.call('HMGET', KEYS[2], 'free', 'starts_ms', 'ends_ms', 'cap')
@@ -42,4 +42,4 @@ redis.call('HSET', KEYS[3], 'sku', sku, 'user', user, 'quantity', ARGV[5], 'stat
 redis.call('ZADD', KEYS[4], expires, id)
 redis.call('HINCRBY', KEYS[5], user, quantity)
 redis.call('HINCRBY', KEYS[6], user, 1)
-return {id, 'held', expires, round}
+return {id, 'held', expires, round, 'new'}

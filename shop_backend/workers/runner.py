@@ -26,6 +26,7 @@ from shop_backend.storage.database import Connection, Database, is_outage
 
 _log = logging.getLogger(__name__)
 
+_GONE = 3600.0  # seconds without a call after which a consumer is taken for dead
 _OUTAGE_PAUSE = 0.5  # seconds before asking a server again that was away
 
 
@@ -95,6 +96,7 @@ class StreamRunner:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Handle entries until told to stop; an outage is waited out."""
+        await self._forget_the_dead()
         while not stop.is_set():
             try:
                 await self.once(stop=stop)
@@ -250,6 +252,16 @@ class StreamRunner:
             await self._handler.gave_up(entry)
             DEAD.labels(self._stream).inc()
         await self._acknowledge([entry])
+
+    async def _forget_the_dead(self) -> None:
+        """Take names off the group whose workers are gone and left nothing."""
+        try:
+            consumers: Any = await self._redis.xinfo_consumers(self._stream, keys.GROUP)
+            for each in consumers:
+                if not each["pending"] and each["idle"] > _GONE * 1000:
+                    await self._redis.xgroup_delconsumer(self._stream, keys.GROUP, each["name"])
+        except RedisError:
+            return  # there is no group yet, or names are left behind, which does no harm
 
     async def _leave(self) -> None:
         """Take our name off the group, unless entries are still written to it."""
