@@ -122,7 +122,12 @@ def _run(options: Options, data: Path, config: Path, remembered: Mapping[str, An
 
     def changed(pids: Mapping[str, int]) -> None:
         state["pids"] = dict(pids)
-        datadir.write_state(data, state)
+        try:
+            datadir.write_state(data, state)
+        except OSError as error:
+            if not state["ready"]:
+                raise
+            say(f"cannot write {data / datadir.STATE}: {error.strerror}; the stack goes on")
 
     supervisor = Supervisor(data / "logs", say, changed, lock=lock)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -252,6 +257,9 @@ class Plan:
 
     def _sandbox(self, env: dict[str, str]) -> Service:
         argv = _python("shop_backend", "sandbox", "--port", str(self.ports["sandbox"]))
+        # A company of its own: it shares one secret with the shop, and no store.
+        shared = ("SANDBOX_SECRET", "SANDBOX_URL", "SHOP_URL", "PUBLIC_URL", "DATA_DIR")
+        env = {name: value for name, value in env.items() if name.removeprefix("TIDEGATE_") in shared}
         return _http_service("sandbox", argv, env, f"{self.urls['sandbox']}/readyz")
 
     def _worker(self, env: dict[str, str]) -> Service:

@@ -37,7 +37,7 @@ def restart_delay(falls: int) -> float:
 
 def rotate(log: Path, limit: int = LOG_MAX) -> None:
     """Set a grown log aside as NAME.1. Its writers append, so that they go on in the emptied file."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):  # gone, or the disk is full: tried again in a while
         if log.stat().st_size > limit:
             shutil.copyfile(log, log.with_name(log.name + ".1"))
             os.truncate(log, 0)
@@ -223,8 +223,8 @@ class Supervisor:
             if child.restart_at is not None and now >= child.restart_at:
                 try:
                     self._launch(child)
-                except OpsError as error:
-                    self._plan_restart(child, str(error), now)
+                except (OpsError, OSError) as error:  # the disk may be full for a while
+                    self._plan_restart(child, f"cannot be started ({error})", now)
             return
         status = self._fallen(child)
         if status is not None:

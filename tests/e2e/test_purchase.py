@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -56,6 +57,27 @@ def test_static_files_and_pages_come_through(stack: Any) -> None:
 
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
+
+
+def test_card_keys_are_imported_while_the_shop_sells(
+    stack: Any, tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
+    """`tidegate cards import` says what was added or refused; the new ones are for sale at once."""
+    file = tmp_path / "cards.csv"
+    file.write_text("sku,secret\nnova-1000,E2E-AAAA-0001\nnova-1000,E2E-AAAA-0001\nunknown,E2E-AAAA-0002\n")
+    before = _free(stack, "nova-1000")
+    done = stack.tidegate("cards", "import", str(file))
+
+    assert "1 added" in done.stdout.replace("added: 1", "1 added"), done.stdout + done.stderr
+    wait_until(lambda: _free(stack, "nova-1000") == before + 1, what="the new card in the stock")
+    again = stack.tidegate("cards", "import", str(file))
+    assert "E2E-AAAA" not in done.stdout + done.stderr + again.stdout + again.stderr
+
+
+def _free(stack: Any, sku: str) -> float:
+    page = httpx.get(f"{stack.state()['urls']['worker_metrics']}/metrics").text
+    wanted = f'shop_stock{{sku="{sku}",state="free"}} '
+    return next(float(line.removeprefix(wanted)) for line in page.splitlines() if line.startswith(wanted))
 
 
 def test_the_audit_is_clean_after_a_purchase(stack: Any) -> None:

@@ -100,6 +100,31 @@ def test_fresh_never_empties_a_stranger(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+def test_fresh_throws_data_away_and_keeps_identities(tmp_path: Path) -> None:
+    """Databases, logs and state go; keys, token and lock stay, so that clients' settings stay good."""
+    data = tmp_path / "data"
+    datadir.prepare(data)
+    secrets.load_or_make(data, {})
+    for name in ("postgres/base", "redis-durable", "logs"):
+        (data / name).mkdir(parents=True)
+    (data / "postgres" / "PG_VERSION").touch()
+    datadir.write_state(data, {"ports": {"shop": 1}})
+
+    assert datadir.is_ours(data)
+    datadir.empty(data)
+
+    assert {path.name for path in data.iterdir()} == {".tidegate", "admin-token", "keys"}
+    assert datadir.read_state(data) == {}
+
+
+def test_a_damaged_state_file_is_as_good_as_none(tmp_path: Path) -> None:
+    """Half a stack.json, or one of another shape, stops nothing."""
+    for text in ("", "{", "[]", "null", '"x"'):
+        (tmp_path / "stack.json").write_text(text)
+
+        assert datadir.read_state(tmp_path) == {}
+
+
 def test_a_missing_config_is_one_line(tmp_path: Path) -> None:
     """The config is looked for first."""
     done = _up(tmp_path / "data", "--config", str(tmp_path / "none.yaml"))
