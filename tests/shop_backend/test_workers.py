@@ -171,14 +171,20 @@ async def test_sweeping_and_paying_at_once(shop: Any) -> None:
 
 
 async def test_a_release_of_an_older_round_is_void(shop: Any) -> None:
-    """The sweeper committed and stalled; the late payment was delivered; its release then frees nothing."""
+    """The sweeper committed and stalled; a late payment took the hold; the sweeper's release frees nothing."""
     order = await shop.placed("plain")
     await shop.parts.redis_durable.zadd(keys.HOLDS, {order["order_id"]: 1})
     due = await shop.parts.stock.due(10, lease=10)
     await shop.sweeper._expire(due)
+    row = await shop.row("SELECT user_id FROM orders")
+    stock = shop.parts.stock
+    assert isinstance(
+        await stock.retake(order["order_id"], sku="plain", user=row["user_id"], quantity=1), int
+    )
+    assert not await stock.release(due[0].order_id, due[0].sku, due[0].round, state="expired")
+    await shop.check()
     await shop.callback(order, await shop.pay(order))
     await shop.drain()
-    assert not await shop.parts.stock.release(due[0].order_id, due[0].sku, due[0].round, state="expired")
     assert (await shop.see(order))["status"] == "delivered"
     await shop.check()
 
