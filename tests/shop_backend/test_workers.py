@@ -171,7 +171,7 @@ async def test_sweeping_and_paying_at_once(shop: Any) -> None:
 
 
 async def test_a_release_of_an_older_round_is_void(shop: Any) -> None:
-    """The sweeper committed and stalled; a late payment took the hold; the sweeper's release frees nothing."""
+    """The sweeper committed and stalled, a late payment took the hold: the old release frees nothing."""
     order = await shop.placed("plain")
     await shop.parts.redis_durable.zadd(keys.HOLDS, {order["order_id"]: 1})
     due = await shop.parts.stock.due(10, lease=10)
