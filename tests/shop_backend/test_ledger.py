@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -178,22 +179,32 @@ async def _compare(client: Redis, stock: StockLedger, model: Model) -> None:
 
 
 async def test_one_of_confirm_release_and_expire_wins(stock: StockLedger, redis: Redis) -> None:
-    """Confirm, release and expire of one hold, raced 500 times: exactly one takes effect."""
-    await load(redis, free=1, cap=10**6)
-    for number in range(500):
-        order = f"race-{number}"
-        hold = await stock.reserve(intent(order))
-        outcomes = await asyncio.gather(
+    """Confirm, release and expire of one hold, raced 10,000 times: exactly one takes effect."""
+    total = 10_000
+    await load(redis, free=total, cap=total)
+    kept = 0
+
+    async def race(order: str) -> None:
+        nonlocal kept
+        hold = await stock.reserve(intent(order, order))
+        calls = [
             stock.confirm(order),
             stock.release(order, "a", hold.round, state="released"),
             stock.release(order, "a", hold.round, state="expired"),
+        ]
+        order_of_calls = random.Random(order).sample(range(3), 3)
+        answers: dict[int, Any] = dict(
+            zip(order_of_calls, await asyncio.gather(*(calls[n] for n in order_of_calls)), strict=True)
         )
-        (state,) = await redis.hmget(keys.HOLD + order, "state")
-        freed = outcomes[1] + outcomes[2]
-        assert freed == (0 if state == "confirmed" else 1)
-        assert (await stock.free(["a"]))["a"] == freed
-        if not freed:
-            await redis.hincrby(keys.SKU + "a", "free", 1)
+        assert answers[1] + answers[2] == (0 if answers[0] == "confirmed" else 1)
+        kept += answers[0] == "confirmed"
+
+    for begin in range(0, total, 200):
+        await asyncio.gather(*(race(f"race-{begin + n}") for n in range(200)))
+    assert await stock.free(["a"]) == {"a": total - kept}
+    assert 0 < kept < total
+    assert await redis.zcard(keys.HOLDS) == 0
+    assert not await redis.exists(keys.OPEN)
 
 
 async def test_many_buyers_never_take_more_than_there_is(stock: StockLedger) -> None:

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shop_backend.config import Settings
+from shop_backend.errors import ShopError
+from shop_backend.orders import OrderBody
+from shop_backend.payments import Forged
+from shop_backend.provider import SandboxProvider
+from shop_backend.requests import parse
 
 GOOD = {"sku": "plain", "quantity": 1, "email": "buyer@example.com"}
 
@@ -60,6 +70,52 @@ async def test_bad_bodies_are_refused_and_change_nothing(shop: Any) -> None:
         assert problem["detail"]
     assert {key: await redis.dump(key) for key in sorted(await redis.keys("*"))} == before
     await shop.check()
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.sampled_from(["sku", "quantity", "email", "x"]), inner)
+    ),
+)
+
+
+@given(st.binary() | _json.map(lambda value: json.dumps(value).encode()))
+def test_no_body_breaks_the_parser(raw: bytes) -> None:
+    """Any bytes are an order, or a refusal that can itself be written as JSON."""
+    refused: ShopError | None = None
+    try:
+        assert parse(OrderBody, raw).quantity >= 1
+    except ShopError as error:
+        refused = error
+    if refused is not None:
+        assert 400 <= refused.status < 500
+        json.dumps({"detail": refused.detail, **refused.extra}, ensure_ascii=False).encode()
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["webhook-id", "webhook-timestamp", "webhook-signature"]),
+        st.text() | st.sampled_from(["v1,", "v1,AAAA", "v1a,=", "1", "nan", "1e999"]),
+    ),
+    st.binary(),
+)
+def test_no_callback_breaks_the_verifier(headers: dict[str, str], body: bytes) -> None:
+    """Whatever is sent to the callback address, it is forged or stale, never an error."""
+    # A clock that believes every timestamp it can read: the signature itself is judged.
+    text = headers.get("webhook-timestamp", "0")
+    provider = SandboxProvider(
+        Settings.model_validate({"sandbox_secret": "whsec_c2VjcmV0c2VjcmV0"}), clock=lambda: _number(text)
+    )
+    with pytest.raises(Forged):
+        provider.verify(headers, body)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
 
 
 @pytest.mark.parametrize(
