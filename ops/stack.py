@@ -15,10 +15,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ops import datadir, ports
-from ops.embedded import EmbeddedPostgres, EmbeddedRedis, find_postgres, find_redis, one_line, socket_folder
+from ops.embedded import EmbeddedPostgres, EmbeddedRedis, socket_folder
 from ops.errors import OpsError
+from ops.logs import one_line
 from ops.secrets import Secrets, load_or_make
 from ops.service import Service
+from ops.stores import choose_stores
 from ops.supervisor import Interrupted, Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -187,7 +189,7 @@ class Plan:
             keys = load_or_make(data, os.environ)
         except ValueError as error:
             raise OpsError(f"a key below {data / 'keys'} is damaged: {one_line(error)}") from error
-        stores, servers = _stores(data, os.environ)
+        stores, servers = choose_stores(data, os.environ)
         urls = {
             "gateway": f"http://{ports.LOOPBACK}:{options.port}",
             "admin": f"http://{ports.LOOPBACK}:{options.admin_port}",
@@ -280,63 +282,3 @@ def _python(*words: str) -> tuple[str, ...]:
 
 def _http_service(name: str, argv: tuple[str, ...], env: Mapping[str, str], probe: str) -> Service:
     return Service(name, argv, ready=functools.partial(serves, probe), env=env, cwd=ROOT, ready_within=45.0)
-
-
-def _stores(
-    data: Path, environment: Mapping[str, str]
-) -> tuple[dict[str, str], tuple[EmbeddedRedis | EmbeddedPostgres, ...]]:
-    """The stores' URLs, and the servers we run ourselves since no URL was given."""
-    run = socket_folder(data)
-    servers: list[EmbeddedRedis | EmbeddedPostgres] = []
-    given = {name: value for name, value in environment.items() if name in _STORE_NAMES and value}
-    if "TIDEGATE_STOCK_REDIS_URL" not in given:
-        find_redis()
-        durable = EmbeddedRedis("durable", data / "redis-durable", run)
-        servers.append(durable)
-        given["TIDEGATE_STOCK_REDIS_URL"] = durable.url()
-    if "TIDEGATE_REDIS_URL" not in given:
-        find_redis()
-        volatile = EmbeddedRedis("volatile", data / "redis-volatile", run)
-        servers.append(volatile)
-        given["TIDEGATE_REDIS_URL"] = volatile.url(0)
-        given.setdefault("TIDEGATE_SESSION_REDIS_URL", volatile.url(1))
-    given.setdefault("TIDEGATE_SESSION_REDIS_URL", given["TIDEGATE_REDIS_URL"])
-    if "TIDEGATE_DATABASE_URL" not in given:
-        find_postgres()
-        postgres = EmbeddedPostgres(data / "postgres", run)
-        servers.append(postgres)
-        given["TIDEGATE_DATABASE_URL"] = postgres.url()
-    return given, tuple(servers)
-
-
-_STORE_NAMES = frozenset(
-    {
-        "TIDEGATE_REDIS_URL",
-        "TIDEGATE_STOCK_REDIS_URL",
-        "TIDEGATE_SESSION_REDIS_URL",
-        "TIDEGATE_DATABASE_URL",
-        "TIDEGATE_REPLICA_URL",
-    }
-)
-
-
-def client_environment(data: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """What a command needs to speak to the stores of the stack in `data`; the environment wins.
-
-    Raises:
-        OpsError: no stack has run there and the environment does not say.
-    """
-    state = datadir.read_state(data)
-    known = {**state.get("stores", {}), "TIDEGATE_DATA_DIR": str(data.resolve())}
-    if "sandbox" in state.get("urls", {}):
-        known["TIDEGATE_SANDBOX_URL"] = state["urls"]["sandbox"]
-    for name, file in (("TIDEGATE_CARD_KEY", "card-key"), ("TIDEGATE_SANDBOX_SECRET", "sandbox-secret")):
-        place = data / "keys" / file
-        if place.is_file():
-            known[name] = place.read_text(encoding="utf-8").strip()
-    known |= {name: value for name, value in environment.items() if name.startswith("TIDEGATE_") and value}
-    if "TIDEGATE_DATABASE_URL" not in known:
-        raise OpsError(
-            f"no stack has run in {data}; name its folder with --data or set TIDEGATE_DATABASE_URL"
-        )
-    return known

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from ops.embedded import last_line
 from ops.errors import OpsError, StartFailed
+from ops.logs import last_line, rotate
 from ops.service import Service
 from ops.spawn import spawn
 
-LOG_MAX = 16 << 20  # bytes of one log before it is set aside; one older piece is kept
 FIRST_DELAY, LAST_DELAY = 0.2, 15.0  # seconds before a restart
 CALM = 30.0  # seconds of health after which a fall counts as the first again
 POLL = 0.05  # seconds
@@ -33,14 +31,6 @@ class Interrupted(OpsError):  # noqa: N818 - an event: the operator asked us to 
 def restart_delay(falls: int) -> float:
     """Seconds to wait before the restart after the `falls`-th fall in a row, from 1."""
     return float(min(LAST_DELAY, FIRST_DELAY * 2 ** min(falls - 1, 16)))
-
-
-def rotate(log: Path, limit: int = LOG_MAX) -> None:
-    """Set a grown log aside as NAME.1. Its writers append, so that they go on in the emptied file."""
-    with contextlib.suppress(OSError):  # gone, or the disk is full: tried again in a while
-        if log.stat().st_size > limit:
-            shutil.copyfile(log, log.with_name(log.name + ".1"))
-            os.truncate(log, 0)
 
 
 def describe(status: int) -> str:

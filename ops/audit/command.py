@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import psycopg
 
-from ops import stack
+from ops import stores
 from ops.audit import cards, orders
 from ops.audit.evidence import Evidence, open_snapshot, read_captures, read_stock
 from ops.errors import OpsError, Unreachable
@@ -101,7 +101,7 @@ def run(data: Path, *, as_json: bool, wait: float, answered: Path | None) -> int
         OpsError: a store or the provider is not named or does not answer.
     """
     ids = frozenset() if answered is None else read_answered(answered)
-    found = settle(stack.client_environment(data, os.environ), wait, ids)
+    found = settle(stores.client_environment(data, os.environ), wait, ids)
     clean = not any(found.values())
     if as_json:
         click.echo(json.dumps({"clean": clean, "violations": found}, indent=2))

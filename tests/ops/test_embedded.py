@@ -17,7 +17,7 @@ import psycopg
 import pytest
 import redis
 
-from ops import embedded, spawn
+from ops import embedded, programs, spawn
 from ops.errors import OpsError, ServerMissing, StartFailed
 
 
@@ -179,11 +179,11 @@ def test_a_short_path_keeps_its_sockets_inside(short_tmp: Path) -> None:
 
 def test_a_missing_server_names_all_three_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wheel, PATH or a URL: the error says how to go on."""
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(programs.importlib.util, "find_spec", lambda _name: None)
     monkeypatch.setenv("PATH", "/nonexistent")
 
     with pytest.raises(ServerMissing, match=r"wheel.*PATH.*TIDEGATE_REDIS_URL"):
-        embedded.find_redis()
+        programs.find_redis()
 
 
 def test_a_server_that_ends_says_why(short_tmp: Path) -> None:

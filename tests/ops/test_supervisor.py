@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from ops import supervisor as module
 from ops.errors import StartFailed
+from ops.logs import rotate
 from ops.service import Service
-from ops.supervisor import Interrupted, Supervisor, restart_delay, rotate
+from ops.supervisor import Interrupted, Supervisor, restart_delay
 
 SLEEPER = "import signal, sys, pathlib; pathlib.Path(sys.argv[1]).touch(); signal.pause()"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEPER

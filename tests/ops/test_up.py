@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from ops import datadir, ports, secrets, stack
+from ops import datadir, ports, secrets, stores
 from ops.errors import OpsError, PortInUse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -272,9 +272,9 @@ def test_stores_of_the_environment_win(short_tmp: Path) -> None:
         "TIDEGATE_STOCK_REDIS_URL": "redis://b/0",
         "TIDEGATE_DATABASE_URL": "postgresql://c/d",
     }
-    stores, servers = stack._stores(short_tmp / "given", given)
-    _, embedded = stack._stores(short_tmp / "given", {})
+    urls, servers = stores.choose_stores(short_tmp / "given", given)
+    _, embedded = stores.choose_stores(short_tmp / "given", {})
 
     assert servers == ()
-    assert stores == {**given, "TIDEGATE_SESSION_REDIS_URL": "redis://a/0"}
+    assert urls == {**given, "TIDEGATE_SESSION_REDIS_URL": "redis://a/0"}
     assert len(embedded) == 3
