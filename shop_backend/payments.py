@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from shop_backend import history
-from shop_backend.delivery import CardsBusy, CardsMissing, deliver, lock_available, lock_held
+from shop_backend.delivery import CardsMissing, deliver, lock_available, lock_held
 from shop_backend.stock.ledger import StockLedger
 from shop_backend.storage.database import Connection, Database, share_cards
 
@@ -279,7 +279,3 @@ def _uuid(text: str) -> str:
         return str(uuid.UUID(text))
     except ValueError:
         raise Mismatch("the payment names no order id of ours") from None
-
-
-__all__ = ["CardsBusy", "Checkout", "Forged", "Mismatch", "Payment", "PaymentProvider", "Payments"]
-__all__ += ["Refunded", "Stale", "UnknownOrder"]
