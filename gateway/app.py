@@ -7,17 +7,16 @@ import logging
 import secrets
 import time
 from dataclasses import dataclass
-from email.utils import formatdate
 from typing import Any
 
 from gateway import access_log, guard, pipeline
+from gateway.client import ABORT
 from gateway.config import Config, Listen
 from gateway.errors import GatewayError, Internal
 from gateway.exchange import ClientGone, Exchange, Handler, Headers, Reply
 from gateway.identity import Identity
 from gateway.parts import Parts
 from gateway.routes import RouteTable
-from gateway.server import ABORT
 from gateway.state.switches import Switches
 
 _log = logging.getLogger("gateway")
@@ -140,7 +139,6 @@ class Gateway:
 def _refusal(error: GatewayError, exchange: Exchange) -> Reply:
     """The one place where an error becomes an answer."""
     headers, body = error.problem()
-    headers.append((b"date", formatdate(usegmt=True).encode()))
     if not exchange.path or error.status in {408, 413}:  # what follows can't be taken for the next request
         headers.append(_CLOSE)
     return Reply(error.status, headers, body)

@@ -15,6 +15,7 @@ from gateway.errors import BadRequest, HeadersTooLarge, NotImplementedHere, Payl
 from gateway.exchange import Exchange, Headers
 
 TARGET = "tidegate.target"  # in the scope: the request target exactly as received
+REFUSAL = "tidegate.refusal"  # in the scope: why the request could not even be read
 
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"  # RFC 9110, 5.6.2
 _FIELD = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])  # RFC 9110, 5.5
@@ -47,8 +48,11 @@ def inspect(scope: dict[str, Any], listen: Listen, exchange: Exchange) -> None:
         UriTooLong: the target is longer than `listen.max_target`.
         HeadersTooLarge: more or longer header fields than allowed.
         PayloadTooLarge: it announces more than `listen.max_body` bytes.
+        GatewayError: whatever the server found when it read the request.
         NotImplementedHere: TRACE, CONNECT, an upgrade, another transfer coding, `OPTIONS *`.
     """
+    if REFUSAL in scope:
+        raise scope[REFUSAL]
     headers: Headers = scope["headers"]
     old = scope["http_version"] == "1.0"
     if not old and scope["http_version"] != "1.1":

@@ -85,6 +85,8 @@ class Listen(Settings):
     max_headers: int = Field(100, ge=8, le=10_000)
     max_header_bytes: Size = Field(32 << 10, ge=1024)
     header_timeout: Duration = Field(5.0, gt=0)  # for the whole header section
+    body_timeout: Duration = Field(30.0, gt=0)  # for the whole body of a request
+    write_timeout: Duration = Field(30.0, gt=0)  # for a client that reads slowly to take what waits for it
     idle_timeout: Duration = Field(75.0, gt=0)  # between requests of one connection
     drain: Duration = Field(10.0, ge=0)  # how long requests in flight may take after SIGTERM
 

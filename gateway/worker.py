@@ -60,9 +60,7 @@ class Worker:
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                date_header=False,
                 backlog=_BACKLOG,
-                timeout_keep_alive=max(1, int(settings.listen.idle_timeout)),
                 timeout_graceful_shutdown=max(1, int(settings.listen.drain)),
             )
         )

@@ -112,7 +112,7 @@ REFUSED = {
     "host raw non-ASCII": (get(host=b"sh\xc3\xb6p.example"), 400),
     # methods: RFC 9110, 9.3.6 and 9.3.8
     "TRACE": (b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
-    "CONNECT": (b"CONNECT shop.example:443 HTTP/1.1\r\nHost: shop.example:443\r\n\r\n", 400),  # by the server
+    "CONNECT": (b"CONNECT shop.example:443 HTTP/1.1\r\nHost: shop.example:443\r\n\r\n", 501),
     "no such method": (b"GE(T / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     # framing: 6.1, 6.2, 6.3
     "length and chunked": (post(b"Content-Length: 5", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"), 400),

@@ -1,0 +1,477 @@
+"""One client connection: bytes in, requests to the app one by one, answers out in order; bounded and timed.
+
+uvicorn accepts, drains and counts connections; this is its protocol class. Section numbers are those of
+RFC 9112 unless another is named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import socket
+from collections import deque
+from email.utils import formatdate
+from typing import Any, ClassVar, cast
+
+import httptools
+import uvicorn
+from uvicorn.server import ServerState
+
+from gateway.config import Listen
+from gateway.errors import BadRequest, GatewayError, HeadersTooLarge, RequestTimeout, UriTooLong
+from gateway.guard import REFUSAL, TARGET
+from gateway.turn import Turn
+
+ABORT = "tidegate.abort"  # in the scope: cuts the connection off, so that no cut body looks whole
+
+_log = logging.getLogger("gateway")
+_SLICE = 8 << 10  # bytes parsed at once, so that one segment can't hold thousands of requests
+_PIPELINED = 16  # requests that may wait; then reading pauses
+_HIGH = 64 << 10  # bytes of a body that may wait for the app; then reading pauses
+_OVERHEAD = 16 << 10  # bytes of framing that a chunked body may cost, besides _OVERHEAD_RATIO x its length
+_OVERHEAD_RATIO = 8  # chunks of one byte cost six
+_LINGER = 2.0  # seconds that a client may go on sending after its last answer, so that it can read that
+_LINGER_BYTES = 8 << 20
+_LAST_REQUEST = 0.25  # seconds; when draining, an idle connection may still bring a request under way
+_PROBE = 0.02  # seconds until the first look whether a probed client is still there; doubles
+_PROBE_MOST = 0.5
+_TCP_CLOSE = 7  # Linux: the peer has reset the connection
+_RESET = b"\1\0\0\0\0\0\0\0"  # struct linger: closing resets
+
+
+class ClientConnection(asyncio.Protocol):
+    """The server's side of one connection.
+
+    At any time it reads nothing (`_reading` None and not `_in_header`), a header, or a body; a queue of
+    turns holds what was read and is not yet answered, the first of them being in the app's hands.
+    """
+
+    listen: ClassVar[Listen]
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],  # noqa: ARG002 - uvicorn hands it over; there is no lifespan
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.loop = _loop or asyncio.get_running_loop()
+        self.blocked = False
+        self._app: Any = config.loaded_app
+        self._state = server_state
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._client: tuple[str, int] | None = None
+        # what is read
+        self._unfed = bytearray()  # came, but is not yet parsed
+        self._paused = False
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._header_bytes = 0  # of whole fields
+        self._fed = 0  # bytes since the header began, whole fields or not
+        self._expects = False
+        self._in_header = False
+        self._reading: Turn | None = None  # whose body comes next
+        self._overhead = 0
+        self._refusal: GatewayError | None = None
+        self._stopped = False  # nothing that still comes is a request
+        self._eof = False
+        # what is answered
+        self._turns: deque[Turn] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._draining = False
+        # clocks; one timer outlives many requests and looks at the deadlines of the moment when it fires
+        self._read_by = math.inf
+        self._write_by = math.inf
+        self._lingers = 0  # bytes that may still be thrown away; 0: not closing
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+
+    # ---- a connection opens, and brings bytes ------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client came; it has so long to say something."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
+        peer = transport.get_extra_info("peername")
+        self._client = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else None
+        self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own classes only
+        self._read_by = self.loop.time() + self.listen.header_timeout
+        self._arm()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        if self._stopped:
+            if self._lingers:
+                self._lingers -= len(data)
+                if self._lingers <= 0:
+                    self.abort()
+            return
+        if self._unfed or len(data) > _SLICE:
+            self._unfed += data
+            self._pump()
+        else:
+            self._parse(data)
+        if (self._in_header or self._reading is not None) and self._read_by < self._timer_at:
+            self._arm()
+
+    def _pump(self) -> None:
+        """Parse what waits, as far as there is room for what it holds."""
+        unfed = self._unfed
+        while unfed and not self._stopped and not self._full():
+            piece = bytes(unfed[:_SLICE])
+            del unfed[:_SLICE]
+            self._parse(piece)
+        if self._stopped:
+            unfed.clear()
+        self._pause(paused=bool(unfed) or self._full())
+
+    def _full(self) -> bool:
+        reading = self._reading
+        return len(self._turns) >= _PIPELINED or (
+            reading is not None and reading.size > _HIGH and not reading.complete
+        )
+
+    def _pause(self, *, paused: bool) -> None:
+        transport = self._transport
+        if paused != self._paused and transport is not None and not self._eof and not transport.is_closing():
+            self._paused = paused
+            if paused:
+                transport.pause_reading()
+            else:
+                transport.resume_reading()
+
+    def _parse(self, data: bytes) -> None:
+        before = self._reading
+        seen = before.seen if before is not None else 0
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._stopped = True  # the guard refuses it; what follows is in no protocol of ours
+            return
+        except httptools.HttpParserError:
+            self._broken(self._refusal or BadRequest("the request is not valid HTTP/1.1"))
+            return
+        reading = self._reading
+        if self._in_header:
+            self._fed += len(data)  # the parser tells of a field only when it is whole
+            if self._fed > self.listen.max_header_bytes + self.listen.max_target + _SLICE:
+                self._broken(
+                    HeadersTooLarge(f"the header is larger than {self.listen.max_header_bytes} bytes")
+                )
+        elif reading is not None and reading is before:
+            came = reading.seen - seen
+            self._overhead += len(data) - came
+            if self._overhead > _OVERHEAD + _OVERHEAD_RATIO * reading.seen:
+                self._broken(BadRequest("the body has far more framing than content"))
+        if self._full():
+            self._pause(paused=True)
+
+    # ---- called by the parser ----------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A request begins; its header has so long to arrive."""
+        self._in_header = True
+        self._url = b""
+        self._headers = []
+        self._header_bytes = self._fed = 0
+        self._expects = False
+        self._read_by = self.loop.time() + self.listen.header_timeout
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the target."""
+        self._url = self._url + url if self._url else url
+        if len(self._url) > self.listen.max_target:
+            self._refuse(UriTooLong(f"the target is longer than {self.listen.max_target} bytes"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header field; or one of a trailer section, which is counted and dropped (7.1.2)."""
+        self._header_bytes += len(name) + len(value) + 4
+        if self._header_bytes > self.listen.max_header_bytes:
+            self._refuse(HeadersTooLarge(f"the header is larger than {self.listen.max_header_bytes} bytes"))
+        if not self._in_header:
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self._expects = True
+        self._headers.append((name, value))
+        if len(self._headers) > self.listen.max_headers:
+            self._refuse(HeadersTooLarge(f"more than {self.listen.max_headers} header fields"))
+
+    def on_headers_complete(self) -> None:
+        """The header is whole: a turn begins, or waits for those before it."""
+        self._in_header = False
+        parser = self._parser
+        scope = self._scope(parser.get_method().decode("ascii"), parser.get_http_version())
+        turn = Turn(self, scope, keep_alive=parser.should_keep_alive(), expects=self._expects)
+        self._reading = turn
+        self._overhead = 0
+        self._read_by = self.loop.time() + self.listen.body_timeout
+        self._queue(turn)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        if self._reading is not None:
+            self._reading.feed(body)
+
+    def on_message_complete(self) -> None:
+        """The request ended where its framing says."""
+        turn, self._reading = self._reading, None
+        if turn is not None:
+            turn.end()
+        if self._turns:
+            self._read_by = math.inf
+        else:  # it was answered before; this was the rest of its body
+            self._idle()
+
+    def _scope(self, method: str, version: str) -> dict[str, Any]:
+        return {
+            "type": "http",
+            "http_version": version,
+            "method": method,
+            "scheme": "http",
+            "client": self._client,
+            "headers": self._headers,
+            TARGET: self._url,
+            ABORT: self.abort,
+        }
+
+    def _refuse(self, error: GatewayError) -> None:
+        self._refusal = error
+        raise error  # the parser stops here, and `_parse` goes on with the refusal
+
+    def _broken(self, error: GatewayError) -> None:
+        """No further request can be read. Whose body it was fails; else a turn of its own says why."""
+        self._stopped = True
+        if self._reading is not None:
+            self._reading.fail(error)
+            if self._reading.complete:  # answered already; this was the rest of its body
+                self._hang_up()
+            return
+        if self._turns and not self._turns[-1].keep_alive:
+            return  # what follows a request that is the last by its own word is none (9.6)
+        scope = self._scope("", "1.1") | {"headers": [], REFUSAL: error}
+        self._in_header = False
+        self._queue(Turn(self, scope, keep_alive=False, more=False))
+
+    # ---- turns -------------------------------------------------------------------------------
+
+    def _queue(self, turn: Turn) -> None:
+        self._turns.append(turn)
+        if len(self._turns) == 1:
+            self._begin(turn)
+
+    def _begin(self, turn: Turn) -> None:
+        self._task = task = self.loop.create_task(self._run(turn))
+        self._state.tasks.add(task)
+
+    async def _run(self, turn: Turn) -> None:
+        """Let the app answer, then see what comes next."""
+        try:
+            await self._app(turn.scope, turn.receive, turn.send)
+        except Exception:  # noqa: BLE001 - whatever it is, this connection ends and the others go on
+            _log.exception("the app failed on a request")
+        finally:
+            self._state.tasks.discard(cast("asyncio.Task[None]", self._task))
+            self._task = None
+            self._ended(turn)
+
+    def _ended(self, turn: Turn) -> None:
+        self._state.total_requests += 1
+        self._turns.popleft()
+        if self._transport is None or self._transport.is_closing():
+            return
+        if not turn.complete:
+            self.abort()  # nothing that is not whole may look whole
+        elif not turn.keep_alive:
+            self._hang_up()
+        elif self._turns:
+            self._begin(self._turns[0])
+        elif self._eof:
+            self._hang_up()
+        elif self._reading is None and not self._in_header:
+            self._idle()
+        if self._unfed or self._paused:
+            self._pump()
+
+    def _idle(self) -> None:
+        """Wait for the next request, but not for ever."""
+        self._read_by = self.loop.time() + (_LAST_REQUEST if self._draining else self.listen.idle_timeout)
+        if self._read_by < self._timer_at:
+            self._arm()
+
+    # ---- what a turn asks of its connection --------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    async def drained(self) -> None:
+        """Wait until the client has taken enough to be sent more, or is gone."""
+        while self.blocked and self._transport is not None:
+            self._writable = self.loop.create_future()
+            try:
+                await self._writable
+            finally:
+                self._writable = None
+
+    def took(self) -> None:
+        """The app took what there was of the body."""
+        if self._paused:
+            self._pump()
+
+    def last(self, turn: Turn) -> bool:
+        """Whether no request can follow this one."""
+        return (self._draining or self._stopped or self._eof) and turn is self._turns[-1]
+
+    def date(self) -> bytes:
+        """The time of day, as uvicorn renews it each second."""
+        headers = self._state.default_headers
+        return headers[0][1] if headers else formatdate(usegmt=True).encode()
+
+    def abort(self) -> None:
+        """Cut the connection off, without an end that could be taken for a whole answer."""
+        transport = self._transport
+        if transport is not None:
+            for turn in self._turns:
+                turn.leave()
+            sock = transport.get_extra_info("socket")
+            if sock is not None and sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)  # HTTP/1.0 knows no other sign
+            transport.abort()
+
+    # ---- a connection ends -------------------------------------------------------------------
+
+    def eof_received(self) -> bool:
+        """The client sends no more. It may still read (9.6), or be gone: a probe tells."""
+        self._eof = True
+        if self._in_header:
+            self._broken(BadRequest("the connection ended in the middle of a header"))
+        if self._reading is not None:
+            self._reading.leave()
+        if self._lingers or not self._turns:
+            return False
+        if self._turns[0].probe():
+            self.loop.call_later(_PROBE, self._look, _PROBE)
+        return True
+
+    def _look(self, waited: float) -> None:
+        """Whether a half-closed client has reset the connection; nobody reads it, so nobody would notice."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        waited = min(waited, _PROBE_MOST)
+        sock = self._transport.get_extra_info("socket")
+        if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
+            self.abort()
+        else:
+            self.loop.call_later(2 * waited, self._look, 2 * waited)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - whatever the reason
+        """The client left: what is done for it stops now, and its slots are free."""
+        self._transport = None
+        self._stopped = True
+        self._state.connections.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._unfed.clear()
+        for turn in self._turns:
+            turn.leave()
+        self.resume_writing()
+        task = self._task
+        if task is not None and not self._turns[0].complete:
+            task.cancel()
+            self._state.tasks.discard(task)  # cancelled before its first step it never gets to do so
+
+    def shutdown(self) -> None:
+        """Drain: what is in flight is answered as the last, and then the connection ends."""
+        self._draining = True
+        if not self._turns and not self._in_header and self._transport is not None:
+            self._read_by = min(self._read_by, self.loop.time() + _LAST_REQUEST)
+            self._arm()
+
+    def _hang_up(self) -> None:
+        """Close after the last answer; a client that is still sending can read it first (9.6)."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        now = self.loop.time()
+        self._write_by = now + self.listen.write_timeout  # for a client that never reads it all
+        silent = self._reading is None and not (self._stopped or self._turns or self._unfed or self._paused)
+        if self._eof or silent:
+            transport.close()
+        else:
+            self._lingers = _LINGER_BYTES
+            self._read_by = now + _LINGER
+            self._unfed.clear()
+            self._turns.clear()
+            transport.write_eof()
+            self._pause(paused=False)
+        self._stopped = True
+        self._in_header = False
+        self._arm()
+
+    # ---- clocks ------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        """The client reads slower than the upstream sends; it has so long to catch up."""
+        self.blocked = True
+        self._write_by = self.loop.time() + self.listen.write_timeout
+        self._arm()
+
+    def resume_writing(self) -> None:
+        """It caught up, or is gone."""
+        self.blocked = False
+        self._write_by = math.inf
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+
+    def _arm(self) -> None:
+        """Have the timer fire by the next deadline."""
+        at = min(self._read_by, self._write_by)
+        if at < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = at
+            self._timer = self.loop.call_at(at, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._timer_at = math.inf
+        now = self.loop.time()
+        if self._transport is None:
+            return
+        if now >= self._write_by:
+            self.abort()
+            return
+        if now >= self._read_by:
+            self._too_slow(now)
+        if self._read_by == math.inf:  # busy; look again when the next deadline may be due
+            self._timer_at = now + self.listen.header_timeout
+            self._timer = self.loop.call_at(self._timer_at, self._tick)
+        self._arm()
+
+    def _too_slow(self, now: float) -> None:
+        """The client did not bring in time what was due."""
+        self._read_by = math.inf
+        transport = self._transport
+        if transport is None:
+            return
+        if self._lingers:
+            if transport.get_write_buffer_size():
+                self._read_by = now + _LINGER  # it still reads, or `_write_by` ends it
+            else:
+                transport.close()
+        elif self._in_header:
+            said = f"the header did not arrive within {self.listen.header_timeout:g} s"
+            self._broken(RequestTimeout(said))
+        elif self._reading is not None:
+            if self._paused:  # we are the slow ones
+                self._read_by = now + self.listen.body_timeout
+            else:
+                said = f"the body did not arrive within {self.listen.body_timeout:g} s"
+                self._broken(RequestTimeout(said))
+        elif not self._turns:
+            self._write_by = now + self.listen.write_timeout
+            transport.close()
