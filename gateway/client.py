@@ -195,7 +195,7 @@ class ClientConnection(asyncio.Protocol):
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self._expects = True
-        self._headers.append((name, value))
+        self._headers.append((name, value.rstrip(b" \t")))  # 5.1: no part of the value
         if len(self._headers) > self.listen.max_headers:
             self._refuse(HeadersTooLarge(f"more than {self.listen.max_headers} header fields"))
 

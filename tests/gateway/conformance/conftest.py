@@ -1,0 +1,64 @@
+"""One gateway for a module of tests, before an upstream that counts and parses strictly."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+import pytest_asyncio
+import yaml
+
+from tests.gateway.conformance.wire import Client, Upstream
+from tests.gateway.conftest import GatewayProcess
+
+
+@dataclass
+class Stand:
+    """A gateway between its two ends."""
+
+    gateway: GatewayProcess
+    upstream: Upstream
+
+    async def client(self, *, receive_buffer: int = 0) -> Client:
+        return await Client.to(self.gateway.port, receive_buffer=receive_buffer)
+
+    async def in_flight(self) -> float:
+        return await self.gateway.metric("tidegate_in_flight")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stand(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stand]:
+    """The gateway runs as one worker, with short patience for clients."""
+    upstream = Upstream()
+    await upstream.start()
+    file = tmp_path_factory.mktemp("conformance") / "gateway.yaml"
+    config = {
+        "listen": {
+            "port": 0,
+            "workers": 1,
+            "max_body": "1MiB",
+            "drain": "5s",
+            "idle_timeout": "2s",
+            "header_timeout": "1s",
+            "body_timeout": "1s",
+            "write_timeout": "1s",
+        },
+        "admin": {"port": 0},
+        "upstreams": {
+            "shop": {"servers": [f"http://127.0.0.1:{upstream.port}"], "concurrency": {"max": 400}}
+        },
+        "limits": {"none": {"rate": "1/hour", "per": "global"}},
+        "routes": [
+            {"match": "/limited", "upstream": "shop", "limits": ["none"]},
+            {"match": "/**", "upstream": "shop"},
+        ],
+    }
+    file.write_text(yaml.safe_dump(config))
+    gateway = GatewayProcess(file)
+    await gateway.start()
+    yield Stand(gateway, upstream)
+    assert upstream.violations == []
+    assert await gateway.stop() == 0
+    assert "Traceback" not in gateway.log()
+    await upstream.stop()
