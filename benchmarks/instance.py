@@ -1,0 +1,160 @@
+"""One running peer: started in its site, checked to do its work, measured, stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+from pathlib import Path
+
+from benchmarks import load
+from benchmarks.load import Case, Outcome
+from benchmarks.machine import PEER_CORE
+from benchmarks.peers.peer import Peer
+from benchmarks.processes import Process, accepts, free_port
+from benchmarks.redis_server import RedisServer
+from benchmarks.site import TIGHT, WIDE, Site
+from benchmarks.upstream import LARGE, SMALL, Upstream
+
+
+class CheckError(Exception):
+    """A peer doesn't do the work that is to be measured."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reading:
+    """One run of wrk against one peer.
+
+    Attributes:
+        outcome: what wrk saw.
+        cpu: microseconds of user and system time of the peer's whole tree, per answered request.
+        redis_calls: Redis round trips per answered request; None without Redis.
+        redis_cpu: microseconds of Redis's own time per answered request; None without Redis.
+    """
+
+    outcome: Outcome
+    cpu: float
+    redis_calls: float | None = None
+    redis_cpu: float | None = None
+
+
+class Instance:
+    """A peer at work. `tight` limits refuse; wide ones are evaluated and admit."""
+
+    def __init__(
+        self, peer: Peer, folder: Path, upstream: Upstream, *, tight: bool = False, routes: int = 3
+    ) -> None:
+        self.peer = peer
+        folder.mkdir(parents=True)
+        self.redis = RedisServer(folder) if peer.uses_redis else None
+        self.site = Site(
+            folder=folder,
+            port=free_port(),
+            admin_port=free_port(),
+            upstreams=upstream.ports,
+            overall=WIDE,
+            user=TIGHT if tight else WIDE,
+            routes=routes,
+            redis=self.redis.socket if self.redis else None,
+        )
+        try:
+            self.process = Process(peer.command(self.site), core=PEER_CORE, folder=folder, name=peer.name)
+        except BaseException:
+            if self.redis:
+                self.redis.stop()
+            raise
+
+    def __enter__(self) -> Instance:
+        try:
+            self.process.wait_until(lambda: accepts(self.site.port))
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End it and its Redis."""
+        self.process.stop()
+        if self.redis:
+            self.redis.stop()
+
+    def check(self) -> None:
+        """See that it answers what the upstream answers, or refuses when it is to refuse.
+
+        Raises:
+            CheckError: it does not.
+        """
+        with socket.create_connection(("127.0.0.1", self.site.port), timeout=10) as line:
+            if self.site.user == TIGHT:
+                self._check_refusal(line)
+            else:
+                self._check_answers(line)
+
+    def _check_answers(self, line: socket.socket) -> None:
+        for method, path, length, expected in (
+            ("GET", "/api/large", 0, LARGE),
+            ("POST", "/api/orders", 1024, SMALL),
+            ("GET", "/api/small", 0, SMALL),
+        ):
+            status, seen = load.request(line, method, path, user="check", body=length)
+            if (status, seen) != (200, expected.encode()):
+                raise CheckError(
+                    f"{self.peer.name} answered {method} {path} with {status} and {len(seen)} bytes, "
+                    f"not with 200 and the {len(expected)} of the upstream"
+                )
+
+    def _check_refusal(self, line: socket.socket) -> None:
+        seen = [load.request(line, "GET", "/api/small", user="check")[0] for _ in range(3)]
+        if seen[0] != 200 or seen[-1] != 429:
+            raise CheckError(
+                f"{self.peer.name} answered a user's first three requests in a minute with {seen}: "
+                "its limit of one is not evaluated"
+            )
+
+    def measure(self, case: Case, *, seconds: float, connections: int = 64, users: int = 100) -> Reading:
+        """Offer a case's load and read what it cost.
+
+        Raises:
+            CheckError: answers were not those that the case is about.
+            LoadError: the load couldn't be offered.
+        """
+        redis_before = self.redis.usage() if self.redis else None
+        before = self.process.cpu_seconds()
+        outcome = load.offer(case, self.site.port, seconds=seconds, connections=connections, users=users)
+        spent = self.process.cpu_seconds() - before
+        redis_after = self.redis.usage() if self.redis else None
+        self._empty_logs()
+        answered = outcome.answered
+        self._judge(case, outcome)
+        if redis_before is None or redis_after is None:
+            return Reading(outcome, spent / answered * 1e6)
+        calls = redis_after.calls - redis_before.calls
+        redis_cpu = redis_after.cpu_seconds - redis_before.cpu_seconds
+        return Reading(outcome, spent / answered * 1e6, calls / answered, redis_cpu / answered * 1e6)
+
+    def idle_bytes(self, connections: int) -> float:
+        """Memory that one more idle connection costs, from the growth that many cause."""
+        before = self.process.memory_bytes()
+        with load.idle_connections(self.site.port, connections):
+            return (self.process.memory_bytes() - before) / connections
+
+    def _judge(self, case: Case, outcome: Outcome) -> None:
+        who = f"{self.peer.name}, {case.name}"
+        if outcome.answered == 0:
+            raise CheckError(f"{who}: nothing was answered")
+        share = outcome.refused / outcome.answered
+        # A tight limit still admits each user's first request.
+        if case.refused and share < 0.9:
+            raise CheckError(f"{who}: only {share:.1%} were refused; the limit is not at work")
+        if not case.refused and (outcome.refused or outcome.broken):
+            raise CheckError(
+                f"{who}: {outcome.refused} errors and {outcome.broken} broken lines "
+                f"among {outcome.answered} answers"
+            )
+
+    def _empty_logs(self) -> None:
+        for log in self.site.folder.glob("*.log"):
+            os.truncate(log, 0)  # all are opened for appending; a full disk would be measured else

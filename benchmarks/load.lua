@@ -1,0 +1,30 @@
+-- What wrk sends, and one line of JSON at its end.
+-- args: method, path, body length (bytes), distinct users
+local before, after, users, turn
+
+function init(args)
+  local method, path, length = args[1], args[2], tonumber(args[3])
+  users = tonumber(args[4])
+  turn = math.random(users)
+  before = method .. " " .. path .. " HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port .. "\r\nX-User: u"
+  after = "\r\n\r\n"
+  if length > 0 then
+    after = "\r\nContent-Type: application/json\r\nContent-Length: " .. length .. "\r\n\r\n"
+      .. '"' .. string.rep("x", length - 2) .. '"'
+  end
+end
+
+function request()
+  -- A step prime to every user count we use, so that neighbours aren't neighbours in any table.
+  turn = (turn + 7919) % users
+  return before .. turn .. after
+end
+
+function done(summary, latency)
+  local errors = summary.errors
+  io.write(string.format(
+    '\nRESULT {"requests": %d, "microseconds": %d, "refused": %d, "broken": %d, "p50": %d, "p99": %d}\n',
+    summary.requests, summary.duration, errors.status,
+    errors.connect + errors.read + errors.write + errors.timeout,
+    latency:percentile(50), latency:percentile(99)))
+end

@@ -1,0 +1,92 @@
+"""`python -m benchmarks.proxy`: what a proxied request costs, beside peers doing the same work."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks.harness import compare
+from benchmarks.load import CASES, Case, LoadError
+from benchmarks.machine import MachineError
+from benchmarks.peers import PEERS, choose
+from benchmarks.peers.peer import cache_folder
+from benchmarks.processes import StartError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print the tables, write the JSON; returns the exit code."""
+    given = _parser().parse_args(arguments)
+    if given.quick:
+        given.rounds, given.seconds, given.idle = 1, 1.0, 200
+    try:
+        peers, cases = choose(given.peers), choose_cases(given.cases)
+        results = compare(
+            peers,
+            cases,
+            rounds=given.rounds,
+            seconds=given.seconds,
+            connections=given.connections,
+            idle=given.idle,
+            say=lambda text: print(text, file=sys.stderr, flush=True),
+        )
+    except (ValueError, MachineError, StartError, LoadError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(report.comparison(results, cases, given.against))
+    path = given.json or _default_path()
+    report.write_json(results, path)
+    print(f"\nwritten: {path}", file=sys.stderr)
+    return 0 if results.summaries else 1
+
+
+def choose_cases(names: str) -> tuple[Case, ...]:
+    """The cases named; all for the empty string.
+
+    Raises:
+        ValueError: a name is none of theirs.
+    """
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    known = {case.name: case for case in CASES}
+    for name in wanted:
+        if name not in known:
+            raise ValueError(f"no case is called {name!r}; there are {', '.join(known)}")
+    return tuple(case for case in CASES if not wanted or case.name in wanted)
+
+
+def _default_path() -> Path:
+    return cache_folder() / "results" / f"proxy-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.proxy", description=__doc__)
+    parser.add_argument("--peers", default="", help=f"of {','.join(peer.name for peer in PEERS)}; all")
+    parser.add_argument("--cases", default="", help=f"of {','.join(case.name for case in CASES)}; all")
+    parser.add_argument("--against", default="envoy", help="the peer that ratios refer to (%(default)s)")
+    parser.add_argument("--rounds", type=_whole, default=3, help="after a warm-up (%(default)s)")
+    parser.add_argument("--seconds", type=_seconds, default=5.0, help="of load per reading (%(default)s)")
+    parser.add_argument("--connections", type=_whole, default=64, help="(%(default)s)")
+    parser.add_argument("--idle", type=int, default=2000, help="idle connections to weigh (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="one short round: does it work at all?")
+    parser.add_argument("--json", type=Path, help="where to write; default below the cache folder")
+    return parser
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 100_000:
+        raise argparse.ArgumentTypeError("between 1 and 100000")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 1 <= number <= 600:
+        raise argparse.ArgumentTypeError("between 1 and 600 seconds")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

