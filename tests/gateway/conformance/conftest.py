@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import psutil
 import pytest
 import pytest_asyncio
 import yaml
@@ -25,6 +26,16 @@ class Stand:
 
     async def in_flight(self) -> float:
         return await self.gateway.metric("tidegate_in_flight")
+
+    def connections(self) -> int:
+        """Client connections that the gateway's workers hold."""
+        assert self.gateway.process is not None
+        workers = psutil.Process(self.gateway.process.pid).children()
+        return sum(
+            connection.laddr.port == self.gateway.port and connection.status != psutil.CONN_LISTEN
+            for worker in workers
+            for connection in worker.net_connections(kind="tcp")
+        )
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -61,4 +72,5 @@ async def stand(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stand
     assert upstream.violations == []
     assert await gateway.stop() == 0
     assert "Traceback" not in gateway.log()
+    assert "graceful shutdown exceeded" not in gateway.log()  # uvicorn's words for a task left over
     await upstream.stop()

@@ -1,5 +1,4 @@
 """Request lines, targets, Host and other header fields: what passes and what does not."""
-# ruff: noqa: E501 - a table is read along its columns
 
 from __future__ import annotations
 
@@ -13,6 +12,9 @@ UPGRADE = (
 
 REQUEST_LINES = [
     Case("COMP-BASELINE", "3", "nobody", get(), OK),
+    Case("COMP-DATE-HEADER", "9110 6.6.1", "connection", get(), OK),
+    Case("COMP-DATE-FORMAT", "9110 5.6.7", "connection", get(), OK),
+    Case("COMP-CONTENT-TYPE", "9110 8.3", "upstream", get(), OK),
     Case("h1spec: Valid GET request", "3", "nobody", get(target=b"/hello"), Passed(target=b"/hello")),
     Case("RFC9112-3-MULTI-SP-REQUEST-LINE", "3", "parser", get(method=b"GET "), OK),
     Case("RFC9112-3-MISSING-TARGET", "3", "parser", b"GET HTTP/1.1\r\nHost: a\r\n\r\n", BAD),

@@ -7,6 +7,7 @@ RFC 9110 and 9112 anew; a stand-alone server would answer some of them otherwise
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 
 import pytest
@@ -16,6 +17,7 @@ from tests.gateway.conformance.cases import Case, Passed, Refused, Waits
 from tests.gateway.conformance.conftest import Stand
 
 TABLE = {case.name: case for case in [*table_head.TABLE, *table_framing.TABLE]}
+DATE = re.compile(rb"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT")
 NEXT = b"GET /next HTTP/1.1\r\nHost: shop.example\r\n\r\n"
 
 
@@ -59,7 +61,9 @@ async def _passes(stand: Stand, case: Case, verdict: Passed) -> None:
             answer = await client.answer(case.request.lstrip().split(b" ")[0])
             assert answer is not None
             assert answer.status == verdict.status, answer.body
-            assert len(answer.values(b"date")) == 1  # RFC 9110, 6.6.1
+            (date,) = answer.values(b"date")
+            assert DATE.fullmatch(date)
+            assert answer.values(b"content-type") == [b"text/plain"]
         if verdict.close:
             assert (await client.rest())[:12] in {b"", b"HTTP/1.1 400"}
         else:
