@@ -21,12 +21,14 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import get_default_algorithms
 
 from gateway import config
+from gateway.errors import BadRequest
 from gateway.exchange import Clock, Exchange
 
 MAX_TOKEN = 4096  # bytes; as long as a cookie may be
 MAX_CACHED = 10_000  # verified tokens kept per worker
 MAX_REFUSED = 1_000  # invalid ones, so that an old cookie is not verified with each request
 REFUSED_FOR = 10.0  # seconds; its `nbf` may come
+MAX_TOKENS = 4  # in one request: each costs a verification
 MAX_HOPS = 32  # proxies believed in one X-Forwarded-For
 
 _USER = re.compile(r"[!-~]{1,128}")  # goes into a header field: visible ASCII only
@@ -236,21 +238,33 @@ class Identity:
     ) -> None:
         self._tokens = Tokens(settings.jwt, clock) if settings.jwt is not None else None
         self._header = settings.header.lower().encode() if settings.header is not None else None
-        self._cookie = settings.cookie.encode() + b"=" if settings.cookie is not None else None
+        self._cookie = settings.cookie.encode() if settings.cookie is not None else None
         self._proxies = Proxies(trusted_proxies) if trusted_proxies else None
 
     def identify(self, exchange: Exchange) -> None:
         """Set `user`, `address`, `forwarded_for` and `scheme`.
 
-        A token in the header wins over the cookie; one that is not valid leaves its sender anonymous.
-        `exchange.address` is the peer's on entry, "" for one without.
+        A token that is not valid leaves its sender anonymous. Of several, those that are valid must name
+        one user: which of them the upstream goes by is its own affair, so another answer here would count
+        one user's requests as another's. `exchange.address` is the peer's on entry, "" for one without.
+
+        Raises:
+            BadRequest: the tokens name different users, or are too many.
         """
         self._locate(exchange)
         tokens = self._tokens
-        if tokens is not None:
-            token = self._token(exchange)
-            if token:
-                exchange.user = tokens.user(token)
+        if tokens is None:
+            return
+        found = self._candidates(exchange)
+        if len(found) == 1:
+            exchange.user = tokens.user(found[0])
+        elif found:
+            if len(found) > MAX_TOKENS:
+                raise BadRequest(f"{len(found)} tokens came; send one")
+            users = {user for token in found if (user := tokens.user(token)) is not None}
+            if len(users) > 1:
+                raise BadRequest("the tokens name different users; send one, as cookie or as bearer")
+            exchange.user = users.pop() if users else None
 
     def _locate(self, exchange: Exchange) -> None:
         if self._proxies is None and "." in exchange.address and ":" not in exchange.address:
@@ -272,23 +286,23 @@ class Identity:
         exchange.address = str(chain[0])
         exchange.forwarded_for = ", ".join(map(str, chain)).encode()
 
-    def _token(self, exchange: Exchange) -> bytes | None:
+    def _candidates(self, exchange: Exchange) -> list[bytes]:
+        """Every token the request carries, wherever it stands; each once."""
         header, cookie = self._header, self._cookie
-        bearer: bytes | None = None
-        session: bytes | None = None
+        found: list[bytes] = []
         for name, value in exchange.headers:
             if name == header:
                 scheme, space, rest = value.partition(b" ")
                 if space and scheme.lower() == b"bearer":
-                    if bearer is not None:
-                        return None  # two of them: nobody can say which is meant
-                    bearer = rest.strip(b" ")
+                    found.append(rest.strip(b" "))
                 elif header != b"authorization":
-                    bearer = value
-            elif name == b"cookie" and session is None and cookie is not None and cookie in value:
+                    found.append(value)
+            elif name == b"cookie" and cookie is not None and cookie in value:
                 for pair in value.split(b";"):
-                    pair = pair.strip(b" \t")
-                    if pair.startswith(cookie):
-                        session = pair[len(cookie) :].strip(b'"')
-                        break
-        return session if bearer is None else bearer
+                    # As upstreams read it: blanks around name and value don't count.
+                    key, equals, token = pair.partition(b"=")
+                    if equals and key.strip() == cookie:
+                        if b"\\" in token:  # some upstreams undo escapes in quoted values; tokens have none
+                            raise BadRequest(f"the cookie {cookie.decode()} has an escape in it")
+                        found.append(token.strip().strip(b'"'))
+        return found if len(found) < 2 else list(dict.fromkeys(found))

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway import config
+from gateway.errors import BadRequest
 from gateway.exchange import Exchange, Headers
 from gateway.identity import MAX_TOKEN, Identity, load_keys, thumbprint
 
@@ -107,16 +108,17 @@ def sign(key: Ed25519PrivateKey) -> Sign:
 
 
 def test_cookie_and_header(identity: Identity, sign: Sign) -> None:
-    """A token counts in the cookie, among others, and in the header, which wins."""
+    """A token counts in the cookie, among others, and in the header; several of one user are one."""
     cookie, bearer = sign().encode(), sign(sub="u-2").encode()
     for fields, expected in [
         ([(b"cookie", b"a=b; session=" + cookie + b"; c=d")], "u-1"),
         ([(b"cookie", b"a=b"), (b"cookie", b'session="' + cookie + b'"')], "u-1"),
         ([(b"authorization", b"Bearer " + bearer)], "u-2"),
-        ([(b"authorization", b"bearer " + bearer), (b"cookie", b"session=" + cookie)], "u-2"),
+        ([(b"cookie", b"a=b;session = " + cookie)], "u-1"),  # as upstreams read it
         ([(b"authorization", b"Basic YTpi"), (b"cookie", b"session=" + cookie)], "u-1"),
-        ([(b"authorization", b"Bearer wrong"), (b"cookie", b"session=" + cookie)], None),
-        ([(b"authorization", b"Bearer " + bearer), (b"authorization", b"Bearer " + bearer)], None),
+        ([(b"authorization", b"Bearer wrong"), (b"cookie", b"session=" + cookie)], "u-1"),
+        ([(b"cookie", b"session=wrong; session=" + cookie)], "u-1"),
+        ([(b"authorization", b"Bearer " + bearer), (b"authorization", b"Bearer " + bearer)], "u-2"),
         ([(b"cookie", b"xsession=" + cookie)], None),
         ([(b"cookie", b"session=")], None),
         ([], None),
@@ -124,6 +126,21 @@ def test_cookie_and_header(identity: Identity, sign: Sign) -> None:
         exchange = exchange_with(*fields)
         identity.identify(exchange)
         assert exchange.user == expected, fields
+
+
+def test_nobody_is_two_users(identity: Identity, sign: Sign) -> None:
+    """Whichever token the upstream goes by, the limits count that user: two users' tokens are refused."""
+    one, other = sign().encode(), sign(sub="u-2").encode()
+    for fields in [
+        [(b"authorization", b"bearer " + other), (b"cookie", b"session=" + one)],
+        [(b"cookie", b"session=" + one + b"; session=" + other)],
+        [(b"cookie", b"session=" + one), (b"cookie", b"session =" + other)],
+        [(b"cookie", b"; ".join(b"session=%d" % number for number in range(5)))],  # too many to verify
+        [(b"cookie", b'session="\\145' + one[1:] + b'"')],  # an escape that an upstream may undo
+    ]:
+        exchange = exchange_with(*fields)
+        with pytest.raises(BadRequest):
+            identity.identify(exchange)
 
 
 def test_without_a_key_nobody_is_known(sign: Sign) -> None:
