@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
-import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from benchmarks import machine
+from benchmarks.bench import Bench, Run, Say, opened
 from benchmarks.instance import CheckError, Instance, Reading
 from benchmarks.load import Case, LoadError
 from benchmarks.peers.peer import Peer
-from benchmarks.processes import StartError
-from benchmarks.upstream import Upstream
 
-_WARM_UP = 2.0  # seconds
-Say = Callable[[str], None]
+WARM_UP = 2.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,25 +73,15 @@ def summarise(peer: str, case: str, readings: Sequence[Reading]) -> Summary:
 
 
 @dataclass(slots=True)
-class Results:
-    """All that a measurement found.
+class Results(Run):
+    """What a comparison found.
 
     Attributes:
-        machine: where it ran.
-        versions: of the peers measured.
-        lacks: the part of the common work a peer can't do.
-        missing: peers not measured, and why.
         summaries: figures by peer and case.
         idle_bytes: memory per idle connection by peer.
         memory_bytes: memory of the whole tree after the load, by peer.
-        settings: how it was measured.
     """
 
-    machine: dict[str, Any]
-    settings: dict[str, Any]
-    versions: dict[str, str] = field(default_factory=dict)
-    lacks: dict[str, str] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
     summaries: list[Summary] = field(default_factory=list)
     idle_bytes: dict[str, float] = field(default_factory=dict)
     memory_bytes: dict[str, int] = field(default_factory=dict)
@@ -111,10 +94,6 @@ class Results:
         """A peer's processor time over another's, in the same case."""
         one, other = self.find(peer, case), self.find(against, case)
         return one.cpu / other.cpu if one and other and other.cpu else None
-
-    def as_json(self) -> dict[str, Any]:
-        """For files."""
-        return asdict(self)
 
 
 def compare(
@@ -143,98 +122,58 @@ def compare(
     Raises:
         MachineError: fewer than two cores.
         StartError: the upstream can't be started.
-        LoadError: wrk is missing.
     """
-    machine.require_two_cores()
     results = Results(
-        machine=machine.describe() | {"load_before": machine.load_average()},
+        machine=machine.describe(),
         settings={"rounds": rounds, "seconds": seconds, "connections": connections, "idle": idle},
     )
-    folder = Path(tempfile.mkdtemp(prefix="tidegate-bench-"))
-    folder.chmod(0o755)
-    try:
-        with ExitStack() as running:
-            upstream = running.enter_context(Upstream(folder / "upstream"))
-            for peer in peers:
-                if problem := peer.missing():
-                    results.missing[peer.name] = problem
-                    say(f"missing: {problem}")
-            here = [peer for peer in peers if peer.name not in results.missing]
-            _rounds(_Bench(running, folder, upstream, results, say), here, cases)
-            results.machine["load_after"] = machine.load_average()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with opened(results, say) as bench:
+        here = bench.present(peers)
+        instances = _start(bench, here, cases)
+        readings: dict[tuple[str, str], list[Reading]] = {}
+        for number in range(rounds + 1):
+            for case in cases:
+                for peer in here:
+                    instance = instances.get((peer.name, case.refused))
+                    if instance is None or peer.name in results.missing:
+                        continue
+                    length = seconds if number else min(WARM_UP, seconds)
+                    try:
+                        reading = instance.measure(case, seconds=length, connections=connections)
+                    except (CheckError, LoadError) as error:
+                        bench.drop(peer, error)
+                        continue
+                    if number:
+                        readings.setdefault((peer.name, case.name), []).append(reading)
+                        say(_line(number, case, peer, reading))
+        results.summaries = [
+            summarise(peer.name, case.name, readings[peer.name, case.name])
+            for case in cases
+            for peer in here
+            if peer.name not in results.missing and (peer.name, case.name) in readings
+        ]
+        _weigh(results, instances, idle)
     return results
 
 
-@dataclass(frozen=True, slots=True)
-class _Bench:
-    running: ExitStack
-    folder: Path
-    upstream: Upstream
-    results: Results
-    say: Say
-
-    def start(self, peer: Peer, *, tight: bool) -> Instance | None:
-        """A checked instance; None, and the peer named as missing, when it fails."""
-        name = f"{peer.name}{'-tight' if tight else ''}"
-        try:
-            instance = Instance(peer, self.folder / name, self.upstream, tight=tight)
-            self.running.enter_context(instance)
-            instance.check()
-        except (StartError, CheckError, OSError) as error:
-            self.drop(peer, error)
-            return None
-        self.results.versions[peer.name] = peer.version()
-        self.results.lacks[peer.name] = peer.lacks
-        return instance
-
-    def drop(self, peer: Peer, why: Exception) -> None:
-        """Take a peer out, saying why."""
-        self.results.missing[peer.name] = f"{type(why).__name__}: {why}"
-        self.say(f"dropped {peer.name}: {why}")
-
-
-def _rounds(bench: _Bench, peers: Sequence[Peer], cases: Sequence[Case]) -> None:
-    settings = bench.results.settings
-    instances: dict[tuple[str, bool], Instance] = {}
+def _start(bench: Bench, peers: Sequence[Peer], cases: Sequence[Case]) -> dict[tuple[str, bool], Instance]:
+    """An instance with wide limits and one with tight limits of each peer, as the cases need them."""
+    instances = {}
     for peer in peers:
         for tight in sorted({case.refused for case in cases}):
-            if tight and not peer.limits:
-                continue
-            if instance := bench.start(peer, tight=tight):
+            if (peer.limits or not tight) and (instance := bench.start(peer, tight=tight)):
                 instances[peer.name, tight] = instance
-    readings: dict[tuple[str, str], list[Reading]] = {}
-    for number in range(settings["rounds"] + 1):
-        for case in cases:
-            for peer in peers:
-                instance = instances.get((peer.name, case.refused))
-                if instance is None or peer.name in bench.results.missing:
-                    continue
-                try:
-                    reading = instance.measure(
-                        case,
-                        seconds=settings["seconds"] if number else min(_WARM_UP, settings["seconds"]),
-                        connections=settings["connections"],
-                    )
-                except (CheckError, LoadError) as error:
-                    bench.drop(peer, error)
-                    continue
-                if number:
-                    readings.setdefault((peer.name, case.name), []).append(reading)
-                    bench.say(
-                        f"round {number}  {case.name:<8}  {peer.name:<16}  {reading.cpu:8.1f} µs  "
-                        f"{reading.outcome.answered / reading.outcome.seconds:8.0f}/s"
-                    )
-    bench.results.summaries = [
-        summarise(peer.name, case.name, found)
-        for case in cases
-        for peer in peers
-        if peer.name not in bench.results.missing and (found := readings.get((peer.name, case.name)))
-    ]
+    return instances
+
+
+def _weigh(results: Results, instances: dict[tuple[str, bool], Instance], idle: int) -> None:
     for (name, tight), instance in instances.items():
-        if tight or name in bench.results.missing:
-            continue
-        bench.results.memory_bytes[name] = instance.process.memory_bytes()
-        if settings["idle"]:
-            bench.results.idle_bytes[name] = instance.idle_bytes(settings["idle"])
+        if not tight and name not in results.missing:
+            results.memory_bytes[name] = instance.process.memory_bytes()
+            if idle:
+                results.idle_bytes[name] = instance.idle_bytes(idle)
+
+
+def _line(number: int, case: Case, peer: Peer, reading: Reading) -> str:
+    rate = reading.outcome.answered / reading.outcome.seconds
+    return f"round {number}  {case.name:<8}  {peer.name:<16}  {reading.cpu:8.1f} µs  {rate:8.0f}/s"

@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import report
+from benchmarks.bench import Run
 from benchmarks.harness import compare
 from benchmarks.load import CASES, Case, LoadError
 from benchmarks.machine import MachineError
 from benchmarks.peers import PEERS, choose
 from benchmarks.peers.peer import cache_folder
 from benchmarks.processes import StartError
+from benchmarks.scale import grow
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,24 +24,43 @@ def main(arguments: list[str] | None = None) -> int:
     if given.quick:
         given.rounds, given.seconds, given.idle = 1, 1.0, 200
     try:
-        peers, cases = choose(given.peers), choose_cases(given.cases)
-        results = compare(
-            peers,
-            cases,
-            rounds=given.rounds,
-            seconds=given.seconds,
-            connections=given.connections,
-            idle=given.idle,
-            say=lambda text: print(text, file=sys.stderr, flush=True),
-        )
-    except (ValueError, MachineError, StartError, LoadError) as error:
+        return _scale(given) if given.scale else _compare(given)
+    except (ValueError, MachineError, StartError, LoadError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def _compare(given: argparse.Namespace) -> int:
+    cases = choose_cases(given.cases)
+    results = compare(
+        choose(given.peers),
+        cases,
+        rounds=given.rounds,
+        seconds=given.seconds,
+        connections=given.connections,
+        idle=given.idle,
+        say=_say,
+    )
     print(report.comparison(results, cases, given.against))
-    path = given.json or _default_path()
-    report.write_json(results, path)
-    print(f"\nwritten: {path}", file=sys.stderr)
+    _keep(results, given.json, "proxy")
     return 0 if results.summaries else 1
+
+
+def _scale(given: argparse.Namespace) -> int:
+    results = grow(choose(given.peers or "tidegate"), rounds=given.rounds, seconds=given.seconds, say=_say)
+    print(report.growth(results, flat=0.1))
+    _keep(results, given.json, "scale")
+    return 0 if results.points else 1
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _keep(results: Run, path: Path | None, name: str) -> None:
+    path = path or cache_folder() / "results" / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+    report.write_json(results, path)
+    _say(f"written: {path}")
 
 
 def choose_cases(names: str) -> tuple[Case, ...]:
@@ -56,10 +77,6 @@ def choose_cases(names: str) -> tuple[Case, ...]:
     return tuple(case for case in CASES if not wanted or case.name in wanted)
 
 
-def _default_path() -> Path:
-    return cache_folder() / "results" / f"proxy-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.proxy", description=__doc__)
     parser.add_argument("--peers", default="", help=f"of {','.join(peer.name for peer in PEERS)}; all")
@@ -69,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=_seconds, default=5.0, help="of load per reading (%(default)s)")
     parser.add_argument("--connections", type=_whole, default=64, help="(%(default)s)")
     parser.add_argument("--idle", type=int, default=2000, help="idle connections to weigh (%(default)s)")
+    parser.add_argument("--scale", action="store_true", help="grow connections, routes and users instead")
     parser.add_argument("--quick", action="store_true", help="one short round: does it work at all?")
     parser.add_argument("--json", type=Path, help="where to write; default below the cache folder")
     return parser

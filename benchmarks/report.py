@@ -6,8 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.bench import Run
 from benchmarks.harness import Results
 from benchmarks.load import Case
+from benchmarks.scale import Growth
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -45,7 +47,7 @@ def comparison(results: Results, cases: Sequence[Case], against: str) -> str:
             for one in results.summaries
             if one.case == case.name
         ]
-        head = (
+        head: tuple[str, ...] = (
             "peer",
             "CPU µs",
             "low–high",
@@ -67,14 +69,11 @@ def comparison(results: Results, cases: Sequence[Case], against: str) -> str:
             "**memory** (PSS)\n\n" + table(("peer", "MiB after load", "bytes per idle connection"), memory)
         )
     parts.append(versions(results))
-    if results.missing:
-        parts.append(
-            "**not measured**\n\n" + "\n".join(f"- {n}: {why}" for n, why in results.missing.items())
-        )
+    parts.extend(missing(results))
     return "\n\n".join(parts)
 
 
-def conditions(results: Results) -> str:
+def conditions(results: Run) -> str:
     """Where, when and how it was measured, in two lines."""
     at, how = results.machine, results.settings
     load = (
@@ -87,7 +86,7 @@ def conditions(results: Results) -> str:
     )
 
 
-def versions(results: Results) -> str:
+def versions(results: Run) -> str:
     """Each peer's version, and the part of the work that it can't do."""
     rows = [
         (name, version, results.lacks.get(name) or "nothing") for name, version in results.versions.items()
@@ -95,7 +94,7 @@ def versions(results: Results) -> str:
     return "**versions**\n\n" + table(("peer", "version", "part of the work it lacks"), rows)
 
 
-def write_json(results: Results, path: Path) -> None:
+def write_json(results: Run, path: Path) -> None:
     """Keep the figures for programs.
 
     Raises:
@@ -107,3 +106,39 @@ def write_json(results: Results, path: Path) -> None:
 
 def _number(value: float | None, form: str) -> str:
     return "–" if value is None else form.format(value)
+
+
+def growth(results: Growth, *, flat: float) -> str:
+    """How cost grows with work: one table per axis, each point against the axis's first.
+
+    Args:
+        results: what was found.
+        flat: the share above the first point that still counts as flat.
+    """
+    parts = [conditions(results)]
+    for axis in dict.fromkeys(point.axis for point in results.points):
+        rows = [
+            (
+                point.peer,
+                f"{point.amount:,}",
+                f"{point.cpu:.1f}",
+                f"{point.cpu_low:.1f}–{point.cpu_high:.1f}",
+                f"{ratio:.2f}",
+                "yes" if ratio <= 1 + flat else "no",
+                f"{point.rate:,.0f}",
+            )
+            for point in results.points
+            if point.axis == axis and (ratio := results.ratio(point))
+        ]
+        head = ("peer", axis, "CPU µs", "low–high", "× first", f"within {flat:.0%}", "req/s")
+        parts.append(f"**{axis}**\n\n{table(head, rows)}")
+    parts.append(versions(results))
+    parts.extend(missing(results))
+    return "\n\n".join(parts)
+
+
+def missing(results: Run) -> list[str]:
+    """Who wasn't measured, and why; empty when all were."""
+    if not results.missing:
+        return []
+    return ["**not measured**\n\n" + "\n".join(f"- {name}: {why}" for name, why in results.missing.items())]

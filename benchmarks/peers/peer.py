@@ -34,6 +34,7 @@ class Peer(ABC):
         proxies: false for a baseline that answers by itself.
         limits: whether it can refuse over a limit.
         uses_redis: whether it needs a Redis in its site.
+        many_routes: whether its configuration takes the number of routes from the site.
     """
 
     name: ClassVar[str]
@@ -41,6 +42,7 @@ class Peer(ABC):
     proxies: ClassVar[bool] = True
     limits: ClassVar[bool] = True
     uses_redis: ClassVar[bool] = False
+    many_routes: ClassVar[bool] = False
 
     @abstractmethod
     def program(self) -> Path | None:

@@ -20,6 +20,7 @@ class Tidegate(Peer):
     """One worker; limits, breaker, concurrency, ladder, metrics and access log on."""
 
     name: ClassVar[str] = "tidegate"
+    many_routes: ClassVar[bool] = True
 
     @override
     def program(self) -> Path | None:

@@ -1,0 +1,125 @@
+"""How the cost of a request grows with connections, routes and users."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from benchmarks import machine
+from benchmarks.bench import Run, Say, opened
+from benchmarks.instance import CheckError, Instance
+from benchmarks.load import CASES, LoadError
+from benchmarks.peers.peer import Peer
+
+AXES: dict[str, tuple[int, ...]] = {
+    "connections": (64, 1_000, 5_000, 9_000),
+    "routes": (3, 1_000),
+    "users": (10, 10_000, 1_000_000),
+}
+_USUAL = {"connections": 64, "routes": 3, "users": 100}
+_CASE = CASES[0]
+_HEAD = 2.0  # seconds; taken off each longer run, so that opening connections isn't counted
+_OPENED = 2_000  # connections a second that the slowest peer surely takes in
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One amount on one axis, all else as usual.
+
+    Attributes:
+        peer: whose.
+        axis: what grows.
+        amount: how many of it.
+        cpu: microseconds per request, the median of the rounds.
+        cpu_low: of the cheapest round.
+        cpu_high: of the dearest round.
+        rate: requests per second.
+    """
+
+    peer: str
+    axis: str
+    amount: int
+    cpu: float
+    cpu_low: float
+    cpu_high: float
+    rate: float
+
+
+@dataclass(slots=True)
+class Growth(Run):
+    """What growing found.
+
+    Attributes:
+        points: axis by axis.
+    """
+
+    points: list[Point] = field(default_factory=list)
+
+    def ratio(self, point: Point) -> float | None:
+        """A point's cost over that of its axis's first, which has the least to do."""
+        first = next((one for one in self.points if (one.peer, one.axis) == (point.peer, point.axis)), None)
+        return point.cpu / first.cpu if first and first.cpu else None
+
+
+def grow(peers: Sequence[Peer], *, rounds: int, seconds: float, say: Say) -> Growth:
+    """Measure each peer at every amount of every axis, the amounts in turn within every round.
+
+    Args:
+        peers: whom; those whose routes can't be multiplied are left out of that axis.
+        rounds: how often.
+        seconds: of load in each.
+        say: told of progress.
+
+    Raises:
+        MachineError: fewer than two cores.
+        StartError: the upstream can't be started.
+    """
+    results = Growth(machine=machine.describe(), settings={"rounds": rounds, "seconds": seconds})
+    amounts = [(axis, amount) for axis, several in AXES.items() for amount in several]
+    with opened(results, say) as bench:
+        for peer in bench.present(peers):
+            usual = bench.start(peer)
+            wide = bench.start(peer, routes=max(AXES["routes"])) if usual and peer.many_routes else None
+            if usual is None or peer.name in results.missing:
+                continue
+            seen: dict[tuple[str, int], list[tuple[float, float]]] = {}
+            try:
+                usual.measure(_CASE, seconds=_HEAD)
+                for _ in range(rounds):
+                    for axis, amount in amounts:
+                        on = wide if axis == "routes" and amount > usual.site.routes else usual
+                        if on is None or (axis == "routes" and wide is None):
+                            continue
+                        seen.setdefault((axis, amount), []).append(_cost(on, axis, amount, seconds))
+            except (CheckError, LoadError) as error:
+                bench.drop(peer, error)
+                continue
+            for (axis, amount), found in seen.items():
+                results.points.append(_point(peer.name, axis, amount, found))
+                say(f"{axis} {amount:,}: {results.points[-1].cpu:.1f} µs")
+    return results
+
+
+def _cost(instance: Instance, axis: str, amount: int, seconds: float) -> tuple[float, float]:
+    """Microseconds per request once all connections are open, and requests per second.
+
+    A short run taken off a long one leaves the time in between, when nothing was opened.
+    """
+    at = _USUAL | {axis: amount}
+    head = _HEAD + at["connections"] / _OPENED
+    short, long = (
+        instance.measure(_CASE, seconds=length, connections=at["connections"], users=at["users"])
+        for length in (head, head + seconds)
+    )
+    answered = long.outcome.answered - short.outcome.answered
+    if answered <= 0:
+        raise CheckError(f"{instance.peer.name}, {axis} {amount}: no more answers in a longer run")
+    spent = long.cpu * long.outcome.answered - short.cpu * short.outcome.answered
+    return spent / answered, long.outcome.answered / long.outcome.seconds
+
+
+def _point(peer: str, axis: str, amount: int, found: Sequence[tuple[float, float]]) -> Point:
+    cpu = [one for one, _ in found]
+    rate = statistics.median(rate for _, rate in found)
+    return Point(peer, axis, amount, statistics.median(cpu), min(cpu), max(cpu), rate)
