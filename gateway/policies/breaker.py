@@ -94,8 +94,11 @@ class Breaker:
 
     def _refuse(self, exchange: Exchange) -> Reply:
         if self.fallback is None:
+            why = (
+                "is shut off for now" if self.circuit.forced else "is left alone until it answers well again"
+            )
             raise UpstreamUnavailable(
-                f"{self.circuit.name} is not answering well and is left alone for a moment; try again later",
+                f"{self.circuit.name} {why}; try again later",
                 retry_after=self.circuit.retry_after(),
             )
         exchange.outcome = "broken"

@@ -29,7 +29,8 @@ GROWTH = 1.5  # each opening in a row lasts so much longer than the one before
 MAX_GROWTH = 6.0  # but at most so many times open_for
 JITTER = 0.1  # of the open time, either way: workers must not probe in step
 RAMP_SECONDS = 3.0  # over which traffic comes back after closing
-RAMP_FLOOR = 0.1  # share of the traffic with which it begins
+RAMP_START = 16  # requests that may be in flight when it begins, one page's worth; a crowd may not
+RAMP_DOUBLES = 0.5  # seconds in which that number doubles
 LEASE_SECONDS = 15.0  # after which the permit of a probe that hangs is given to another
 
 log = logging.getLogger(__name__)
@@ -157,7 +158,7 @@ class Circuit:
         self._until = 0.0  # when an open circuit begins to probe
         self._streak = 0  # openings in a row, for growth
         self._closed_at = -math.inf
-        self._credit = 0.0  # requests the ramp lets through now
+        self._ramping = 0  # requests in flight since it closed, while the ramp lasts
         self._last_permit = 0  # permits count downwards, so that no ticket is ever given twice
         self._permits: dict[int, float] = {}  # a probe's ticket, and when its lease runs out
         self._answered: dict[int, bool] = {}  # probes whose header has come, and whether it was slow
@@ -207,6 +208,7 @@ class Circuit:
             if ticket in self._permits:
                 self._judge_probe(ticket, failed, slow)
         elif ticket == self._generation:
+            self._ramping -= 1
             window = self._window
             window.add(self._clock(), failed=failed, slow=slow)
             if window.failed or window.slow:
@@ -214,7 +216,9 @@ class Circuit:
 
     def release(self, ticket: int) -> None:
         """It came to nothing, and by no fault of the upstream's: give the permit back."""
-        if self._permits.pop(ticket, None) is not None:
+        if ticket == self._generation:
+            self._ramping -= 1
+        elif self._permits.pop(ticket, None) is not None:
             self._answered.pop(ticket, None)
 
     # ---- orders from outside -----------------------------------------------------------------
@@ -222,7 +226,7 @@ class Circuit:
     def force(self, state: Literal["open", "closed", "auto"]) -> None:
         """Hold it open or closed, or let it decide again.
 
-        From open it goes on by probing; from closed with an empty window.
+        Freed, it is closed with an empty window: that it was held open says nothing of the upstream.
 
         Raises:
             ValueError: no such state.
@@ -235,8 +239,10 @@ class Circuit:
             self._flowing = state == "closed"
         elif self._forced:
             self._forced = False
-            self._until = self._clock()
-            self._restart()
+            self._streak = 0
+            if self._state == "open":
+                self._closed_at = self._clock()
+            self._move("closed", "forced", 0.0)
 
     def trip(self, seconds: float) -> None:
         """Another worker found the upstream sick; believe it for so long."""
@@ -267,16 +273,13 @@ class Circuit:
         return self._last_permit
 
     def _ramp_admits(self, now: float) -> bool:
+        """Whoever comes one after the other passes; a crowd is let in by and by."""
         elapsed = now - self._closed_at
         if elapsed >= self._ramp:
             self._flowing = True
-            return True
-        # A share of the arrivals that grows in time; the credit lets a trickle through whole.
-        share = max(RAMP_FLOOR, elapsed / self._ramp)
-        self._credit = min(self._credit + share, float(self.settings.probes))
-        if self._credit < 1.0:
+        elif self._ramping >= RAMP_START * 2.0 ** (elapsed / RAMP_DOUBLES):
             return False
-        self._credit -= 1.0
+        self._ramping += 1
         return True
 
     def _reap(self, now: float) -> None:
@@ -310,7 +313,6 @@ class Circuit:
             self._open("probes")
         elif self._judged >= settings.probes:
             self._closed_at = self._clock()
-            self._credit = float(settings.probes)
             self._move("closed", "probes", 0.0)
 
     def _open(self, cause: Cause) -> None:
@@ -352,5 +354,5 @@ class Circuit:
         self._flowing = False
         self._permits.clear()
         self._answered.clear()
-        self._judged = self._failed = self._slow = 0
+        self._judged = self._failed = self._slow = self._ramping = 0
         self._window.clear()

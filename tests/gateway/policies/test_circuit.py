@@ -17,7 +17,9 @@ from gateway.policies.circuit import (
     GROWTH,
     JITTER,
     MAX_GROWTH,
+    RAMP_DOUBLES,
     RAMP_SECONDS,
+    RAMP_START,
     REFUSED,
     Change,
     Circuit,
@@ -264,39 +266,46 @@ def close_again(circuit: Circuit) -> None:
     assert circuit.state == "closed"
 
 
-def test_traffic_ramps_up(half_open: Circuit, clock: Any) -> None:
-    """The share admitted grows with the time since closing, up to all of it."""
+def test_a_crowd_is_let_in_by_and_by(half_open: Circuit, clock: Any) -> None:
+    """How many may be in flight doubles with time, until the ramp is over and all may."""
     close_again(half_open)
-    shares = []
-    for _ in range(6):
-        clock.advance(RAMP_SECONDS / 6)
-        shares.append(sum(half_open.enter() != REFUSED for _ in range(1000)) / 1000)
-    assert shares == sorted(shares)
-    assert shares[0] == pytest.approx(1 / 6, abs=0.01)
-    assert shares[-1] == 1.0
+    waiting, inside = 500, []
+    for _ in range(int(RAMP_SECONDS / RAMP_DOUBLES)):
+        inside.append(sum(half_open.enter() != REFUSED for _ in range(waiting)))
+        clock.advance(RAMP_DOUBLES)
+    assert [sum(inside[: n + 1]) for n in range(5)] == [RAMP_START * 2**n for n in range(5)]
+    clock.advance(RAMP_SECONDS)
+    assert all(half_open.enter() != REFUSED for _ in range(waiting))
 
 
-def test_a_trickle_passes_the_ramp_whole(half_open: Circuit, clock: Any) -> None:
-    """One request a second is no flood; nobody is refused."""
+@pytest.mark.parametrize("end", ["record", "release"])
+def test_one_after_the_other_passes_the_ramp_whole(half_open: Circuit, clock: Any, end: str) -> None:
+    """Who waits for an answer before asking again is no crowd, however quick; however it ended."""
     close_again(half_open)
-    for _ in range(5):
-        assert half_open.enter() != REFUSED
-        clock.advance(1)
+    for _ in range(200):
+        tickets = [half_open.enter() for _ in range(RAMP_START)]
+        assert REFUSED not in tickets
+        for ticket in tickets:
+            if end == "record":
+                half_open.record(ticket, failed=False)
+            else:
+                half_open.release(ticket)
+        clock.advance(0.001)
 
 
 # ---- orders from outside -------------------------------------------------------------------
 
 
 def test_forced_open_stays_open(clock: Any) -> None:
-    """However long; set free it probes before it opens the gates."""
+    """However long; set free it is closed, for it was not sickness that opened it."""
     circuit = circuit_at(clock)
     circuit.force("open")
     clock.advance(10_000)
     assert (circuit.state, circuit.enter(), circuit.forced) == ("open", REFUSED, True)
     assert circuit.retry_after() == SETTINGS.open_for
     circuit.force("auto")
-    assert circuit.state == "half-open"
-    assert sum(circuit.enter() != REFUSED for _ in range(10)) == 3
+    assert (circuit.state, circuit.forced) == ("closed", False)
+    assert all(circuit.enter() != REFUSED for _ in range(RAMP_START))
 
 
 def test_forced_closed_stays_closed(clock: Any) -> None:
