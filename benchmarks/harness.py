@@ -29,6 +29,7 @@ class Summary:
         p50: milliseconds.
         p99: milliseconds.
         rounds: how many went in.
+        errors: answers of 400 and above that no limit asked for, and broken lines, over all rounds.
         redis_calls: round trips per request.
         redis_cpu: Redis's own microseconds per request.
     """
@@ -42,6 +43,7 @@ class Summary:
     p50: float
     p99: float
     rounds: int
+    errors: int = 0
     redis_calls: float | None = None
     redis_cpu: float | None = None
 
@@ -67,6 +69,7 @@ def summarise(peer: str, case: str, readings: Sequence[Reading]) -> Summary:
         p50=statistics.median(reading.outcome.p50 for reading in readings),
         p99=statistics.median(reading.outcome.p99 for reading in readings),
         rounds=len(readings),
+        errors=sum(reading.errors for reading in readings),
         redis_calls=statistics.median(calls) if calls else None,
         redis_cpu=statistics.median(redis_cpu) if redis_cpu else None,
     )

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from benchmarks.machine import LOAD_CORE
 
 _SCRIPT = Path(__file__).with_name("load.lua")
 _RESULT = re.compile(r"^RESULT (\{.*\})$", re.MULTILINE)
+_CUT = "the connection was closed before the end of the answer"
 _GRACE = 30.0  # seconds beyond its own duration after which wrk is given up
 
 
@@ -148,34 +150,36 @@ def request(line: socket.socket, method: str, path: str, *, user: str, body: int
     length = f"Content-Type: application/json\r\nContent-Length: {body}\r\n" if body else ""
     head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-User: {user}\r\n{length}\r\n"
     line.sendall(head.encode() + payload)
-    seen = b""
-    while b"\r\n\r\n" not in seen:
-        seen += _some(line)
-    header, _, rest = seen.partition(b"\r\n\r\n")
-    status = int(header.split(None, 2)[1])
-    announced = re.search(rb"(?im)^content-length: *(\d+)", header)
-    if announced is not None:
-        while len(rest) < int(announced[1]):
-            rest += _some(line)
-        return status, rest
-    while not rest.endswith(b"0\r\n\r\n"):  # chunked: as peers frame short bodies, one chunk
-        rest += _some(line)
-    return status, _dechunk(rest)
+    with line.makefile("rb") as answer:
+        status = int(_line(answer).split(None, 2)[1])
+        length_told = 0
+        chunked = False
+        while field := _line(answer).strip():
+            name, _, value = field.lower().partition(b":")
+            if name == b"content-length":
+                length_told = int(value)
+            chunked = chunked or (name == b"transfer-encoding" and b"chunked" in value)
+        return status, _chunks(answer) if chunked else _exactly(answer, length_told)
 
 
-def _some(line: socket.socket) -> bytes:
-    data = line.recv(65536)
-    if not data:
-        raise ConnectionResetError("the connection was closed before the end of the answer")
-    return data
-
-
-def _dechunk(body: bytes) -> bytes:
+def _chunks(answer: BinaryIO) -> bytes:
     whole = b""
-    while True:
-        size, _, body = body.partition(b"\r\n")
-        length = int(size.split(b";")[0], 16)
-        if length == 0:
-            return whole
-        whole += body[:length]
-        body = body[length + 2 :]
+    while length := int(_line(answer).split(b";")[0], 16):
+        whole += _exactly(answer, length)
+        _line(answer)
+    _line(answer)  # no peer of ours sends trailers
+    return whole
+
+
+def _line(answer: BinaryIO) -> bytes:
+    line = answer.readline()
+    if not line.endswith(b"\n"):
+        raise ConnectionResetError(_CUT)
+    return line
+
+
+def _exactly(answer: BinaryIO, length: int) -> bytes:
+    data = answer.read(length)
+    if len(data) < length:
+        raise ConnectionResetError(_CUT)
+    return data

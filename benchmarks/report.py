@@ -41,6 +41,7 @@ def comparison(results: Results, cases: Sequence[Case], against: str) -> str:
                 _number(results.ratio(one.peer, case.name, against), "{:.2f}"),
                 f"{one.rate:,.0f}",
                 f"{one.p99:.1f}",
+                str(one.errors),
                 _number(one.redis_calls, "{:.3f}"),
                 _number(one.redis_cpu, "{:.1f}"),
             )
@@ -54,11 +55,12 @@ def comparison(results: Results, cases: Sequence[Case], against: str) -> str:
             f"× {against}",
             "req/s",
             "p99 ms",
+            "errors",
             "Redis calls/req",
             "Redis µs",
         )
-        if all(row[6] == "–" for row in rows):
-            head, rows = head[:6], [row[:6] for row in rows]
+        if all(row[7] == "–" for row in rows):
+            head, rows = head[:7], [row[:7] for row in rows]
         parts.append(f"**{case.name}**: {case.says}\n\n{table(head, rows)}")
     memory = [
         (name, f"{size / 2**20:.1f}", _number(results.idle_bytes.get(name), "{:,.0f}"))
