@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 
 from benchmarks import report
 from benchmarks.bench import Run
@@ -21,6 +25,26 @@ from benchmarks.scale import grow
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print the tables, write the JSON; returns the exit code."""
     given = _parser().parse_args(arguments)
+    with stopped_by_signals():
+        return _measure(given)
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGINT unwind, so that every peer is stopped; a shell's `&` leaves SIGINT ignored."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _measure(given: argparse.Namespace) -> int:
     if given.quick:
         given.rounds, given.seconds, given.idle = 1, 1.0, 200
     try:
