@@ -90,5 +90,8 @@ async def read(request: Request, form: type[F]) -> F:
             where = ".".join(str(part) for part in details["loc"][:1]) or "body"
             what = details["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
             said.append({"field": where, "detail": what})
-        wanted = ", ".join(field.alias or name for name, field in form.model_fields.items())
-        raise BadForm(f"wanted: {wanted}", extra={"errors": said}) from None
+        needed = [name for name, field in form.model_fields.items() if field.is_required()]
+        told = "; ".join(f"{one['field']}: {one['detail']}" for one in said)
+        raise BadForm(
+            f"{told} (needed: {', '.join(needed)}; optional: for, reason)", extra={"errors": said}
+        ) from None

@@ -13,8 +13,7 @@ async function call(method, path, body) {
   });
   const data = await answer.json().catch(() => ({}));
   if (!answer.ok) {
-    const more = (data.errors ?? []).map((e) => `${e.field}: ${e.detail}`).join("; ");
-    throw Object.assign(new Error([data.detail, more].filter(Boolean).join(" ")), { status: answer.status });
+    throw Object.assign(new Error(data.detail ?? `refused with ${answer.status}`), { status: answer.status });
   }
   return data;
 }
@@ -116,7 +115,7 @@ function show(status) {
 async function audit() {
   const { changes } = await call("GET", "/api/audit");
   $("audit").replaceChildren(...changes.slice(0, 20).map((c) =>
-    row(new Date(c.at).toLocaleTimeString(), `${c.kind} ${c.name}`, `${c.old} → ${c.value}`, c.by, c.reason)));
+    row(new Date(c.at).toLocaleString(), `${c.kind} ${c.name}`, `${c.old} → ${c.value}`, c.by, c.reason)));
 }
 
 async function refresh() {
