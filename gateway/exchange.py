@@ -188,7 +188,8 @@ def compose(*policies: Policy | None, then: Handler) -> Handler:
 # ---- what policies and stores say to each other ---------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+# Made with each request: freezing them would cost three times as much, and nobody keeps them.
+@dataclass(slots=True)
 class Hit:
     """One limit that a request is to be charged against.
 
@@ -211,7 +212,7 @@ class Hit:
     shadow: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Charge:
     """How one limit judged a request.
 
