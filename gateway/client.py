@@ -34,6 +34,7 @@ _OVERHEAD_RATIO = 8  # chunks of one byte cost six
 _LINGER = 2.0  # seconds that a client may go on sending after its last answer, so that it can read that
 _LINGER_BYTES = 8 << 20
 _LAST_REQUEST = 0.25  # seconds; when draining, an idle connection may still bring a request under way
+_FIRST_REQUEST = 1.0  # seconds; the same for one that never brought any, and must not be closed on lightly
 _PROBE = 0.02  # seconds until the first look whether a probed client is still there; doubles
 _PROBE_MOST = 0.5
 _TCP_CLOSE = 7  # Linux: the peer has reset the connection
@@ -388,7 +389,8 @@ class ClientConnection(asyncio.Protocol):
         """Drain: what is in flight is answered as the last, and then the connection ends."""
         self._draining = True
         if not self._turns and not self._in_header and self._transport is not None:
-            self._read_by = min(self._read_by, self.loop.time() + _LAST_REQUEST)
+            grace = _LAST_REQUEST if self._url else _FIRST_REQUEST
+            self._read_by = min(self._read_by, self.loop.time() + grace)
             self._arm()
 
     def _hang_up(self) -> None:

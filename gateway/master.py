@@ -22,7 +22,7 @@ from gateway.crew import Crew
 from gateway.ladder import Ladder
 from gateway.metrics import Totals
 from gateway.reload import ConfigFile
-from gateway.server import serve_admin
+from gateway.server import HANDSHAKE, deafen, serve_admin
 from gateway.state.pin_sync import PinSync
 from gateway.state.pins import Pins
 from gateway.state.switches import Switches, work_out
@@ -119,6 +119,8 @@ class Master:
             await self._stop.wait()
         finally:
             self.draining = True
+            deafen(listener)
+            await asyncio.sleep(HANDSHAKE)
             listener.close()
             await self.crew.stop()
             for task in self._loops:

@@ -42,7 +42,7 @@ class Door:
     def open(self) -> None:
         self._opened.set()
 
-    async def _answer(self, message: Message, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, _: Message, writer: asyncio.StreamWriter) -> None:
         self.reached.set()
         await self._opened.wait()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(self._body), self._body))
@@ -98,7 +98,7 @@ async def test_a_body_that_does_not_come(stand: Stand, framing: bytes) -> None:
 
 
 async def test_a_reader_that_stopped_gives_its_slot_back(stand: Stand, until: Any) -> None:
-    """A client that takes nothing of a long answer is cut off after `write_timeout`; nothing is left of it."""
+    """A client that takes nothing of a long answer is cut off after `write_timeout`; nothing stays."""
     door = Door(stand, b"/big", BIG)
     door.open()
     async with await stand.client(receive_buffer=4096) as client:
