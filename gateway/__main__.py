@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Sized
 from pathlib import Path
 
 from gateway.config import Config, ConfigError
@@ -55,7 +56,7 @@ def _with_config(command: str, file: Path) -> int:
     try:
         raw = file.read_bytes()
     except OSError as error:
-        print(f"{file}:1: (file): can't be read: {(error.strerror or str(error)).lower()}", file=sys.stderr)
+        print(f"{file}: can't be read: {(error.strerror or str(error)).lower()}", file=sys.stderr)
         return 1
     try:
         config = load_and_try(raw, str(file), os.environ)
@@ -63,7 +64,7 @@ def _with_config(command: str, file: Path) -> int:
         print(error, file=sys.stderr)
         return 1
     if command == "check":
-        print(f"{file}: good ({len(config.routes)} routes, {len(config.limits)} limits)")
+        print(f"{file}: good ({_count(config.routes, 'route')}, {_count(config.limits, 'limit')})")
         return 0
     width = max(len(route.match) for route in config.routes)
     for route in config.routes:
@@ -73,6 +74,10 @@ def _with_config(command: str, file: Path) -> int:
             f"  {route.priority:<8}  feature: {route.feature or '-'}  limits: {limits}"
         )
     return 0
+
+
+def _count(things: Sized, noun: str) -> str:
+    return f"{len(things)} {noun}" if len(things) == 1 else f"{len(things)} {noun}s"
 
 
 def _port(text: str) -> int:

@@ -88,7 +88,8 @@ def load(raw: bytes, name: str, environment: Mapping[str, str]) -> Config:
     except SourceError as error:
         raise ConfigError(name, error.mistakes) from None
     if not isinstance(source.data, dict):
-        raise ConfigError(name, [Mistake(1, "", "expected keys such as upstreams: and routes:")])
+        said = "the file is empty; " if source.data is None else ""
+        raise ConfigError(name, [Mistake(1, "", f"{said}expected keys such as upstreams: and routes:")])
     try:
         config = Config.model_validate(source.data, context={"base": Path(name).parent})
     except ValidationError as error:

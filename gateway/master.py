@@ -317,4 +317,6 @@ def main(path: Path, overrides: Overrides) -> int:
     except KeyboardInterrupt:
         with contextlib.suppress(Exception):
             return 130
+    with contextlib.suppress(OSError):  # the console may have gone
+        print("gateway stopped", flush=True)  # noqa: T201 - the same
     return 0

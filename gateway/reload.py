@@ -76,7 +76,7 @@ class ConfigFile:
             return self.path.read_bytes()
         except OSError as error:
             said = f"can't be read: {(error.strerror or str(error)).lower()}"
-            raise ConfigError(str(self.path), [Mistake(1, "", said)]) from None
+            raise ConfigError(str(self.path), [Mistake(0, "", said)]) from None
 
     def _stamp(self) -> tuple[int, ...]:
         """Changes when the file does; a missing file has a stamp of its own."""

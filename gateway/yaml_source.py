@@ -19,13 +19,14 @@ MAX_BYTES = 4 << 20
 class Mistake:
     """One thing wrong in a file: where it stands and what to do about it."""
 
-    line: int  # from 1
-    path: str  # dotted, e.g. routes[2].limits
+    line: int  # from 1; 0: the file as a whole
+    path: str  # dotted, e.g. routes[2].limits; empty: no key's
     message: str
 
     def render(self, file: str) -> str:
-        """`FILE:LINE: path.to.key: what is wrong`, as the contract has it."""
-        text = f"{file}:{self.line}: {self.path or '(file)'}: {self.message}"
+        """`FILE:LINE: path.to.key: what is wrong`, as the contract has it, as far as line and key exist."""
+        place = f"{file}:{self.line}" if self.line else file
+        text = ": ".join(filter(None, (place, self.path, self.message)))
         if text.isprintable():
             return text
         # A key may hold a newline or a terminal's escape codes; one mistake stays one harmless line.
@@ -69,7 +70,7 @@ def parse(raw: bytes, environment: Mapping[str, str]) -> Source:
         SourceError: not UTF-8, not YAML, an alias, a repeated key, an unset variable.
     """
     if len(raw) > MAX_BYTES:
-        raise SourceError([Mistake(1, "", f"larger than {MAX_BYTES >> 20} MiB; this is no config file")])
+        raise SourceError([Mistake(0, "", f"larger than {MAX_BYTES >> 20} MiB; this is no config file")])
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
