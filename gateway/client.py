@@ -35,9 +35,10 @@ _LINGER = 2.0  # seconds that a client may go on sending after its last answer, 
 _LINGER_BYTES = 8 << 20
 _LAST_REQUEST = 0.25  # seconds; when draining, an idle connection may still bring a request under way
 _FIRST_REQUEST = 1.0  # seconds; the same for one that never brought any, and must not be closed on lightly
-_PROBE = 0.02  # seconds until the first look whether a probed client is still there; doubles
-_PROBE_MOST = 0.5
-_TCP_CLOSE = 7  # Linux: the peer has reset the connection
+_PROBE = 0.02  # seconds until the second look whether a half-closed client is still there; doubles
+_PROBE_MOST = 1.0
+_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)  # Linux
+_TCP_CLOSE = 7  # its first byte when the peer has reset the connection
 _RESET = b"\1\0\0\0\0\0\0\0"  # struct linger: closing resets
 
 
@@ -354,20 +355,24 @@ class ClientConnection(asyncio.Protocol):
             self._reading.leave()
         if self._lingers or not self._turns:
             return False
-        if self._turns[0].probe():
-            self.loop.call_later(_PROBE, self._look, _PROBE)
+        self._look(_PROBE)
         return True
 
-    def _look(self, waited: float) -> None:
-        """Whether a half-closed client has reset the connection; nobody reads it, so nobody would notice."""
-        if self._transport is None or self._transport.is_closing():
+    def _look(self, wait: float) -> None:
+        """See whether a half-closed client is still there: one that left resets what it is sent.
+
+        The loop no longer reads, so it would not notice; and a client may leave later without a sign.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing():
             return
-        waited = min(waited, _PROBE_MOST)
-        sock = self._transport.get_extra_info("socket")
-        if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
+        sock = transport.get_extra_info("socket")
+        if _TCP_INFO is not None and sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)[0] == _TCP_CLOSE:
             self.abort()
-        else:
-            self.loop.call_later(2 * waited, self._look, 2 * waited)
+            return
+        if self._turns:
+            self._turns[0].probe()
+        self.loop.call_later(wait, self._look, min(2 * wait, _PROBE_MOST))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - whatever the reason
         """The client left: what is done for it stops now, and its slots are free."""

@@ -191,12 +191,10 @@ class Turn:
         elif not self.complete:
             self._body(message.get("body", b""), more=message.get("more_body", False))
 
-    def probe(self) -> bool:
-        """Send what a client that only stopped sending skips, and one that left resets; whether we could."""
-        if self.started or self.old:
-            return False
-        self._wire.write(_CONTINUE)
-        return True
+    def probe(self) -> None:
+        """Send what a client that only stopped sending skips (RFC 9110, 15.2), and one that left resets."""
+        if not (self.started or self.old):
+            self._wire.write(_CONTINUE)
 
     def _head(self, status: int, headers: Headers) -> None:
         length: int | None = None

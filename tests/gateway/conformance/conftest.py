@@ -57,7 +57,11 @@ async def stand(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stand
         },
         "admin": {"port": 0},
         "upstreams": {
-            "shop": {"servers": [f"http://127.0.0.1:{upstream.port}"], "concurrency": {"max": 400}}
+            "shop": {
+                "servers": [f"http://127.0.0.1:{upstream.port}"],
+                "concurrency": {"max": 400},
+                "timeout": {"total": "60s"},  # what a client leaves behind must not end by this clock
+            }
         },
         "limits": {"none": {"rate": "1/hour", "per": "global"}},
         "routes": [

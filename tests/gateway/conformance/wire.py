@@ -198,7 +198,8 @@ class Client:
 
     def reset(self) -> None:
         """Leave rudely."""
-        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        with contextlib.suppress(OSError):  # the gateway was first
+            self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.writer.transport.abort()
 
     async def answer(self, method: bytes = b"GET") -> Message | None:
