@@ -12,14 +12,15 @@ from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.responses import Response
+from starlette.routing import BaseRoute
 
 from shop_backend import (
     callbacks,
     cart,
     catalog,
     errors,
+    health,
     metrics,
     orders,
     pages,
@@ -57,10 +58,10 @@ def build_context(settings: Settings, parts: Parts) -> Context:
     )
 
 
-def routes(context: Context) -> list[BaseRoute]:
+def routes(context: Context, servers: health.Readiness) -> list[BaseRoute]:
     """Every feature's routes; the most particular first."""
     return [
-        *_health(context),
+        *health.routes(servers),
         *sessions.routes(context),
         *recommendations.routes(context),
         *profile.routes(context),
@@ -87,11 +88,13 @@ def create_app(settings: Settings, *, transport: httpx.AsyncBaseTransport | None
             pool = metrics.PoolCollector(parts.database.usage)
             metrics.REGISTRY.register(pool)
             # Routes need the parts, which need a running loop; so they come now, before the first request.
-            app.router.routes = routes(context)
+            servers = health.readiness(context)
+            app.router.routes = routes(context, servers)
             app.state.context = context
             try:
                 yield
             finally:
+                await servers.close()
                 metrics.REGISTRY.unregister(pool)
 
     app = Starlette(
@@ -106,38 +109,6 @@ def create_app(settings: Settings, *, transport: httpx.AsyncBaseTransport | None
     )
     app.router.redirect_slashes = False  # an address is right or it is not
     return app
-
-
-def _health(context: Context) -> list[Route]:
-    async def livez(_: Request) -> Response:
-        return JSONResponse({"status": "ok"}, headers={"cache-control": "no-store"})
-
-    async def readyz(_: Request) -> Response:
-        state = {}
-        for name, probe in (
-            ("database", _ask_database(context)),
-            ("stock", _ask_redis(context.redis_durable)),
-            ("sessions", _ask_redis(context.redis_volatile)),
-        ):
-            try:
-                await probe
-                state[name] = "ok"
-            except (errors.Unavailable, psycopg.Error, RedisError, OSError) as error:
-                state[name] = type(error).__name__
-        # Without sessions Redis the shop still sells: that must not take it out of the gateway.
-        ready = state["database"] == state["stock"] == "ok"
-        return JSONResponse(state, 200 if ready else 503, {"cache-control": "no-store"})
-
-    return [Route("/livez", livez, methods=["GET"]), Route("/readyz", readyz, methods=["GET"])]
-
-
-async def _ask_database(context: Context) -> None:
-    async with context.database.primary() as connection:
-        await connection.execute("SELECT 1")
-
-
-async def _ask_redis(client: object) -> None:
-    await client.ping()  # type: ignore[attr-defined]  # redis-py types its async commands as either kind
 
 
 async def _on_outage(request: Request, error: Exception) -> Response:

@@ -30,6 +30,7 @@ Clock = Callable[[], float]  # seconds, monotonic
 StockHint = Literal["plenty", "low", "none", "unknown"]
 
 _STALE_FOR = 300.0  # seconds; while SQL is away, old answers are better than none
+_HINT_PATIENCE = 0.2  # seconds; a page without a hint is better than no page
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +76,33 @@ class SingleFlight(Generic[T]):
 
     The loading goes on when its caller is cancelled. When loading fails, the old value serves for
     some minutes more.
+
+    Args:
+        load: how the value comes.
+        fresh_for: seconds it is kept.
+        clock: monotonic seconds.
+        level: the cache's name in the metrics.
+        patience: seconds after which callers no longer wait for a loading; None for as long as it takes.
+        stale_for: seconds an old value serves when loading fails.
     """
 
     def __init__(
-        self, load: Callable[[], Awaitable[T]], fresh_for: float, *, clock: Clock, level: str
+        self,
+        load: Callable[[], Awaitable[T]],
+        fresh_for: float,
+        *,
+        clock: Clock,
+        level: str,
+        patience: float | None = None,
+        stale_for: float = _STALE_FOR,
     ) -> None:
         self._load = load
         self._fresh_for = fresh_for
         self._clock = clock
         self._level = level
+        self._patience = patience
+        self._stale_for = stale_for
+        self._loading_since = 0.0  # the event loop's time
         self._value: T | None = None
         self._loaded_at = float("-inf")
         self._loading: asyncio.Task[None] | None = None
@@ -101,10 +120,13 @@ class SingleFlight(Generic[T]):
         if self._loading is None:
             self._loading = asyncio.create_task(self._fill())
             self._loading.add_done_callback(self._done)
+            self._loading_since = asyncio.get_running_loop().time()
         try:
-            await asyncio.shield(self._loading)
+            until = None if self._patience is None else self._loading_since + self._patience
+            async with asyncio.timeout_at(until):
+                await asyncio.shield(self._loading)
         except Exception as error:
-            if self._value is not None and self._clock() - self._loaded_at < _STALE_FOR:
+            if self._value is not None and self._clock() - self._loaded_at < self._stale_for:
                 CACHE.labels(self._level, "stale").inc()
                 return self._value
             raise Unavailable("the catalogue can't be read just now; try again", retry_after=2) from error
@@ -142,7 +164,14 @@ class Catalog:
         self._stock = stock
         self._settings = settings
         self._products = SingleFlight(self._load, settings.fresh_for, clock=clock, level="local")
-        self._hints = SingleFlight(self._load_hints, settings.stock_fresh_for, clock=clock, level="stock")
+        self._hints = SingleFlight(
+            self._load_hints,
+            settings.stock_fresh_for,
+            clock=clock,
+            level="stock",
+            patience=_HINT_PATIENCE,
+            stale_for=0.0,  # "plenty" of some minutes ago helps nobody
+        )
 
     async def products(self) -> list[Product]:
         """All, in the catalogue's order.
@@ -161,7 +190,7 @@ class Catalog:
         return (await self._products.get()).get(sku)
 
     async def stock_hints(self) -> Mapping[str, StockHint]:
-        """What to say about each product's stock; "unknown" while Redis is away."""
+        """What to say about each product's stock; "unknown" while Redis is away or slow."""
         try:
             return await self._hints.get()
         except Unavailable:

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import httpx
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -21,10 +21,13 @@ from shop_backend.errors import SetupError
 from shop_backend.provider import SandboxProvider
 from shop_backend.restock import current_epoch
 from shop_backend.stock.ledger import StockLedger
+from shop_backend.storage.bounded_redis import BoundedRedis, Patience
 from shop_backend.storage.database import Database
 from shop_backend.tokens import Tokens
 
 _log = logging.getLogger(__name__)
+
+_VOLATILE = 0.5  # seconds; whoever asks for sessions and carts can do without, or try again
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,8 @@ class Parts:
     provider: SandboxProvider
 
 
-def redis_client(url: str, *, timeout: float, connections: int = 64) -> Redis:
-    """A client whose calls take `timeout` seconds at most and are tried again once on a broken connection."""
+def redis_client(url: str, *, timeout: float, connections: int = 64) -> BoundedRedis:
+    """A client whose calls take `timeout` seconds at most, a second try on a broken connection included."""
     try:
         pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
             url,
@@ -50,13 +53,15 @@ def redis_client(url: str, *, timeout: float, connections: int = 64) -> Redis:
             timeout=timeout,
             socket_timeout=timeout,
             socket_connect_timeout=min(timeout, 2.0),
-            health_check_interval=15,
+            # No health checks: a failed one reconnects, which checks again, a level deeper for each timeout.
             # Everything sent through here is idempotent, or (callbacks) deduplicated later.
             retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 1),
         )
     except ValueError as error:
         raise SetupError("a Redis URL is malformed; it looks like redis://host:6379/0") from error
-    return Redis.from_pool(pool)
+    client = cast("BoundedRedis", BoundedRedis.from_pool(pool))  # typed as its base class
+    client.patience = Patience(timeout)
+    return client
 
 
 @contextlib.asynccontextmanager
@@ -80,7 +85,7 @@ async def connect(
     streams = redis_client(
         durable_url, timeout=settings.workers.block + settings.stock.timeout, connections=8
     )
-    volatile = redis_client(volatile_url, timeout=1.0)
+    volatile = redis_client(volatile_url, timeout=_VOLATILE)
     provider = SandboxProvider(settings, transport=transport)
     try:
         await database.open()

@@ -80,8 +80,10 @@ class Sender:
                 while True:
                     self._wake.clear()
                     wait = await self._start_due(client)
+                    # Not wait_for: in Python 3.11 it swallows a cancellation that comes with the wake.
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._wake.wait(), wait)
+                        async with asyncio.timeout(wait):
+                            await self._wake.wait()
             finally:
                 tasks = list(self._busy.values())
                 for task in tasks:

@@ -1,0 +1,103 @@
+"""Redis whose every call ends in time, and that is left alone for a moment after it gave no answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+_AWAY_FOR = 0.75  # seconds without calls after a server gave nobody an answer
+
+
+class Away(RedisTimeoutError):  # noqa: N818 - reads as what it says
+    """Redis does not answer: this call was given up, or not even made."""
+
+
+class Patience:
+    """How long calls to one server may take, and whether it is worth calling now.
+
+    A call that runs out of time while others get their answers is only late. When nobody was answered
+    since it began, the server is away: calls then fail at once for a moment, and after that one call
+    at a time finds out whether it is back.
+
+    Args:
+        limit: seconds that one call may take, waiting for a connection and retries included.
+        away_for: seconds in which nobody asks a server that is away.
+    """
+
+    def __init__(self, limit: float, *, away_for: float = _AWAY_FOR) -> None:
+        self._limit = limit
+        self._away_for = away_for
+        self._away_until: float | None = None  # the loop's time; None: it answers
+        self._answered_at = float("-inf")
+        self._probing = False
+
+    @asynccontextmanager
+    async def call(self) -> AsyncIterator[None]:
+        """Around one call.
+
+        Raises:
+            Away: it took too long, or the server is away.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        probe = self._away_until is not None
+        if self._away_until is not None:
+            if began < self._away_until or self._probing:
+                raise Away("Redis gave no answer a moment ago; not asked again yet")
+            self._probing = True
+        try:
+            async with asyncio.timeout(self._limit):
+                yield
+        except (TimeoutError, RedisTimeoutError) as error:
+            if self._answered_at < began:
+                self._away_until = loop.time() + self._away_for
+            raise Away(f"Redis gave no answer in {self._limit:g} s") from error
+        except ResponseError:
+            self._answered(loop.time())
+            raise
+        else:
+            self._answered(loop.time())
+        finally:
+            if probe:
+                self._probing = False
+
+    def _answered(self, now: float) -> None:
+        self._answered_at = now
+        self._away_until = None
+
+
+class BoundedRedis(Redis):
+    """A client whose commands, scripts and pipelines end within `limit` seconds.
+
+    The limits of redis-py are for single reads and writes; reconnecting and retrying add up. A call that
+    is cut short closes its connection (redis-py does so on cancellation): no later caller reads its answer.
+    """
+
+    patience: Patience
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as redis-py has it
+        """As in redis-py; raises Away when there is no answer in time."""
+        async with self.patience.call():
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # as above
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        """As in redis-py; its `execute` raises Away when there is no answer in time."""
+        pipe = _BoundedPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        pipe.patience = self.patience
+        return pipe
+
+
+class _BoundedPipeline(Pipeline):
+    patience: Patience
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """All commands at once; raises Away when there is no answer in time."""
+        async with self.patience.call():
+            return await super().execute(raise_on_error)
