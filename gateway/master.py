@@ -28,6 +28,7 @@ from gateway.state.pins import Pins
 from gateway.state.switches import Switches, work_out
 
 _log = logging.getLogger("gateway")
+_config_log = logging.getLogger("gateway.config")  # `tidegate up` shows it on its console
 _TICK = 0.25  # seconds between two looks at pressure and at pins that end
 _BACKLOG = 4096
 _BIND_PATIENCE = 2.0  # seconds; a port just left by another process may need a moment
@@ -250,7 +251,7 @@ class Master:
             ("admin", before.admin, now.admin),
         ):
             if old != new:
-                _log.warning("%s changed in %s; that takes a restart", part, self.file.path)
+                _config_log.warning("%s changed in %s; that takes a restart", part, self.file.path)
         if before.degradation != now.degradation:
             self.ladder = Ladder(now.degradation, step=min(self.ladder.step, len(now.degradation.steps)))
         if before.redis != now.redis:
@@ -263,9 +264,11 @@ class Master:
         try:
             applied, of = await self.reload()
         except ConfigError as error:
-            _log.error("%s: the new configuration is not used; the one before holds:\n%s", why, error)
+            _config_log.error("%s: the new configuration is not used; the one before holds:\n%s", why, error)
         else:
-            _log.info("%s: configuration %d holds in %d of %d workers", why, self.file.version, applied, of)
+            _config_log.info(
+                "%s: configuration %d holds in %d of %d workers", why, self.file.version, applied, of
+            )
 
     def _hang_up(self) -> None:
         """SIGHUP: read the configuration, and open the access log anew for logrotate."""

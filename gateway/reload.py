@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 from gateway.config import Config, ConfigError, Mistake
 from gateway.trial import load_and_try
 
-_log = logging.getLogger("gateway.config")
 _POLL = 0.5  # seconds; inotify misses network disks and mounted config maps, a stat costs nothing
 
 

@@ -83,7 +83,9 @@ def parse_rate(value: object) -> Rate:
     except ValueError:
         raise ValueError("not a rate; write for example 20/second or 5/10 seconds") from None
     if rate.amount < 1 or rate.window < 1:
-        raise ValueError("a rate must admit at least 1 per window; to close a route, give it a feature and switch that off")
+        raise ValueError(
+            "a rate must admit at least 1 per window; to close a route, give it a feature and switch that off"
+        )
     if rate.amount > 10**9 or rate.window > 31 * 86400:
         raise ValueError("a rate admits at most 1,000,000,000 per window of at most 31 days")
     return rate

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 import http
 import http.client
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from ops import datadir
 from ops.errors import OpsError, Refused, Unreachable
+from ops.logs import one_line
 
 Json = dict[str, Any] | list[Any] | str | float | bool | None
 MAX_ANSWER = 16 << 20  # bytes
+STANDARD_URL = "http://127.0.0.1:9900"  # where a gateway of its own listens unless its config says otherwise
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -25,27 +29,33 @@ class AdminClient:
         url: where it listens, for example http://127.0.0.1:9900.
         token: bearer token.
         shop_metrics: /metrics pages of the shop behind it, as far as known.
+        stock_url: the durable Redis of that shop, if known.
         timeout: seconds for one call.
     """
 
     url: str
     token: str
     shop_metrics: tuple[str, ...] = ()
+    stock_url: str | None = None
     timeout: float = 10.0
 
     @classmethod
     def find(cls, data: Path, url: str | None, token: str | None) -> AdminClient:
         """The API of the stack in `data`; an URL or a token given explicitly wins.
 
+        With a token and no stack it is the gateway at the standard address.
+
         Raises:
             OpsError: no token is known.
             Unreachable: no URL is known.
         """
-        urls = datadir.read_state(data).get("urls", {}) if url is None else {}
-        url = url or urls.get("admin")
+        state = datadir.read_state(data) if not url else {}
+        urls = state.get("urls", {})
+        url = url or urls.get("admin") or (STANDARD_URL if token else None)
         if url is None:
             raise Unreachable(
-                f"no stack has run in {data}; name its folder with --data, or its admin API with --admin-url"
+                f"no stack has run in {data}; name its folder with --data, or set TIDEGATE_ADMIN_TOKEN "
+                "for a gateway of its own (and --admin-url when it is elsewhere)"
             )
         if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
             raise OpsError(f"--admin-url {url} is no URL; write for example http://127.0.0.1:9900")
@@ -60,6 +70,7 @@ class AdminClient:
             url.rstrip("/"),
             token,
             tuple(urls[key] for key in ("shop_metrics", "worker_metrics") if key in urls),
+            state.get("stores", {}).get("TIDEGATE_STOCK_REDIS_URL"),
         )
 
     def get(self, path: str) -> Json:
@@ -100,20 +111,37 @@ class AdminClient:
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise Unreachable(
-                f"the admin API at {self.url} does not answer: {reason}; is the stack up?"
+                f"the admin API at {self.url} does not answer: {reason}; does it run? "
+                "Name the folder of a stack with --data, or another address with --admin-url"
             ) from error
         try:
             document = json.loads(raw) if raw else None
         except ValueError:
             document = None
         if answer.status >= http.HTTPStatus.BAD_REQUEST:
-            raise Refused(f"the admin API refused with {answer.status}: {_reason(document, answer.reason)}")
+            said = _reason(document) or f"the admin API answered {answer.status} {answer.reason}"
+            if answer.status == http.HTTPStatus.UNAUTHORIZED:
+                said = f"the admin API at {self.url} refused the token ({said}); set TIDEGATE_ADMIN_TOKEN"
+            elif answer.status == http.HTTPStatus.NOT_FOUND:
+                said += meant(path.rpartition("/")[2], said.partition("there are: ")[2].split(", "))
+            raise Refused(said)
         return document
 
 
-def _reason(document: Json, fallback: str) -> str:
+def meant(word: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` when a known word is close to this one, else nothing."""
+    close = difflib.get_close_matches(unquote(word), list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _reason(document: Json) -> str:
+    """What problem details say is wrong, on one line: each field's mistake, else the detail."""
     if not isinstance(document, dict):
-        return fallback
-    words = [str(document[key]) for key in ("title", "detail") if document.get(key)]
-    words += [str(mistake) for mistake in document.get("errors") or []]
-    return " ".join(": ".join(words).split()) or fallback
+        return ""
+    mistakes = document.get("errors")
+    words = [
+        f"{mistake.get('field', 'body')}: {mistake.get('detail', 'wrong')}"
+        for mistake in (mistakes if isinstance(mistakes, list) else [])
+        if isinstance(mistake, dict)
+    ]
+    return one_line("; ".join(words) or document.get("detail") or document.get("title") or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -12,10 +13,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from ops.errors import OpsError
+from ops.errors import OpsError, Unreachable
 
 if TYPE_CHECKING:
-    from ops.admin_client import AdminClient
+    from ops.admin_client import AdminClient, Json
 
 EXIT_CODES = """
 \b
@@ -74,6 +75,22 @@ def _admin_command(command: Callable[..., None]) -> Callable[..., None]:
 _FOR = click.option("--for", "lasting", metavar="DURATION", help="How long, for example 10m; else for good.")
 _REASON = click.option("--reason", metavar="TEXT", help="Kept in the audit log.")
 _PORT = click.IntRange(1, 65535)
+Terms = dict[str, str | None]  # how long and why, as the admin API takes it
+Said = tuple["Json", str]  # its answer, and that in a sentence
+
+
+def _change_command(command: Callable[..., Said]) -> Callable[..., None]:
+    """Gives a command that changes something its client and its terms, and prints what it came to."""
+
+    @functools.wraps(command)
+    def changing(
+        client: AdminClient, *, lasting: str | None, reason: str | None, as_json: bool, **words: str
+    ) -> None:
+        answer, sentence = command(client, {"for": lasting, "reason": reason}, **words)
+        click.echo(json.dumps(answer) if as_json else sentence)
+
+    as_json = click.option("--json", "as_json", is_flag=True, help="The admin API's answer as it is.")
+    return _FOR(_REASON(as_json(_admin_command(changing))))
 
 
 @click.group(cls=_Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -183,66 +200,62 @@ def status(client: AdminClient, as_json: bool) -> None:
         click.echo(json.dumps(document, indent=2))
         return
     from ops import status as screen
+    from ops import stock
 
     pages = [screen.fetch_metrics(url) for url in client.shop_metrics]
-    screen.show(document, pages)
+    fresh = None
+    if client.stock_url is not None:
+        with contextlib.suppress(Unreachable):  # the metrics know it, a little older
+            fresh = stock.read(client.stock_url)
+    screen.show(document, pages, fresh)
 
 
 @main.command(epilog=EXIT_CODES)
 @click.argument("feature")
 @click.argument("state", type=click.Choice(["on", "off", "auto"]))
-@_FOR
-@_REASON
-@_admin_command
-def switch(client: AdminClient, feature: str, state: str, lasting: str | None, reason: str | None) -> None:
+@_change_command
+def switch(client: AdminClient, terms: Terms, feature: str, state: str) -> Said:
     """Turn a feature off or on, or let the ladder decide (auto)."""
-    click.echo(
-        json.dumps(client.put("features", feature, {"state": state, "for": lasting, "reason": reason}))
-    )
+    from ops import change
 
-
-def _step_number(_ctx: click.Context, _param: click.Parameter, value: str) -> int | str:
-    if value == "auto":
-        return value
-    if value.isascii() and value.isdigit():
-        return int(value)
-    raise click.BadParameter(f"{value} is neither a step's number from 0 nor auto")
+    answer = client.put("features", feature, {"state": state, **terms})
+    return answer, change.feature(answer, feature, state)
 
 
 @main.command(epilog=EXIT_CODES)
-@click.argument("step", callback=_step_number)
-@_FOR
-@_REASON
-@_admin_command
-def step(client: AdminClient, step: int | str, lasting: str | None, reason: str | None) -> None:
-    """Pin the degradation step to a number, or let pressure decide (auto)."""
-    body = {"step": step, "for": lasting, "reason": reason}
-    click.echo(json.dumps(client.put("step", None, body)))
+@click.argument("step")
+@_change_command
+def step(client: AdminClient, terms: Terms, step: str) -> Said:
+    """Pin the degradation step by its number or name, or let pressure decide (auto)."""
+    from ops import change
+
+    asked = change.step_number(client, step)
+    answer = client.put("step", None, {"step": asked, **terms})
+    return answer, change.step(answer, asked)
 
 
 @main.command(epilog=EXIT_CODES)
 @click.argument("upstream")
 @click.argument("state", type=click.Choice(["open", "closed", "auto"]))
-@_FOR
-@_REASON
-@_admin_command
-def breaker(client: AdminClient, upstream: str, state: str, lasting: str | None, reason: str | None) -> None:
+@_change_command
+def breaker(client: AdminClient, terms: Terms, upstream: str, state: str) -> Said:
     """Force an upstream's breaker open or closed, or let it decide (auto)."""
-    click.echo(
-        json.dumps(client.put("breakers", upstream, {"state": state, "for": lasting, "reason": reason}))
-    )
+    from ops import change
+
+    answer = client.put("breakers", upstream, {"state": state, **terms})
+    return answer, change.breaker(answer, upstream, state)
 
 
 @main.command(epilog=EXIT_CODES)
 @click.argument("name")
 @click.argument("rate")
-@_FOR
-@_REASON
-@_admin_command
-def limit(client: AdminClient, name: str, rate: str, lasting: str | None, reason: str | None) -> None:
+@_change_command
+def limit(client: AdminClient, terms: Terms, name: str, rate: str) -> Said:
     """Change a limit's rate for a while, for example `limit user 5/second --for 10m`; auto undoes it."""
-    body = {"rate": rate, "for": lasting, "reason": reason}
-    click.echo(json.dumps(client.put("limits", name, body)))
+    from ops import change
+
+    answer = client.put("limits", name, {"rate": rate, **terms})
+    return answer, change.limit(answer, name, rate)
 
 
 # ---- the audit ----------------------------------------------------------------------------------

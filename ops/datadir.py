@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,18 @@ def _runs(pid: int) -> bool:
             return True
         return False
     return state != "Z"
+
+
+def absent(data: Path) -> list[Path]:
+    """What `prepare` and `locked` will make that is not there yet, innermost first."""
+    return [path for path in (data / "lock", data / MARK, data, *data.parents) if not os.path.lexists(path)]
+
+
+def remove(made: Iterable[Path]) -> None:
+    """Take away what was made for nothing; folders that hold something stay."""
+    for path in made:
+        with contextlib.suppress(OSError):
+            path.rmdir() if path.is_dir() else path.unlink()
 
 
 def empty(data: Path) -> None:

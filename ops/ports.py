@@ -31,7 +31,7 @@ def require(port: int, what: str, option: str) -> None:
         PortInUse: somebody listens there; the message says who, if that can be seen.
     """
     if not is_free(port):
-        raise PortInUse(f"port {port} of the {what} is in use{_holder(port)}; choose another with {option}")
+        raise PortInUse(f"port {port} of the {what} is in use{holder(port)}; choose another with {option}")
 
 
 def choose(wanted: int | None, taken: set[int]) -> int:
@@ -48,7 +48,8 @@ def choose(wanted: int | None, taken: set[int]) -> int:
             return port
 
 
-def _holder(port: int) -> str:
+def holder(port: int) -> str:
+    """` by process PID (NAME)` of who listens there, as far as that can be seen."""
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:

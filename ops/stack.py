@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from ops import datadir, ports
 from ops.embedded import EmbeddedPostgres, EmbeddedRedis, socket_folder
-from ops.errors import OpsError
-from ops.logs import one_line
+from ops.errors import OpsError, PortInUse
+from ops.logs import Follower, one_line, shorter
 from ops.secrets import Secrets, load_or_make
 from ops.service import Service
 from ops.stores import choose_stores
@@ -80,13 +80,18 @@ def up(options: Options) -> None:
     config = find_config(options.config)
     if options.fresh and not datadir.is_ours(data):
         raise OpsError(f"{data} was not made by `tidegate up`: --fresh will not empty it")
+    made = datadir.absent(data)
     datadir.prepare(data)
     os.umask(0o077)  # mails, ledgers and logs are nobody else's business
     try:
         with datadir.locked(data) as lock:
             # All that can be seen to fail without starting anything is looked at first.
-            ports.require(options.port, "gateway", "--port")
-            ports.require(options.admin_port, "admin API", "--admin-port")
+            try:
+                ports.require(options.port, "gateway", "--port")
+                ports.require(options.admin_port, "admin API", "--admin-port")
+            except PortInUse:
+                datadir.remove(made)
+                raise
             remembered = datadir.read_state(data).get("ports", {})
             if options.fresh:
                 datadir.empty(data)
@@ -145,7 +150,7 @@ def _run(options: Options, data: Path, config: Path, remembered: Mapping[str, An
                 f"ready  shop {plan.urls['gateway']}/  admin {plan.urls['admin']}/  "
                 f"sandbox {plan.urls['sandbox']}/  admin token in {plan.secrets.admin_token_place}"
             )
-            supervisor.run()
+            supervisor.run(_tell_news(data / "logs", config))
             state["ready"] = False
             say("stopping")
     except Interrupted:
@@ -155,6 +160,18 @@ def _run(options: Options, data: Path, config: Path, remembered: Mapping[str, An
         if not run.is_relative_to(data):
             shutil.rmtree(run, ignore_errors=True)
     say("stopped")
+
+
+def _tell_news(logs: Path, config: Path) -> Callable[[], None]:
+    """Says on the console what the gateway's log says of edits of its config."""
+    news = Follower(logs / "gateway.log", "gateway.config")
+
+    def tell() -> None:
+        for line in news.read():
+            said = line.replace(str(config), shorter(str(config)))
+            say(said if said.startswith(" ") else f"gateway: {said}")
+
+    return tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +201,11 @@ class Plan:
             # stack on the machine stays away from the standard ones.
             fallback = standard if options.port == DEFAULT_PORT else None
             wanted = remembered.get(name, fallback)
-            chosen[name] = ports.choose(wanted if isinstance(wanted, int) else None, taken)
+            wanted = wanted if isinstance(wanted, int) else None
+            chosen[name] = ports.choose(wanted, taken)
+            if wanted is not None and wanted != chosen[name]:
+                what = name.replace("-", " ")
+                say(f"port {wanted} of the {what} is in use{ports.holder(wanted)}; it takes {chosen[name]}")
         try:
             keys = load_or_make(data, os.environ)
         except ValueError as error:

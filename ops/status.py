@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import http.client
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ops.admin_client import Json
+from ops.logs import shorter
+from ops.stock import Stock
 
+STATES = ("reserved", "pending", "paid", "delivered", "expired", "refunding", "refunded")  # an order's way
+AGE = ", up to 2 s ago"  # the worker counts that often
 Samples = dict[str, dict[tuple[str, ...], float]]  # metric → label values in the labels' order → value
 
 
@@ -45,25 +49,37 @@ def shop_samples(pages: Iterable[str]) -> Samples:
     return samples
 
 
-def show(status: Json, pages: Iterable[str], console: Console | None = None) -> None:
+def show(
+    status: Json,
+    pages: Collection[str],
+    stock: Stock | None = None,
+    console: Console | None = None,
+) -> None:
     """Print the screen.
 
     Args:
         status: the answer of GET /api/status.
-        pages: the shop's /metrics pages.
+        pages: the /metrics pages of the shop's processes, empty where one does not answer; none
+            when the gateway stands before something else.
+        stock: the shop's stock at this moment; None takes what the pages say.
         console: where to; standard output when None.
     """
     gate: Mapping[str, Any] = status if isinstance(status, dict) else {}
     samples = shop_samples(pages)
     parts: list[RenderableType] = [
-        Columns([_traffic(gate), _step(gate), _queues(samples)], padding=(0, 1)),
+        Columns([_traffic(gate), _step(gate), *([_queues(samples)] if samples else [])], padding=(0, 1)),
+        *_mistakes(gate),
         Columns([_features(gate), _breakers(gate)], padding=(0, 1)),
         _limits(gate),
     ]
-    if samples:
-        parts.append(Columns([_stock(samples), _orders(samples)], padding=(0, 1)))
-    else:
-        parts.append(Text("the shop's metrics do not answer", style="red"))
+    if samples or stock:
+        tables = [_stock(samples, stock)]
+        if samples:
+            tables += [Group(_orders(samples), _database(samples))]
+        parts.append(Columns(tables, padding=(0, 1)))
+    if pages and not all(pages):
+        which = "all" if not any(pages) else "some"
+        parts.append(Text(f"the shop's metrics do not answer ({which} of its processes)", style="red"))
     (console or Console()).print(Group(*parts))
 
 
@@ -105,14 +121,26 @@ def _pin(item: Mapping[str, Any]) -> str:
 def _traffic(gate: Mapping[str, Any]) -> RenderableType:
     workers, store = gate.get("workers") or {}, gate.get("limit_store") or {}
     mistakes = (gate.get("config") or {}).get("mistakes")
+    away = Text("away: local shares", style="red")
+    shared = Text("up", style="green") if store.get("up") else away
     rows: list[tuple[object, ...]] = [
         ("up, s", gate.get("uptime_seconds")),
         ("workers", f"{workers.get('ready')} of {workers.get('wanted')}"),
-        ("limit store", _good(store.get("up") or not store.get("shared"), "up", "away: local shares")),
-        ("config", _good(not mistakes, "good", f"broken edit ignored: {mistakes}")),
+        ("limit store", shared if store.get("shared") else "local"),
+        ("config", _good(not mistakes, "good", "edit not used")),
         *((outcome, count) for outcome, count in (gate.get("requests") or {}).items()),
     ]
     return _grid("traffic", rows)
+
+
+def _mistakes(gate: Mapping[str, Any]) -> list[RenderableType]:
+    config = gate.get("config") or {}
+    mistakes, file = config.get("mistakes"), str(config.get("file") or "")
+    if not isinstance(mistakes, list) or not mistakes:
+        return []
+    said = "\n".join(str(line).replace(file, shorter(file)) if file else str(line) for line in mistakes)
+    title = "config: the edit is not used, the one before holds"
+    return [Panel(Text(said), title=title, title_align="left", expand=False, border_style="red")]
 
 
 def _good(good: object, yes: str, no: str) -> Text:
@@ -171,21 +199,28 @@ def _queues(samples: Samples) -> RenderableType:
         (labels[0], depth, lags.get(labels)) for labels, depth in samples.get("shop_stream_depth", {}).items()
     ]
     rows += [("outbox", count, None) for count in samples.get("shop_outbox_pending", {}).values()]
-    return _grid("queues", rows, ("queue", "depth", "lag, s"))
+    return _grid(f"queues{AGE}", rows, ("queue", "depth", "lag, s"))
 
 
-def _stock(samples: Samples) -> RenderableType:
+def _stock(samples: Samples, fresh: Stock | None) -> RenderableType:
+    if fresh is not None:
+        rows = [(sku, free, held) for sku, (free, held) in sorted(fresh.items())]
+        return _grid("stock now", rows, ("sku", "free", "held"))
     stock = samples.get("shop_stock", {})  # labels: sku, state
     skus = sorted({sku for sku, _ in stock})
-    rows = [(sku, stock.get((sku, "free")), stock.get((sku, "held"))) for sku in skus]
-    return _grid("stock", rows, ("sku", "free", "held"))
+    counted = [(sku, stock.get((sku, "free")), stock.get((sku, "held"))) for sku in skus]
+    return _grid(f"stock{AGE}", counted, ("sku", "free", "held"))
 
 
 def _orders(samples: Samples) -> RenderableType:
+    """How many orders came into each state: an order delivered also was reserved and paid."""
+    counted = samples.get("shop_orders_total", {})
+    rows = [(f"were {state}", counted.get((state,), 0.0)) for state in STATES]
+    return _grid("orders, since the shop started", rows)
+
+
+def _database(samples: Samples) -> RenderableType:
     pool = samples.get("shop_db_pool_connections", {})  # labels: role, state
-    rows: list[tuple[object, ...]] = [
-        (f"orders {labels[0]}", count)
-        for labels, count in sorted(samples.get("shop_orders_total", {}).items())
-    ]
-    rows += [(f"database {role} {state}", count) for (role, state), count in sorted(pool.items())]
-    return _grid("orders and database", rows)
+    return _grid(
+        "database connections", ((f"{role} {state}", n) for (role, state), n in sorted(pool.items()))
+    )

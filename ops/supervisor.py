@@ -195,13 +195,14 @@ class Supervisor:
 
     # ---- running ----------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Keep the services running until `request_stop`."""
+    def run(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Keep the services running until `request_stop`; `meanwhile` is called in every round."""
         next_rotation = time.monotonic()
         while not self._stop.wait(POLL):
             now = time.monotonic()
             for child in self._children:
                 self._tend(child, now)
+            meanwhile()
             if now >= next_rotation:
                 next_rotation = now + 5.0
                 for log in self.logs.glob("*.log"):

@@ -1,0 +1,47 @@
+"""The stock as it is at this moment, from the durable Redis itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+
+from ops.errors import Unreachable
+
+Stock = dict[str, tuple[int, int]]  # SKU → cards free, cards held by unpaid orders
+PAGE = 1000  # holds asked for at once
+
+
+def read(url: str, timeout: float = 2.0) -> Stock:
+    """Count every SKU's free and held cards.
+
+    Args:
+        url: the durable Redis.
+        timeout: seconds for one of its answers.
+
+    Raises:
+        Unreachable: it does not answer.
+    """
+    try:
+        with redis.Redis.from_url(url, decode_responses=True, socket_timeout=timeout) as client:
+            return _count(client)
+    except (redis.RedisError, OSError, ValueError) as error:
+        raise Unreachable(f"the durable Redis does not answer: {error}") from error
+
+
+def _count(client: redis.Redis) -> Stock:
+    skus: list[str] = sorted(map(str, client.smembers("{stock}:skus")))
+    with client.pipeline(transaction=False) as pipe:
+        for sku in skus:
+            pipe.hget(f"{{stock}}:sku:{sku}", "free")
+        free = pipe.execute()
+    held = dict.fromkeys(skus, 0)
+    orders: Any = client.zrange("{stock}:holds", 0, -1)
+    for start in range(0, len(orders), PAGE):
+        with client.pipeline(transaction=False) as pipe:
+            for order in orders[start : start + PAGE]:
+                pipe.hmget(f"{{stock}}:hold:{order}", "sku", "quantity")
+            for sku, quantity in pipe.execute():
+                if sku in held:
+                    held[sku] += int(quantity or 0)
+    return {sku: (int(count or 0), held[sku]) for sku, count in zip(skus, free, strict=True)}
