@@ -72,9 +72,11 @@ def _reloads(stack: Any) -> int:
 def test_the_shell_does_what_the_admin_api_does(
     stack: Any, admin: httpx.Client, wait_until: Callable[..., Any]
 ) -> None:
-    """`tidegate switch`, `step` and `limit` change what the API shows, and say so in JSON."""
-    switched = stack.tidegate("switch", "recommendations", "off", "--for", "10m", "--reason", "test")
-    stepped = stack.tidegate("step", "1", "--for", "1m")
+    """`tidegate switch`, `step` and `limit` change what the API shows, and say so in words or JSON."""
+    switched = stack.tidegate(
+        "switch", "recommendations", "off", "--for", "10m", "--reason", "test", "--json"
+    )
+    stepped = stack.tidegate("step", "elevated", "--for", "1m")
     limited = stack.tidegate("limit", "user", "500/second", "--for", "1m")
     try:
         assert switched.returncode == 0, switched.stderr
@@ -82,6 +84,7 @@ def test_the_shell_does_what_the_admin_api_does(
         assert admin.get("/api/features/recommendations").json()["state"] == "off"
         assert stepped.returncode == 0, stepped.stderr
         wait_until(lambda: admin.get("/api/step").json()["step"] == 1, what="step 1")
+        assert stepped.stdout == "step 1 (elevated) is pinned for 1 min in 2 of 2 workers\n"
         assert limited.returncode == 0, limited.stderr
         assert "500" in str(admin.get("/api/limits/user").json()["rate"])
     finally:
@@ -94,5 +97,5 @@ def test_mistakes_on_the_shell_are_one_line(stack: Any) -> None:
     done = stack.tidegate("switch", "recomendations", "off")
 
     assert done.returncode == 8
-    assert done.stderr.startswith("tidegate: the admin API refused with 404")
+    assert done.stderr.endswith("; did you mean recommendations?\n")
     assert done.stderr.count("\n") == 1

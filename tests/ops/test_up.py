@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import stat
@@ -16,9 +17,12 @@ from typing import Any, NamedTuple
 import httpx
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ops import datadir, ports, secrets, stores
+from ops import datadir, logs, ports, secrets, stores
 from ops.errors import OpsError, PortInUse
+from ops.stack import Options, Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,7 +69,20 @@ def test_a_port_in_use_is_named_with_its_holder(
     assert f"port {port}" in line
     assert f"process {os.getpid()}" in line
     assert option in line
-    assert not (tmp_path / "data" / "postgres").exists()
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_port_in_use_takes_away_only_what_was_made(
+    tmp_path: Path, taken: int, free_port: Callable[[], int]
+) -> None:
+    """The folders above were made for nothing; what the operator had stays."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").touch()
+    words = ("--port", str(taken), "--admin-port", str(free_port()))
+
+    for data in (tmp_path / "new" / "deep", tmp_path / "mine"):
+        assert _up(data, *words).returncode == 4
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["mine", "mine/notes"]
 
 
 def test_a_folder_that_can_not_be_made_is_one_line(tmp_path: Path) -> None:
@@ -232,6 +249,29 @@ def test_secrets_are_private_and_stay(stack: Any) -> None:
         assert not [secret for secret in hidden if secret in text], log
 
 
+def test_the_console_tells_of_config_edits(stack: Any, wait_until: Callable[..., Any]) -> None:
+    """A broken edit and a good one, each told on the console of `up`, below the path as seen from there."""
+    console = stack.data_dir / "console.log"
+    before = stack.config.read_text()
+    refused = "gateway: file changed: the new configuration is not used; the one before holds\n"
+    taken = r"^gateway: .*configuration \d+ holds"
+    try:
+        stack.config.write_text(before + "\nlimts: {}\n")
+        line = before.count("\n") + 2
+        shown = rf"^  \S*{re.escape(stack.config.name)}:{line}: limts: "
+        wait_until(lambda: re.search(shown, console.read_text(), re.MULTILINE), what="the mistake")
+        stack.config.write_text(before.replace("rate: 1000/second", "rate: 1001/second"))
+        wait_until(
+            lambda: re.search(r"^gateway: .*configuration \d+ holds", console.read_text(), re.MULTILINE)
+        )
+    finally:
+        stack.config.write_text(before)
+    assert (
+        "gateway: file changed: the new configuration is not used; the one before holds\n"
+        in console.read_text()
+    )
+
+
 # ---- small parts ------------------------------------------------------------------------------------
 
 
@@ -255,7 +295,7 @@ def taken() -> Iterator[int]:
 
 
 def test_a_taken_port_gives_way_to_a_free_one(taken: int) -> None:
-    """Ports the operator did not ask for shift silently; none is given twice."""
+    """Ports the operator did not ask for shift; none is given twice."""
     given: set[int] = set()
     chosen = [ports.choose(taken, given), ports.choose(None, given), ports.choose(None, given)]
 
@@ -263,6 +303,44 @@ def test_a_taken_port_gives_way_to_a_free_one(taken: int) -> None:
     assert len(set(chosen)) == 3
     with pytest.raises(PortInUse, match=str(taken)):
         ports.require(taken, "gateway", "--port")
+
+
+def test_a_moved_port_is_told(
+    short_tmp: Path, taken: int, free_port: Callable[[], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A port that this folder had before, held by somebody else now: one line with the new one."""
+    data = short_tmp / "moved"
+    datadir.prepare(data)
+    options = Options(data, free_port(), free_port())
+    plan = Plan.make(options, data, ROOT / "config/gateway.yaml", {"sandbox": taken})
+
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert said.startswith(f"port {taken} of the sandbox is in use by process {os.getpid()} ")
+    assert said.endswith(f"; it takes {plan.ports['sandbox']}\n")
+
+
+@given(pieces=st.lists(st.binary(max_size=20)))
+def test_a_followed_log_survives_any_bytes(
+    tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes]
+) -> None:
+    """However its bytes come, only whole records of the one logger are told, each once."""
+    log = tmp_path_factory.mktemp("log") / "x.log"
+    follower = logs.Follower(log, "a.b")
+    record = b"\n2026-11-23 13:00:00,123 ERROR a.b: not used:\n/etc/x:3: wrong\n"
+    heard = []
+    for piece in [*pieces, record, b"2026-11-23 13:00:00,123 INFO a: more:\n  else\n"]:
+        with log.open("ab") as file:
+            file.write(piece)
+        heard += follower.read()
+
+    assert heard == ["not used", "  /etc/x:3: wrong"]
+    os.truncate(log, 0)
+    assert follower.read() == []
+    log.write_bytes(record[1:10])
+    assert follower.read() == []
+    log.write_bytes(record[1:])
+    assert follower.read() == ["not used", "  /etc/x:3: wrong"]
 
 
 def test_stores_of_the_environment_win(short_tmp: Path) -> None:
