@@ -14,23 +14,21 @@ from collections import deque
 from email.utils import formatdate
 from typing import Any, ClassVar, cast
 
-import httptools
 import uvicorn
 from uvicorn.server import ServerState
 
 from gateway.config import Listen
-from gateway.errors import BadRequest, GatewayError, HeadersTooLarge, RequestTimeout, UriTooLong
+from gateway.errors import BadRequest, GatewayError, RequestTimeout
+from gateway.exchange import Headers
 from gateway.guard import REFUSAL, TARGET
+from gateway.request import SLICE, Head, RequestReader
 from gateway.turn import Turn
 
 ABORT = "tidegate.abort"  # in the scope: cuts the connection off, so that no cut body looks whole
 
 _log = logging.getLogger("gateway")
-_SLICE = 8 << 10  # bytes parsed at once, so that one segment can't hold thousands of requests
 _PIPELINED = 16  # requests that may wait; then reading pauses
 _HIGH = 64 << 10  # bytes of a body that may wait for the app; then reading pauses
-_OVERHEAD = 16 << 10  # bytes of framing that a chunked body may cost, besides _OVERHEAD_RATIO x its length
-_OVERHEAD_RATIO = 8  # chunks of one byte cost six
 _LINGER = 2.0  # seconds that a client may go on sending after its last answer, so that it can read that
 _LINGER_BYTES = 8 << 20
 _LAST_REQUEST = 0.25  # seconds; when draining, an idle connection may still bring a request under way
@@ -62,21 +60,13 @@ class ClientConnection(asyncio.Protocol):
         self.blocked = False
         self._app: Any = config.loaded_app
         self._state = server_state
-        self._parser = httptools.HttpRequestParser(self)
+        self._reader = RequestReader(self, self.listen)
         self._transport: asyncio.Transport | None = None
         self._client: tuple[str, int] | None = None
         # what is read
         self._unfed = bytearray()  # came, but is not yet parsed
         self._paused = False
-        self._url = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._header_bytes = 0  # of whole fields
-        self._fed = 0  # bytes since the header began, whole fields or not
-        self._expects = False
-        self._in_header = False
         self._reading: Turn | None = None  # whose body comes next
-        self._overhead = 0
-        self._refusal: GatewayError | None = None
         self._stopped = False  # nothing that still comes is a request
         self._eof = False
         # what is answered
@@ -110,20 +100,20 @@ class ClientConnection(asyncio.Protocol):
                 if self._lingers <= 0:
                     self.abort()
             return
-        if self._unfed or len(data) > _SLICE:
+        if self._unfed or len(data) > SLICE:
             self._unfed += data
             self._pump()
         else:
             self._parse(data)
-        if (self._in_header or self._reading is not None) and self._read_by < self._timer_at:
+        if (self._in_header() or self._reading is not None) and self._read_by < self._timer_at:
             self._arm()
 
     def _pump(self) -> None:
         """Parse what waits, as far as there is room for what it holds."""
         unfed = self._unfed
         while unfed and not self._stopped and not self._full():
-            piece = bytes(unfed[:_SLICE])
-            del unfed[:_SLICE]
+            piece = bytes(unfed[:SLICE])
+            del unfed[:SLICE]
             self._parse(piece)
         if self._stopped:
             unfed.clear()
@@ -145,79 +135,35 @@ class ClientConnection(asyncio.Protocol):
                 transport.resume_reading()
 
     def _parse(self, data: bytes) -> None:
-        before = self._reading
-        seen = before.seen if before is not None else 0
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._stopped = True  # the guard refuses it; what follows is in no protocol of ours
+            self._reader.feed(data)
+        except GatewayError as error:
+            self._broken(error)
             return
-        except httptools.HttpParserError:
-            self._broken(self._refusal or BadRequest("the request is not valid HTTP/1.1"))
-            return
-        reading = self._reading
-        if self._in_header:
-            self._fed += len(data)  # the parser tells of a field only when it is whole
-            if self._fed > self.listen.max_header_bytes + self.listen.max_target + _SLICE:
-                self._broken(
-                    HeadersTooLarge(f"the header is larger than {self.listen.max_header_bytes} bytes")
-                )
-        elif reading is not None and reading is before:
-            came = reading.seen - seen
-            self._overhead += len(data) - came
-            if self._overhead > _OVERHEAD + _OVERHEAD_RATIO * reading.seen:
-                self._broken(BadRequest("the body has far more framing than content"))
-        if self._full():
+        if self._reader.upgraded:
+            self._stopped = True  # the guard refuses it
+        elif self._full():
             self._pause(paused=True)
 
-    # ---- called by the parser ----------------------------------------------------------------
+    # ---- told by the reader ------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
+    def began(self) -> None:
         """A request begins; its header has so long to arrive."""
-        self._in_header = True
-        self._url = b""
-        self._headers = []
-        self._header_bytes = self._fed = 0
-        self._expects = False
         self._read_by = self.loop.time() + self.listen.header_timeout
 
-    def on_url(self, url: bytes) -> None:
-        """A piece of the target."""
-        self._url = self._url + url if self._url else url
-        if len(self._url) > self.listen.max_target:
-            self._refuse(UriTooLong(f"the target is longer than {self.listen.max_target} bytes"))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header field; or one of a trailer section, which is counted and dropped (7.1.2)."""
-        self._header_bytes += len(name) + len(value) + 4
-        if self._header_bytes > self.listen.max_header_bytes:
-            self._refuse(HeadersTooLarge(f"the header is larger than {self.listen.max_header_bytes} bytes"))
-        if not self._in_header:
-            return
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self._expects = True
-        self._headers.append((name, value.rstrip(b" \t")))  # 5.1: no part of the value
-        if len(self._headers) > self.listen.max_headers:
-            self._refuse(HeadersTooLarge(f"more than {self.listen.max_headers} header fields"))
-
-    def on_headers_complete(self) -> None:
-        """The header is whole: a turn begins, or waits for those before it."""
-        self._in_header = False
-        parser = self._parser
-        scope = self._scope(parser.get_method().decode("ascii"), parser.get_http_version())
-        turn = Turn(self, scope, keep_alive=parser.should_keep_alive(), expects=self._expects)
-        self._reading = turn
-        self._overhead = 0
+    def head(self, head: Head) -> None:
+        """The header is whole: a turn begins, or waits for those before it; its body has so long."""
+        scope = self._scope(head.method, head.version, head.target, head.headers)
+        self._reading = turn = Turn(self, scope, keep_alive=head.keep_alive, expects=head.expects)
         self._read_by = self.loop.time() + self.listen.body_timeout
         self._queue(turn)
 
-    def on_body(self, body: bytes) -> None:
+    def piece(self, body: bytes) -> None:
         """A piece of the body."""
         if self._reading is not None:
             self._reading.feed(body)
 
-    def on_message_complete(self) -> None:
+    def ended(self) -> None:
         """The request ended where its framing says."""
         turn, self._reading = self._reading, None
         if turn is not None:
@@ -227,21 +173,17 @@ class ClientConnection(asyncio.Protocol):
         else:  # it was answered before; this was the rest of its body
             self._idle()
 
-    def _scope(self, method: str, version: str) -> dict[str, Any]:
+    def _scope(self, method: str, version: str, target: bytes, headers: Headers) -> dict[str, Any]:
         return {
             "type": "http",
             "http_version": version,
             "method": method,
             "scheme": "http",
             "client": self._client,
-            "headers": self._headers,
-            TARGET: self._url,
+            "headers": headers,
+            TARGET: target,
             ABORT: self.abort,
         }
-
-    def _refuse(self, error: GatewayError) -> None:
-        self._refusal = error
-        raise error  # the parser stops here, and `_parse` goes on with the refusal
 
     def _broken(self, error: GatewayError) -> None:
         """No further request can be read. Whose body it was fails; else a turn of its own says why."""
@@ -253,9 +195,11 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._turns and not self._turns[-1].keep_alive:
             return  # what follows a request that is the last by its own word is none (9.6)
-        scope = self._scope("", "1.1") | {"headers": [], REFUSAL: error}
-        self._in_header = False
+        scope = self._scope("", "1.1", b"", []) | {REFUSAL: error}
         self._queue(Turn(self, scope, keep_alive=False, more=False))
+
+    def _in_header(self) -> bool:
+        return self._reader.in_header and not self._stopped
 
     # ---- turns -------------------------------------------------------------------------------
 
@@ -292,7 +236,7 @@ class ClientConnection(asyncio.Protocol):
             self._begin(self._turns[0])
         elif self._eof:
             self._hang_up()
-        elif self._reading is None and not self._in_header:
+        elif self._reading is None and not self._in_header():
             self._idle()
         if self._unfed or self._paused:
             self._pump()
@@ -349,7 +293,7 @@ class ClientConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client sends no more. It may still read (9.6), or be gone: a probe tells."""
         self._eof = True
-        if self._in_header:
+        if self._in_header():
             self._broken(BadRequest("the connection ended in the middle of a header"))
         if self._reading is not None:
             self._reading.leave()
@@ -386,15 +330,15 @@ class ClientConnection(asyncio.Protocol):
             turn.leave()
         self.resume_writing()
         task = self._task
-        if task is not None and not self._turns[0].complete:
+        if task is not None and self._turns and not self._turns[0].complete:
             task.cancel()
             self._state.tasks.discard(task)  # cancelled before its first step it never gets to do so
 
     def shutdown(self) -> None:
         """Drain: what is in flight is answered as the last, and then the connection ends."""
         self._draining = True
-        if not self._turns and not self._in_header and self._transport is not None:
-            grace = _LAST_REQUEST if self._url else _FIRST_REQUEST
+        if not self._turns and not self._in_header() and self._transport is not None:
+            grace = _LAST_REQUEST if self._reader.began else _FIRST_REQUEST
             self._read_by = min(self._read_by, self.loop.time() + grace)
             self._arm()
 
@@ -416,7 +360,6 @@ class ClientConnection(asyncio.Protocol):
             transport.write_eof()
             self._pause(paused=False)
         self._stopped = True
-        self._in_header = False
         self._arm()
 
     # ---- clocks ------------------------------------------------------------------------------
@@ -430,7 +373,8 @@ class ClientConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It caught up, or is gone."""
         self.blocked = False
-        self._write_by = math.inf
+        ending = self._lingers or (self._transport is not None and self._transport.is_closing())
+        self._write_by = self.loop.time() + self.listen.write_timeout if ending else math.inf
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
 
@@ -470,7 +414,7 @@ class ClientConnection(asyncio.Protocol):
                 self._read_by = now + _LINGER  # it still reads, or `_write_by` ends it
             else:
                 transport.close()
-        elif self._in_header:
+        elif self._in_header():
             said = f"the header did not arrive within {self.listen.header_timeout:g} s"
             self._broken(RequestTimeout(said))
         elif self._reading is not None:
