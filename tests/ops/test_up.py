@@ -253,8 +253,6 @@ def test_the_console_tells_of_config_edits(stack: Any, wait_until: Callable[...,
     """A broken edit and a good one, each told on the console of `up`, below the path as seen from there."""
     console = stack.data_dir / "console.log"
     before = stack.config.read_text()
-    refused = "gateway: file changed: the new configuration is not used; the one before holds\n"
-    taken = r"^gateway: .*configuration \d+ holds"
     try:
         stack.config.write_text(before + "\nlimts: {}\n")
         line = before.count("\n") + 2
