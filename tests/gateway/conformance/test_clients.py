@@ -242,6 +242,19 @@ async def test_a_long_pipeline_is_read_as_it_is_answered(stand: Stand) -> None:
         await sending
 
 
+async def test_a_pipeline_is_bounded(stand: Stand) -> None:
+    """Behind an answer that does not come, a flood of requests stays with the client, not in our memory."""
+    door = Door(stand, b"/slow", b"first")
+    async with await stand.client() as client:
+        client.send(GET % b"/slow")
+        await door.reached.wait()
+        flood = GET % b"/" * 800_000  # some 30 MB, several times what sockets hold
+        client.send(flood)
+        await _others_served(stand, 300)
+        assert client.writer.transport.get_write_buffer_size() > len(flood) // 2
+    door.open()
+
+
 async def _all(client: Any, data: bytes) -> None:
     client.send(data)
     await client.writer.drain()
