@@ -77,7 +77,8 @@ class Supervisor:
 
     def __enter__(self) -> Self:
         """Make the log folder and start the watchdog."""
-        self.logs.mkdir(parents=True, exist_ok=True)
+        self.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.logs.chmod(0o700)  # one of an earlier release; servers of other accounts get their log open
         self._watchdog = subprocess.Popen(
             [sys.executable, "-m", "ops.watchdog"],
             stdin=subprocess.PIPE,

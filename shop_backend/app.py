@@ -11,6 +11,7 @@ import psycopg
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -31,6 +32,7 @@ from shop_backend import (
 from shop_backend.catalog import Catalog
 from shop_backend.config import Settings
 from shop_backend.context import Context
+from shop_backend.origin import SameOrigin
 from shop_backend.parts import Parts, connect
 from shop_backend.sessions import Sessions
 from shop_backend.vault import Vault
@@ -99,6 +101,7 @@ def create_app(settings: Settings, *, transport: httpx.AsyncBaseTransport | None
 
     app = Starlette(
         lifespan=lifespan,
+        middleware=[Middleware(SameOrigin, public_url=settings.public_url, exempt=("/callbacks/",))],
         exception_handlers={
             errors.ShopError: errors.on_shop_error,
             HTTPException: errors.on_http_exception,

@@ -50,6 +50,12 @@ class Unauthenticated(ShopError):
     status, type, title = 401, "urn:tidegate:unauthenticated", "Not signed in"
 
 
+class CrossSite(ShopError):
+    """A browser was made to send it by a page that is not ours."""
+
+    status, type, title = 403, "urn:tidegate:cross-site", "Sent by another site"
+
+
 class NotFound(ShopError):
     """No such thing, or not the caller's."""
 

@@ -15,7 +15,9 @@ from shop_backend.errors import SetupError
 from shop_backend.payments import Checkout, Forged, Payment, Refunded, Stale
 
 _TOLERANCE = 300.0  # seconds, as Standard Webhooks recommends and its library enforces
-_Id = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[!-~]+$")]
+_Id = Annotated[str, Field(pattern=r"^[!-~]{1,100}$")]
+_Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+_Cents = Annotated[int, Field(ge=0, lt=2**53)]
 
 
 class ProviderError(Exception):
@@ -27,9 +29,9 @@ class _Data(BaseModel):
 
     payment_id: _Id
     order_id: _Id
-    amount_cents: Annotated[int, Field(ge=0, lt=2**53)]
-    currency: Annotated[str, Field(max_length=10)]
-    channel: Annotated[str, Field(max_length=50)]
+    amount_cents: _Cents
+    currency: _Currency
+    channel: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,50}$")]
 
 
 class _Event(BaseModel):
@@ -37,6 +39,17 @@ class _Event(BaseModel):
 
     type: Literal["payment.succeeded", "payment.failed", "refund.succeeded"]
     data: _Data
+
+
+class _Said(BaseModel):
+    """One payment in the provider's answer about an order."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    id: _Id
+    outcome: Literal["succeeded", "failed"]
+    amount_cents: _Cents
+    currency: _Currency
 
 
 class SandboxProvider:
@@ -108,17 +121,10 @@ class SandboxProvider:
         """
         answer = await self._ask("GET", f"/checkouts/by-order/{order_id}", None, missing={"payments": []})
         try:
+            said = [_Said.model_validate(each) for each in answer["payments"]]
             return [
-                Payment(
-                    self.name,
-                    str(each["id"]),
-                    order_id,
-                    "succeeded" if each["outcome"] == "succeeded" else "failed",
-                    int(each["amount_cents"]),
-                    str(each["currency"]),
-                    self.name,
-                )
-                for each in answer["payments"]
+                Payment(self.name, p.id, order_id, p.outcome, p.amount_cents, p.currency, self.name)
+                for p in said
             ]
         except (KeyError, TypeError, ValueError) as error:
             raise ProviderError("GET /checkouts/by-order: not the shape docs/data.md names") from error

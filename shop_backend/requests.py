@@ -7,7 +7,7 @@ import re
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from shop_backend.errors import BadRequest, PayloadTooLarge, Unprocessable
 
@@ -36,17 +36,21 @@ async def read(request: Request, limit: int) -> bytes:
 
     Raises:
         PayloadTooLarge: it is longer.
+        BadRequest: the client left before its end.
     """
     announced = request.headers.get("content-length", "0")
     if announced.isdigit() and int(announced[:18]) > limit:
         raise PayloadTooLarge(f"the body may have {limit} bytes")
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise PayloadTooLarge(f"the body may have {limit} bytes")
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise PayloadTooLarge(f"the body may have {limit} bytes")
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise BadRequest("the body broke off") from None  # to nobody: who should read it has left
     return b"".join(chunks)
 
 

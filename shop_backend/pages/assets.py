@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
+
+from shop_backend.errors import NotFound
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 TYPES = {
@@ -72,11 +74,15 @@ class Assets:
         return name in self._urls
 
     async def serve(self, request: Request) -> Response:
-        """Answer `/static/{file}`: 200 for the name of now, 404 for every other."""
+        """Answer `/static/{file}` under the name of now.
+
+        Raises:
+            NotFound: every other name.
+        """
         found = self._bodies.get(request.path_params["file"])
         if found is None:
             # Never cached: while two versions run, the next try may find it.
-            return PlainTextResponse("No such file.\n", 404, headers={"cache-control": "no-store"})
+            raise NotFound("no such file")
         body, media = found
         headers = {
             "content-type": media,

@@ -12,7 +12,8 @@
 Who may: a buyer knows the checkout's id, which is 122 random bits, so page, state and `pay` ask for nothing
 more. The merchant's calls (`POST /checkouts`, by-order, `/payments`, `/refunds`) want `Authorization: Bearer
 SECRET`, the secret callbacks are signed with; from the loopback address they work without, since the sandbox
-is bound to it by default and is rehearsed against with curl. A wrong secret is refused from everywhere.
+is bound to it by default and is rehearsed against with curl. A wrong secret is refused from everywhere,
+and so is what a browser sends for another site's page. Checkouts lead to the shop only.
 
 Callbacks follow Standard Webhooks: {"type": "payment.succeeded" | "payment.failed" | "refund.succeeded",
 "data": {payment_id, checkout_id, order_id, amount_cents, currency, channel: "sandbox"}}.
@@ -37,6 +38,7 @@ import httpx
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -52,6 +54,7 @@ from shop_backend.errors import (
     on_shop_error,
     problem,
 )
+from shop_backend.origin import SameOrigin
 from shop_backend.pages.assets import Assets
 from shop_backend.pages.money import money
 from shop_backend.requests import parse, read
@@ -111,6 +114,7 @@ def create_app(
             Route("/readyz", provider.readyz, methods=["GET"]),
         ],
         lifespan=lifespan,
+        middleware=[Middleware(SameOrigin, public_url=settings.sandbox_url)],
         exception_handlers={
             ShopError: on_shop_error,
             HTTPException: on_http_exception,
@@ -140,8 +144,12 @@ class Provider:
         """Open a checkout for an order."""
         self._merchant(request)
         body = parse(CheckoutBody, await read(request, MAX_BODY))
-        if not is_under(body.callback_url, self._settings.shop_url):
-            raise Unprocessable(f"callback_url: must lie under {self._settings.shop_url} (TIDEGATE_SHOP_URL)")
+        shop, pages = self._settings.shop_url, self._settings.public_url
+        callbacks = f"{shop.rstrip('/')}/callbacks"
+        if not is_under(body.callback_url, callbacks) or is_under(callbacks, body.callback_url):
+            raise Unprocessable(f"callback_url: must lie under {callbacks}/ (TIDEGATE_SHOP_URL)")
+        if not (is_under(body.return_url, pages) or is_under(body.return_url, shop)):
+            raise Unprocessable(f"return_url: must lie under {pages} (TIDEGATE_PUBLIC_URL)")
         checkout, new = await self._ledger.create_checkout(Order(**body.model_dump()))
         public = self._public(checkout)
         return _json(public, 201 if new else 200, location=public["url"])
@@ -239,7 +247,8 @@ class Provider:
                 "cache-control": "no-store",
                 "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; "
                 f"base-uri 'none'; frame-ancestors 'none'; form-action 'self'{home}",
-                "referrer-policy": "no-referrer",
+                # With no-referrer, browsers send the page's own form as of Origin null.
+                "referrer-policy": "same-origin",
                 "x-content-type-options": "nosniff",
             },
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sqlite3
 import time
 import uuid
@@ -239,7 +240,8 @@ class Ledger:
     # ---- on the ledger's thread --------------------------------------------------------------
 
     def _open(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._keep_private()
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         db.row_factory = sqlite3.Row
         db.execute("PRAGMA journal_mode = WAL")
@@ -249,6 +251,13 @@ class Ledger:
         db.execute("PRAGMA foreign_keys = ON")
         db.executescript(SCHEMA)
         self._db = db
+
+    def _keep_private(self) -> None:
+        """Nobody else reads the books. SQLite gives its side files the mode of the database."""
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                self._path.with_name(self._path.name + suffix).chmod(0o600)
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         db = self._db

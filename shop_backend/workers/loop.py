@@ -35,6 +35,7 @@ class Loop:
         failures = 0
         while not stop.is_set():
             done = 0
+            self.wake.clear()  # before the work: what is woken for meanwhile must not be lost
             try:
                 done = await self._work()
                 failures = 0
@@ -48,7 +49,6 @@ class Loop:
                 await self._pause(stop, min(self._interval * 2**failures, max(_LONGEST, self._interval)))
 
     async def _pause(self, stop: asyncio.Event, seconds: float) -> None:
-        self.wake.clear()
         waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(self.wake.wait())]
         try:
             await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

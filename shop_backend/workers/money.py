@@ -19,6 +19,8 @@ _CHECKOUTS = 50  # opened side by side
 _POLLS = 20
 _REFUNDS = 10
 _LONGEST = 300.0  # seconds between two tries
+_FIRST_CHECKOUT_RETRY = 0.25  # seconds; doubles
+_LONGEST_CHECKOUT_RETRY = 15.0  # seconds; a buyer is waiting to pay
 _NEVER = "9000-01-01"  # a date that psycopg can read, unlike infinity
 
 
@@ -41,9 +43,13 @@ class Cashier:
         """
         async with self._database.primary() as connection:
             cursor = await connection.execute(
-                "SELECT id::text, sku, quantity, amount_cents, currency FROM orders"
-                " WHERE state = 'pending' AND checkout_id IS NULL ORDER BY created_at LIMIT %s",
-                (_CHECKOUTS,),
+                # Put off before it is tried: what the provider refuses for good must not starve the others.
+                "UPDATE orders SET checkout_tries = checkout_tries + 1, next_checkout_at = now() +"
+                " make_interval(secs => least(%s * 2 ^ least(checkout_tries, 20), %s))"
+                " WHERE id IN (SELECT id FROM orders WHERE state = 'pending' AND checkout_id IS NULL"
+                " AND next_checkout_at <= now() ORDER BY next_checkout_at LIMIT %s FOR UPDATE SKIP LOCKED)"
+                " RETURNING id::text, sku, quantity, amount_cents, currency",
+                (_FIRST_CHECKOUT_RETRY, _LONGEST_CHECKOUT_RETRY, _CHECKOUTS),
             )
             orders = await cursor.fetchall()
         return await self._all([self._open(order) for order in orders])
@@ -62,11 +68,12 @@ class Cashier:
                 " ELSE now() + make_interval(secs => least(%s * 2 ^ least(polls, 20), %s)) END"
                 " WHERE id IN (SELECT id FROM orders WHERE state IN ('pending', 'expired')"
                 " AND next_poll_at <= now() ORDER BY next_poll_at LIMIT %s FOR UPDATE SKIP LOCKED)"
-                " RETURNING id::text, checkout_id",
+                " RETURNING id::text",
                 (self._settings.poll_until, _NEVER, self._settings.poll_after, _LONGEST, _POLLS),
             )
             orders = await cursor.fetchall()
-        await self._all([self._ask(row["id"]) for row in orders if row["checkout_id"]])
+        # Also those whose checkout we never learnt: somebody may have paid it.
+        await self._all([self._ask(row["id"]) for row in orders])
         return len(orders)
 
     async def refund(self) -> int:

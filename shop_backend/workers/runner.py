@@ -211,7 +211,7 @@ class StreamRunner:
         await self._acknowledge([entry for entry in entries if entry.id not in failures])
         for entry in entries:
             if entry.id in failures:
-                await self._failed(entry, failures[entry.id])
+                await self._failed_alone(entry, failures[entry.id])
 
     async def _acknowledge(self, entries: Sequence[Entry]) -> None:
         if not entries:
@@ -223,6 +223,15 @@ class StreamRunner:
             pipe.hdel(keys.failures(self._stream), *ids)
             await pipe.execute()
 
+    async def _failed_alone(self, entry: Entry, error: Exception) -> None:
+        """What goes wrong with one entry here stops no other; only an outage does."""
+        try:
+            await self._failed(entry, error)
+        except Exception as trouble:
+            if isinstance(trouble, RedisError) or is_outage(trouble):
+                raise
+            _log.exception("%s %s: can't be given up; tried again later", self._stream, entry.id)
+
     async def _failed(self, entry: Entry, error: Exception) -> None:
         self._parked = True
         if isinstance(error, Parked):
@@ -233,25 +242,31 @@ class StreamRunner:
             _log.warning("%s %s: try %d failed: %s", self._stream, entry.id, count, _brief(error))
             if count < self._settings.attempts:
                 return
+        fields = {_clean(name): _clean(value) for name, value in entry.fields.items()}
+        try:
+            real = await self._bury(entry, fields, _brief(error))
+        except Exception as trouble:
+            if isinstance(trouble, RedisError) or is_outage(trouble):
+                raise
+            # Better a letter that says little than an entry that never ends.
+            _log.exception("%s %s: its dead letter can't be written in full", self._stream, entry.id)
+            real = await self._bury(entry, {}, f"{type(error).__name__}, then {type(trouble).__name__}")
+        if real:
+            _log.error("%s %s: given up: %s", self._stream, entry.id, _brief(error))
+            await self._handler.gave_up(entry)
+            DEAD.labels(self._stream).inc()
+        await self._acknowledge([entry])
+
+    async def _bury(self, entry: Entry, fields: Mapping[str, str], why: str) -> bool:
         async with self._database.primary() as connection:
             real = await self._handler.give_up(connection, entry)
             if real:
                 await connection.execute(
                     "INSERT INTO dead_letters (stream, entry_id, order_id, fields, error)"
                     " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-                    (
-                        self._stream,
-                        entry.id,
-                        self._handler.order_of(entry),
-                        json.dumps(dict(entry.fields)),
-                        _brief(error),
-                    ),
+                    (self._stream, entry.id, self._handler.order_of(entry), json.dumps(fields), why),
                 )
-        if real:
-            _log.error("%s %s: given up: %s", self._stream, entry.id, _brief(error))
-            await self._handler.gave_up(entry)
-            DEAD.labels(self._stream).inc()
-        await self._acknowledge([entry])
+        return real
 
     async def _forget_the_dead(self) -> None:
         """Take names off the group whose workers are gone and left nothing."""
@@ -288,4 +303,9 @@ async def _pause(stop: asyncio.Event, seconds: float) -> None:
 
 
 def _brief(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+    return _clean(f"{type(error).__name__}: {error}".splitlines()[0][:300])
+
+
+def _clean(text: str) -> str:
+    """Without what SQL and logs don't take: control characters, halves of characters."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

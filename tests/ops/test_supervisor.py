@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -182,3 +183,12 @@ def test_a_grown_log_is_set_aside_under_its_writer(tmp_path: Path) -> None:
 
     assert log.read_bytes() == b"new"
     assert (tmp_path / "shop.log.1").read_bytes() == b"x" * 100
+
+
+def test_logs_are_private(tmp_path: Path) -> None:
+    """Also a folder that an earlier release left open to all."""
+    for folder in (tmp_path / "new", tmp_path / "old"):
+        if folder.name == "old":
+            folder.mkdir(mode=0o755)
+        with Supervisor(folder, lambda _line: None):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700

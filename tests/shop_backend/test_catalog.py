@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from typing import Any
 
 import httpx
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from shop_backend.catalog import SingleFlight
 from shop_backend.errors import Unavailable
@@ -147,3 +151,23 @@ async def test_health_is_told_apart(shop: Any) -> None:
     """/livez says the process answers, /readyz that its servers do."""
     assert (await shop.client.get("/livez")).status_code == 200
     assert (await shop.client.get("/readyz")).json() == {"database": "ok", "stock": "ok", "sessions": "ok"}
+
+
+@pytest.mark.parametrize("expires", [10**400, 2**63, 253_402_300_800, True, 1.5, "9", None, -1])
+def test_a_session_ends_before_the_year_10000(expires: Any) -> None:
+    """Also signed with the real key, an `exp` that we would never write is refused."""
+    key = Ed25519PrivateKey.generate()
+    claims = {"sub": "u", "iat": 1, "exp": expires}
+    tokens = Tokens(key, clock=lambda: 0.5)
+    assert tokens.user_of(jwt.encode(claims | {"exp": 5}, key, algorithm="EdDSA")) == "u"
+    assert tokens.user_of(_signed(key, claims)) is None
+
+
+def _signed(key: Ed25519PrivateKey, claims: dict[str, Any]) -> str:
+    """A token as anyone with the key can write it, whatever a library would refuse to."""
+    parts = [
+        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=")
+        for part in ({"alg": "EdDSA", "typ": "JWT"}, claims)
+    ]
+    signature = base64.urlsafe_b64encode(key.sign(b".".join(parts))).rstrip(b"=")
+    return b".".join([*parts, signature]).decode()

@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from shop_backend import pages
 from shop_backend.catalog import Catalog, Product
 from shop_backend.config import DatabaseSettings, Settings
+from shop_backend.errors import ShopError, on_shop_error
 from shop_backend.pages.assets import Assets, folder
 from shop_backend.pages.money import money
 from shop_backend.pages.views import view
@@ -49,7 +50,10 @@ async def http(migrated_database_url: str, redis_durable_url: str) -> AsyncItera
     async with Redis.from_url(redis_durable_url, decode_responses=True) as redis:
         stock = StockLedger(redis, settings.stock)
         parts = SimpleNamespace(settings=settings, catalog=Catalog(database, stock, settings.catalog))
-        app = Starlette(routes=pages.routes(cast("Any", parts)))  # all they need of a Context
+        app = Starlette(
+            routes=pages.routes(cast("Any", parts)),  # all they need of a Context
+            exception_handlers={ShopError: on_shop_error},
+        )
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://shop.example") as client:
             yield client
@@ -141,7 +145,7 @@ async def test_a_lost_browser_gets_a_page_and_a_program_does_not(http: httpx.Asy
 
 
 async def test_static_files_are_kept_for_good(http: httpx.AsyncClient) -> None:
-    """Hashed names are immutable; any other name is 404 and not stored."""
+    """Hashed names are immutable; any other name is 404 (people get a page), not stored."""
     page = (await http.get("/")).text
     style = re.search(r"/static/style\.[0-9a-f]{12}\.css", page)
     assert style is not None
@@ -150,9 +154,10 @@ async def test_static_files_are_kept_for_good(http: httpx.AsyncClient) -> None:
     assert found.headers["content-type"] == "text/css; charset=utf-8"
 
     for name in ("style.css", "style.000000000000.css", "%2e%2e", "%00"):
-        missing = await http.get(f"/static/{name}")
-        assert missing.status_code == 404
-        assert missing.headers["cache-control"] == "no-store"
+        for accept, kind in (("*/*", "application/problem+json"), ("text/html", "text/html; charset=utf-8")):
+            missing = await http.get(f"/static/{name}", headers={"accept": accept})
+            assert (missing.status_code, missing.headers["content-type"]) == (404, kind)
+            assert missing.headers["cache-control"] == "no-store"
 
 
 def test_a_change_below_renames_what_stands_on_it(tmp_path: Path) -> None:

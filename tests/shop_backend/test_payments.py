@@ -12,7 +12,7 @@ import pytest
 
 from shop_backend.config import Settings
 from shop_backend.payments import Forged
-from shop_backend.provider import SandboxProvider
+from shop_backend.provider import ProviderError, SandboxProvider
 from shop_backend.stock import keys
 
 
@@ -63,6 +63,15 @@ async def test_an_empty_secret_refuses_everything(shop_settings: Settings) -> No
     await provider.close()
 
 
+TEXTS = ("currency", "channel", "payment_id", "order_id")
+BAD = ["a\x00b", "E\x00R", "", "x" * 101, "a b", "\u2028", "\ud800"]
+
+
+def _event(**changes: Any) -> str:
+    data = {"payment_id": "p", "order_id": "o", "amount_cents": 1, "currency": "EUR", "channel": "sandbox"}
+    return json.dumps({"type": "payment.succeeded", "data": data | changes})
+
+
 async def test_signed_nonsense_is_refused(shop: Any) -> None:
     """Signed but unreadable: 400, so that the provider notices; nothing is queued."""
     for body in (
@@ -71,8 +80,15 @@ async def test_signed_nonsense_is_refused(shop: Any) -> None:
         "no",
         '{"type": "other", "data": {}}',
         '{"type": "payment.succeeded", "data": 1}',
+        *(
+            _event(**{name: value})
+            for name in ("currency", "channel", "payment_id", "order_id")
+            for value in BAD
+        ),
+        _event(currency="eur"),
+        _event(amount_cents=2**53),
     ):
-        assert (await shop.send(body)).status_code == 400
+        assert (await shop.send(body)).status_code == 400, body
     assert await shop.parts.redis_durable.xlen(keys.CALLBACKS) == 0
 
 
@@ -256,6 +272,65 @@ async def test_a_lost_callback_is_found_by_asking(shop: Any, expired: bool) -> N
     assert (await shop.see(order))["status"] == "delivered"
     assert await shop.cashier.poll() == 0
     await shop.check()
+
+
+@pytest.mark.parametrize("asked_by", ["callback", "poll"])
+async def test_a_checkout_opened_by_somebody_else_is_given_back(shop: Any, asked_by: str) -> None:
+    """Somebody opens the order's checkout for one cent and pays it: refunded once, nothing delivered."""
+    order = (await shop.order()).json()
+    checkout = await shop.provider.post(
+        "/checkouts",
+        json={
+            "order_id": order["order_id"],
+            "amount_cents": 1,
+            "currency": "EUR",
+            "callback_url": "http://shop.test/callbacks/sandbox",
+            "return_url": "http://shop.test/",
+        },
+    )
+    paid = await shop.provider.post(f"/checkouts/{checkout.json()['id']}/pay", json={"outcome": "success"})
+    await shop.drain()
+    with pytest.raises(ProviderError, match="409"):
+        await shop.cashier.open_checkouts()
+    if asked_by == "callback":
+        await shop.callback(order, paid.json())
+        await shop.drain()
+    else:
+        await shop.execute("UPDATE orders SET next_poll_at = now()")
+    for _ in range(3):
+        await shop.cashier.poll()
+        await shop.execute("UPDATE orders SET next_poll_at = now()")
+        await shop.execute("UPDATE refunds SET next_attempt_at = now()")
+        await shop.cashier.refund()
+    recorded = await shop.rows("SELECT payment_id, disposition, amount_cents FROM payments")
+    assert recorded == [{"payment_id": paid.json()["id"], "disposition": "refund", "amount_cents": 1}]
+    assert [row["state"] for row in await shop.rows("SELECT state FROM refunds")] == ["refunded"]
+    (booked,) = (await shop.provider.get("/payments")).json()["payments"]
+    assert booked["refunded_cents"] == 1
+    assert (await shop.see(order))["status"] == "pending"
+    await shop.expire(order)
+    assert await shop.rows("SELECT 1 AS one FROM deliveries") == []
+    await shop.check()
+
+
+async def test_refused_checkouts_do_not_starve_the_others(shop: Any) -> None:
+    """More orders than a round takes, all refused for good: the next order gets its checkout."""
+    refused = [(await shop.order("flash")).json() for _ in range(55)]
+    await shop.drain()
+    await shop.execute("UPDATE orders SET currency = 'no'")
+    for _ in range(2):
+        with pytest.raises(ProviderError):
+            await shop.cashier.open_checkouts()
+    order = (await shop.order()).json()
+    await shop.drain()
+    await shop.execute(
+        "UPDATE orders SET next_checkout_at = now() + interval '1 minute' WHERE currency = 'no'"
+    )
+    assert await shop.cashier.open_checkouts() == 1
+    assert "pay_url" in await shop.see(order)
+    tries = await shop.rows("SELECT checkout_tries FROM orders WHERE currency = 'no'")
+    assert {row["checkout_tries"] for row in tries} <= {1, 2}
+    assert len(tries) == len(refused)
 
 
 async def test_one_order_has_one_checkout(shop: Any) -> None:

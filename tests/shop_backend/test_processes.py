@@ -204,3 +204,28 @@ def test_logs_are_json_lines(shop_settings: Settings, run: Run) -> None:
     assert {"at", "level", "logger", "message"} <= set(line)
     process.send_signal(signal.SIGTERM)
     assert process.wait(15) == 0
+
+
+async def test_a_client_that_leaves_is_no_error(shop_settings: Settings, run: Run) -> None:
+    """A body that breaks off, in the shop and at the sandbox: nothing above a warning in the log."""
+    for command, path in (("serve", "/api/session"), ("sandbox", "/checkouts")):
+        with socket.socket() as door:
+            door.bind(("127.0.0.1", 0))
+            port = door.getsockname()[1]
+        words = [command, "--port", str(port), *(["--metrics-port", "0"] if command == "serve" else [])]
+        process = run(environment(shop_settings), *words)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            await ready(client)
+            for _ in range(5):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode())
+                await writer.drain()
+                await client.get("/livez")  # by now the request is being read
+                writer.close()
+                await writer.wait_closed()
+            assert (await client.get("/livez")).status_code == 200
+        process.terminate()
+        out, errors = process.communicate(timeout=30)
+        log = (out or b"") + (errors or b"")
+        assert b'"ERROR"' not in log.upper(), log.decode()
+        assert b"Traceback" not in log

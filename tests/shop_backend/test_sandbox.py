@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import textwrap
@@ -32,6 +33,7 @@ from shop_backend.config import Settings
 from shop_backend.errors import SetupError
 from shop_backend.sandbox.app import create_app
 from shop_backend.sandbox.callbacks import LAST_RETRY, back_off
+from shop_backend.sandbox.ledger import Ledger
 from shop_backend.sandbox.requests import is_under
 
 SECRET = "whsec_" + base64.b64encode(b"a rehearsal secret, 32 bytes ok!").decode()
@@ -323,6 +325,8 @@ BAD_ORDERS: list[dict[str, Any]] = [
     {"callback_url": "file:///etc/passwd"},
     {"callback_url": "http://127.0.0.1:1/callbacks/sandbox"},
     {"return_url": "javascript:alert(1)"},
+    {"return_url": "http://evil.example/"},
+    {"return_url": "http://127.0.0.1:1/orders/1"},
     {"description": "x" * 301},
     {"surprise": 1},
 ]
@@ -521,3 +525,35 @@ async def test_a_killed_provider_forgets_nothing(tmp_path: Path) -> None:
         merchant.refuse = 0
         async with process(tmp_path, shop_url):
             await shop.until(lambda: {b["data"]["payment_id"] for _, b in merchant.taken} == paid)
+
+
+async def test_callbacks_go_to_callbacks_only(shop: Shop) -> None:
+    """Nothing else of the shop is posted to, and pages lead back to the shop only."""
+    for path in ("", "/", "/callbacks", "/callbacks/", "/api/session", "/callbacks/../api", "/callbacksy/a"):
+        answer = await shop.http.post("/checkouts", json=shop.order(callback_url=shop.merchant_url + path))
+        assert answer.status_code == 422, path
+
+
+def test_the_books_are_private(tmp_path: Path) -> None:
+    """Files of the ledger are the operator's alone, also those an earlier release left open."""
+
+    async def write() -> list[Path]:
+        ledger = Ledger(tmp_path / "sandbox.sqlite3")
+        await ledger.open()
+        await ledger.owed()
+        found = sorted(tmp_path.glob("sandbox.sqlite3*"))  # noqa: ASYNC240 - nobody else waits on this loop
+        assert len(found) >= 2
+        assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in found} == dict.fromkeys(
+            (path.name for path in found), 0o600
+        )
+        await ledger.close()
+        return found
+
+    before = os.umask(0o022)
+    try:
+        for path in asyncio.run(write()):
+            if path.exists():
+                path.chmod(0o644)
+        asyncio.run(write())
+    finally:
+        os.umask(before)

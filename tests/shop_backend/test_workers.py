@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from shop_backend.stock import keys
 from shop_backend.workers.callbacks import CallbackHandler
 from shop_backend.workers.orders import OrderHandler
-from shop_backend.workers.runner import Entry, StreamRunner
+from shop_backend.workers.runner import Entry, Hopeless, StreamRunner
 
 
 def order_runner(shop: Any, name: str) -> StreamRunner:
@@ -242,6 +242,45 @@ async def test_counting_while_selling(shop: Any) -> None:
     await asyncio.gather(sell(), sell(), count())
     await shop.drain()
     await shop.check()
+
+
+class _Curse(CallbackHandler):
+    """Can't do some entries, in words that SQL does not take."""
+
+    def order_of(self, entry: Entry) -> str | None:
+        if entry.fields.get("provider") == "cursed":
+            raise ValueError("no\x00order")
+        return super().order_of(entry)
+
+    async def handle(self, entries: Any) -> Any:
+        cursed = {
+            e.id: Hopeless(f"{e.id} \x00\ud800") for e in entries if e.fields.get("provider") != "sandbox"
+        }
+        return cursed | dict(await super().handle([e for e in entries if e.id not in cursed]))
+
+
+async def test_a_poisonous_entry_stops_no_other(shop: Any) -> None:
+    """NUL in what is written down, or an entry that can't even be given up: the others are handled."""
+    order = await shop.placed()
+    redis = shop.parts.redis_durable
+    await redis.xadd(keys.CALLBACKS, {"provider": "bad\x00", "body": "\x00\x01", "received_ms": "\x00"})
+    await redis.xadd(keys.CALLBACKS, {"provider": "cursed", "body": "{}", "received_ms": 1})
+    await shop.callback(order, await shop.pay(order))
+    w = shop.settings.workers
+    handler = _Curse(shop.parts.database, shop.payments, shop.parts.provider, w)
+    runner = StreamRunner(shop.parts.redis_streams, shop.parts.database, handler, w)
+    await runner.join()
+    for _ in range(3):
+        await runner.once()
+    assert (await shop.see(order))["status"] == "delivered"
+    (letter,) = await shop.rows("SELECT fields, error FROM dead_letters")
+    assert letter["fields"] == {"provider": "bad\ufffd", "body": "\ufffd\ufffd", "received_ms": "\ufffd"}
+    assert "Hopeless" in letter["error"]
+    # A worker that knows better finds the other one where it was.
+    assert await redis.xlen(keys.CALLBACKS) == 1
+    await shop.drain()
+    assert await redis.xlen(keys.CALLBACKS) == 0
+    assert len(await shop.rows("SELECT 1 AS one FROM dead_letters")) == 2
 
 
 async def test_mail_is_retried_then_given_up(shop: Any) -> None:
