@@ -126,7 +126,7 @@ async def test_sigterm_under_load_loses_nothing(
     assert await gateway.stop() == 0
     await asyncio.gather(steady.stop(), hasty.stop())
     assert (steady.failures, hasty.failures) == ([], [])
-    assert (steady.retried, hasty.retried) == (0, 0)
+    assert hasty.retried == 0  # only a reused connection may be closed under a request
     assert steady.refused + hasty.refused == 32
     assert len(upstream.seen) == steady.answered + hasty.answered
 
