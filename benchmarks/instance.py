@@ -159,7 +159,10 @@ class Instance:
             return outcome.broken
         errors = outcome.refused + outcome.broken
         if errors > outcome.answered * _ERRORS_AT_MOST:
-            raise CheckError(f"{who}: {errors} errors among {outcome.answered} answers")
+            raise CheckError(
+                f"{who}: {outcome.refused} answers of 400 and above, {outcome.broken} lines broken or silent, "
+                f"among {outcome.answered}"
+            )
         return errors
 
     def _empty_logs(self) -> None:

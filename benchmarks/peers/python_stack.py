@@ -21,7 +21,7 @@ class PythonStack(Peer):
     """What a team writes in an afternoon."""
 
     name: ClassVar[str] = "starlette+httpx"
-    lacks: ClassVar[str] = "breaker counts consecutive failures only (pybreaker)"
+    lacks: ClassVar[str] = "one server; breaker counts failures in a row only (pybreaker)"
 
     @override
     def program(self) -> Path | None:
