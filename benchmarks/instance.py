@@ -160,7 +160,7 @@ class Instance:
         errors = outcome.refused + outcome.broken
         if errors > outcome.answered * _ERRORS_AT_MOST:
             raise CheckError(
-                f"{who}: {outcome.refused} answers of 400 and above, {outcome.broken} lines broken or silent, "
+                f"{who}: {outcome.refused} answers of 400 and above, {outcome.broken} broken lines, "
                 f"among {outcome.answered}"
             )
         return errors
