@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.errors import PayloadTooLarge
@@ -32,6 +32,7 @@ class Exchange:
         has_body: whether a body follows.
         address: the client's address, as text; IPv6 in full.
         user: the verified user id, or None for the anonymous.
+        tier: what the user's token says of the user's tier, or None.
         route: the matched route's pattern, for labels; params are its path parameters.
         request_id: 32 hex digits of ours.
         started: when the request arrived, on the gateway's clock, seconds.
@@ -67,6 +68,7 @@ class Exchange:
         "scheme",
         "started",
         "target",
+        "tier",
         "upstream",
         "upstream_seconds",
         "user",
@@ -97,6 +99,7 @@ class Exchange:
         self.scheme = scheme
         self.address = address
         self.user: str | None = None
+        self.tier: str | None = None
         self.route = ""
         self.params: dict[str, str] = {}
         self.content_length = content_length
@@ -187,6 +190,42 @@ def compose(*policies: Policy | None, then: Handler) -> Handler:
 
 # ---- what policies and stores say to each other ---------------------------------------------
 
+ALGORITHMS = ("sliding-window", "fixed-window", "token-bucket")  # numbered as in take.lua
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Terms:
+    """What a limit asks of everyone it counts; made when the configuration is read.
+
+    Attributes:
+        limit: the limit's name in the config.
+        capacity: tokens admitted per window.
+        window: seconds.
+        algorithm: "sliding-window", "fixed-window" or "token-bucket".
+        on_store_failure: "local", "allow" or "refuse".
+        shadow: count and report, never refuse.
+        cost: tokens that one request takes, capacity at most.
+        microseconds: the window in these.
+        counter: what the names of its counters begin with; a state is only read by the algorithm that
+            wrote it, and outlives a change of capacity.
+    """
+
+    limit: str
+    capacity: int
+    window: float
+    algorithm: str = "sliding-window"
+    on_store_failure: str = "local"
+    shadow: bool = False
+    cost: int = 1
+    microseconds: int = field(init=False)
+    counter: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        microseconds = round(self.window * 1e6)
+        kind = ALGORITHMS.index(self.algorithm)
+        object.__setattr__(self, "microseconds", microseconds)
+        object.__setattr__(self, "counter", f"{self.limit}:{kind}:{microseconds}:")
+
 
 # Made with each request: freezing them would cost three times as much, and nobody keeps them.
 @dataclass(slots=True)
@@ -194,22 +233,12 @@ class Hit:
     """One limit that a request is to be charged against.
 
     Attributes:
-        limit: the limit's name in the config.
+        terms: the limit's.
         key: whom it counts, e.g. "u:42"; empty for a global limit.
-        capacity: tokens admitted per window.
-        window: seconds.
-        algorithm: "sliding-window", "fixed-window" or "token-bucket".
-        on_store_failure: "local", "allow" or "refuse".
-        shadow: count and report, never refuse.
     """
 
-    limit: str
+    terms: Terms
     key: str
-    capacity: int
-    window: float
-    algorithm: str = "sliding-window"
-    on_store_failure: str = "local"
-    shadow: bool = False
 
 
 @dataclass(slots=True)
@@ -219,16 +248,20 @@ class Charge:
     Attributes:
         allowed: whether this limit had room.
         remaining: tokens left in it now, never negative.
+        quota: tokens it has when whole; less than its capacity where only a share is judged.
         reset: seconds until the window's quota is whole again, never negative.
-        retry_after: seconds until one token may be had; 0 when allowed.
+        retry_after: seconds until the request's tokens may be had; 0 when allowed.
         fallback: judged locally since the store was away.
     """
 
     allowed: bool
     remaining: int
+    quota: int
     reset: float
     retry_after: float = 0.0
     fallback: bool = False
 
 
-Verdict = Sequence[Charge]  # one for each Hit, in order; nothing was charged unless all that count allow
+# One for each Hit, in order; nothing was charged unless all that count allow. None: not asked, since
+# another limit of the request is known to be full.
+Verdict = Sequence[Charge | None]

@@ -47,6 +47,9 @@ METRICS: Mapping[str, Spec] = {
     "tidegate_limit_checks_total": Spec(
         "counter", "Limits checked, by what was decided.", ("limit", "decision")
     ),
+    "tidegate_limit_near_total": Spec(
+        "counter", "Requests admitted with 80 % of a limit used, or more.", ("limit",)
+    ),
     "tidegate_limit_store_up": Spec(
         "gauge", "1 while limits are shared through Redis (or local by choice).", (), "min"
     ),
@@ -69,6 +72,15 @@ Labels = tuple[str, ...]
 Snapshot = dict[str, Any]  # JSON: counters, histograms and gauges, each a list of rows
 
 
+class LimitTally:
+    """What became of the checks of one limit; the policy adds to it."""
+
+    __slots__ = ("allowed", "denied", "fallback", "near", "shadow")
+
+    def __init__(self) -> None:
+        self.allowed = self.denied = self.shadow = self.fallback = self.near = 0
+
+
 class WorkerMetrics:
     """What one worker has counted since it started."""
 
@@ -77,7 +89,7 @@ class WorkerMetrics:
             name: {} for name, spec in METRICS.items() if spec.kind == "counter"
         }
         self._requests = self.counters["tidegate_requests_total"]
-        self._limit_checks = self.counters["tidegate_limit_checks_total"]
+        self._limits: dict[str, LimitTally] = {}
         self._durations: dict[str, list[float]] = {}  # by route: a count per bucket, then the sum
         self._upstream_durations: dict[str, list[float]] = {}
         self._gauges: dict[str, dict[Labels, float]] = {}
@@ -93,10 +105,9 @@ class WorkerMetrics:
         """Count the time an upstream took to answer."""
         _observe(self._upstream_durations, upstream, seconds)
 
-    def limit_check(self, limit: str, decision: str) -> None:
-        """Count a limit's decision: allowed, denied, shadow or fallback."""
-        labels = (limit, decision)
-        self._limit_checks[labels] = self._limit_checks.get(labels, 0) + 1
+    def limit_tally(self, limit: str) -> LimitTally:
+        """Where a limit's decisions are counted; the same one for as long as the worker lives."""
+        return self._limits.setdefault(limit, LimitTally())
 
     def count(self, name: str, *labels: str, by: int = 1) -> None:
         """Count anything else that is rare."""
@@ -113,6 +124,12 @@ class WorkerMetrics:
 
     def snapshot(self) -> Snapshot:
         """All of it, as plain JSON values."""
+        for limit, tally in self._limits.items():
+            for decision in ("allowed", "denied", "shadow", "fallback"):
+                if number := getattr(tally, decision):
+                    self.counters["tidegate_limit_checks_total"][limit, decision] = number
+            if tally.near:
+                self.counters["tidegate_limit_near_total"][(limit,)] = tally.near
         return {
             "counters": _rows(self.counters),
             "histograms": _rows(

@@ -101,7 +101,7 @@ class Parts:
             name: _override(limit, self.switches.now.rates.get(name))
             for name, limit in self.config.limits.items()
         }
-        return rate_limit.build(tuple(names), changed, self.limits, self.metrics.limit_check)
+        return rate_limit.build(tuple(names), changed, self.limits, self.metrics.limit_tally)
 
     def fallback(self, feature: str | None) -> Callable[[], Reply] | None:
         """What is answered in a feature's place."""

@@ -2,107 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import IPv6Address
-from typing import Protocol
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from gateway import config
-from gateway.errors import Overloaded, RateLimited
-from gateway.exchange import Charge, Exchange, Handler, Hit, Reply, Verdict
+from gateway.errors import NO_STORE, PROBLEM_JSON, Overloaded, RateLimited
+from gateway.exchange import Charge, Exchange, Handler, Headers, Hit, Reply, Terms, Verdict
+from gateway.policies.limit_key import everybody, key_of
 
-Count = Callable[[str, str], None]  # (limit, decision): allowed, denied, shadow or fallback
-Key = Callable[[Exchange], str]
-
-_PLAIN = re.compile(r"[A-Za-z0-9_.@+=-]{1,64}")  # no separator of ours, and short
+NEAR = 5  # one part in so many left: 80 % used
+JITTER = 0.1  # of the wait is added to Retry-After at most, but up to
+LEAST_JITTER, MOST_JITTER = 1.0, 60.0  # seconds: a crowd that is refused at once must not be back at once
 
 
 class LimitStore(Protocol):
-    """Where tokens are counted."""
+    """Where tokens are counted. Charges every limit at once, or none; shadow limits never refuse."""
+
+    def try_take(self, hits: Sequence[Hit]) -> Verdict | None:
+        """The verdict, if it is there without waiting."""
+        ...
 
     async def take(self, hits: Sequence[Hit]) -> Verdict:
-        """Charge one token of every limit at once, or none; shadow limits never refuse."""
+        """The verdict, after `try_take` had none."""
         ...
 
 
-# ---- whom a limit counts ---------------------------------------------------------------------
+class Tally(Protocol):
+    """What became of the checks of one limit; plain numbers, read when metrics are due."""
 
-
-def _bounded(value: str) -> str:
-    """The value, or a digest of it when it is long or has odd characters: keys stay short and unambiguous."""
-    if _PLAIN.fullmatch(value):
-        return value
-    return "~" + hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-@lru_cache(maxsize=8192)
-def _network(address: str) -> str:
-    """Whom an address stands for: itself, or in IPv6 its /64, since one client has all of those."""
-    try:
-        six = IPv6Address(address.partition("%")[0])
-    except ValueError:
-        return _bounded(address)
-    if six.ipv4_mapped is not None:
-        return str(six.ipv4_mapped)
-    return f"{IPv6Address(int(six) >> 64 << 64)}/64"
-
-
-def _by_address(exchange: Exchange) -> str:
-    address = exchange.address
-    return "a:" + (_network(address) if ":" in address else _bounded(address))
-
-
-def _by_user(exchange: Exchange) -> str:
-    user = exchange.user
-    return _by_address(exchange) if user is None else "u:" + _bounded(user)
-
-
-def _by_route(exchange: Exchange) -> str:
-    return "r:" + _bounded(exchange.route)
-
-
-def _by_header(name: str) -> Key:
-    field = name.lower().encode()
-
-    def key(exchange: Exchange) -> str:
-        values = [value for header, value in exchange.headers if header == field]
-        # Without the field, all count as one.
-        return "h:" + _bounded(b",".join(values).decode("latin-1")) if values else "h"
-
-    return key
-
-
-def _by_param(name: str) -> Key:
-    def key(exchange: Exchange) -> str:
-        value = exchange.params.get(name)
-        return "p" if value is None else "p:" + _bounded(value)
-
-    return key
-
-
-def _everybody(_: Exchange) -> str:
-    return ""
-
-
-def _key(per: tuple[str, ...]) -> Key:
-    """How the key of `per` is made."""
-    plain: dict[str, Key] = {"user": _by_user, "address": _by_address, "route": _by_route}
-    makers: list[Key] = []
-    for part in per:
-        kind, _, name = part.partition(":")
-        if kind == "header":
-            makers.append(_by_header(name))
-        elif kind == "param":
-            makers.append(_by_param(name))
-        elif kind != "global":
-            makers.append(plain[kind])
-    if len(makers) <= 1:
-        return makers[0] if makers else _everybody
-    return lambda exchange: "|".join([make(exchange) for make in makers])
+    allowed: int
+    denied: int
+    shadow: int
+    fallback: int
+    near: int  # admitted with 80 % of the quota used, or more
 
 
 class Rule:
@@ -110,119 +45,199 @@ class Rule:
 
     Attributes:
         name: the limit's name in the config.
+        terms: what it asks of those it counts.
+        key: whom a request counts as.
+        constant: what every request is charged, when all count as one.
         policy: its member of the RateLimit-Policy field.
-        prefix: what its member of the RateLimit field begins with.
+        state: its member of the RateLimit field; takes tokens left and seconds.
         shadow: counts and reports, never refuses.
-        refuses_unchecked: refuses everybody while the store is away.
+        tally: where its decisions are counted.
     """
 
     __slots__ = (
-        "_constant",
-        "_key",
-        "_rate",
-        "_terms",
+        "_detail",
+        "_extra",
+        "_problem",
+        "constant",
+        "key",
         "name",
         "policy",
-        "prefix",
-        "refuses_unchecked",
+        "says",
         "shadow",
+        "state",
+        "tally",
+        "terms",
     )
 
-    def __init__(self, name: str, limit: config.Limit) -> None:
+    def __init__(self, name: str, limit: config.Limit, tally: Tally) -> None:
+        rate = limit.rate
         self.name = name
         self.shadow = limit.mode == "shadow"
-        self.policy = b'"%s";q=%d;w=%d' % (name.encode(), limit.rate.amount, limit.rate.window)
-        self.prefix = b'"%s";r=' % name.encode()
-        self.refuses_unchecked = limit.on_store_failure == "refuse"
-        self._rate = str(limit.rate)
-        self._terms = (
-            limit.rate.amount,
-            limit.rate.window,
-            limit.algorithm,
-            limit.on_store_failure,
-            self.shadow,
+        self.terms = Terms(
+            name, rate.amount, rate.window, limit.algorithm, limit.on_store_failure, self.shadow
         )
-        self._key = _key(limit.per)
-        self._constant = self._hit("") if self._key is _everybody else None
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self._rate})"
+        self.key = key_of(limit.per)
+        self.constant = Hit(self.terms, "") if self.key is everybody else None
+        self.policy = b'"%s";q=%d;w=%d' % (name.encode(), rate.amount, rate.window)
+        self.state = b'"%s";r=%%d;t=%%d' % name.encode()
+        self.tally = tally
+        self.says = f"{name} ({rate})"
+        self._detail = f"over the limit {self.says}; try again in %d s"
+        self._extra = {"violated-policies": [name]}
+        problem = {
+            "type": RateLimited.type,
+            "title": RateLimited.title,
+            "status": RateLimited.status,
+            "detail": self._detail,
+        }
+        self._problem = json.dumps(problem | self._extra).encode()
 
     def hit(self, exchange: Exchange) -> Hit:
         """What this request is charged."""
-        return self._constant or self._hit(self._key(exchange))
+        return self.constant or Hit(self.terms, self.key(exchange))
 
-    def _hit(self, key: str) -> Hit:
-        return Hit(self.name, key, *self._terms)
+    def refusal(self, seconds: int) -> RateLimited:
+        """The answer to a request that this limit alone refuses."""
+        return _Refused(
+            self._detail % seconds,
+            self._problem % seconds,
+            retry_after=seconds,
+            extra=self._extra,
+        )
+
+
+class _Refused(RateLimited):
+    """A refusal whose answer was written when the config was read; an attacker gets many."""
+
+    def __init__(self, detail: str, body: bytes, *, retry_after: int, extra: dict[str, Any]) -> None:
+        super().__init__(detail, retry_after=retry_after, extra=extra)
+        self._answer = ([PROBLEM_JSON, NO_STORE, (b"retry-after", b"%d" % retry_after)], body)
+
+    def problem(self) -> tuple[Headers, bytes]:
+        """The header fields and the JSON body that say so."""
+        return self._answer
 
 
 # ---- the policy ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class RateLimit:
     """Charge all limits of a route at once, or refuse and charge none.
 
     Every answer, refusals too, carries the fields of draft-ietf-httpapi-ratelimit-headers-10; a shadow limit
     is not in them. A refusal is a 429, or a 503 when a limit whose `on_store_failure` is "refuse" could
     not be checked, since that is no fault of the client's.
+
+    Args:
+        rules: the route's limits.
+        store: where their tokens are counted.
+        rng: draws the jitter of Retry-After, from 0 to 1.
     """
 
-    limits: tuple[Rule, ...]
-    store: LimitStore
-    count: Count
+    __slots__ = ("_policies", "_rng", "_states", "_store", "rules")
 
-    async def __call__(self, exchange: Exchange, proceed: Handler) -> Reply:
-        """Handle one exchange.
+    def __init__(self, rules: Sequence[Rule], store: LimitStore, rng: Callable[[], float]) -> None:
+        self.rules = tuple(rules)
+        self._store = store
+        self._rng = rng
+        told = [rule for rule in rules if not rule.shadow]
+        self._policies = (b"ratelimit-policy", b", ".join([rule.policy for rule in told]))
+        self._states = b", ".join([rule.state for rule in told])
+
+    def __call__(self, exchange: Exchange, proceed: Handler) -> Awaitable[Reply]:
+        """Handle one exchange; at once, when the store needs no waiting.
 
         Raises:
             RateLimited: a limit is full; `retry_after` is 1 second or more.
             Overloaded: a limit could not be checked, and says that then nobody passes.
         """
-        verdict = await self.store.take([rule.hit(exchange) for rule in self.limits])
-        policies, states = [], []
-        refused: list[tuple[Rule, Charge]] = []
-        for rule, charge in zip(self.limits, verdict, strict=True):
-            if charge.fallback:
-                self.count(rule.name, "fallback")
-            elif charge.allowed:
-                self.count(rule.name, "allowed")
-            else:
-                self.count(rule.name, "shadow" if rule.shadow else "denied")
-            if rule.shadow:
-                continue
-            if not charge.allowed:
-                refused.append((rule, charge))
-            policies.append(rule.policy)
-            states.append(b"%s%d;t=%d" % (rule.prefix, charge.remaining, math.ceil(charge.reset)))
-        if policies:
-            exchange.reply_headers.append((b"ratelimit-policy", b", ".join(policies)))
-            exchange.reply_headers.append((b"ratelimit", b", ".join(states)))
-        if refused:
-            raise _refusal(refused)
+        hits = [rule.constant or Hit(rule.terms, rule.key(exchange)) for rule in self.rules]
+        verdict = self._store.try_take(hits)
+        if verdict is None:
+            return self._wait(exchange, proceed, hits)
+        self._judge(exchange, verdict)
+        return proceed(exchange)
+
+    async def _wait(self, exchange: Exchange, proceed: Handler, hits: Sequence[Hit]) -> Reply:
+        self._judge(exchange, await self._store.take(hits))
         return await proceed(exchange)
 
+    def _judge(self, exchange: Exchange, verdict: Verdict) -> None:
+        """Count, tell the client, refuse."""
+        told: list[int] = []
+        refused: list[tuple[Rule, Charge]] = []
+        for rule, charge in zip(self.rules, verdict, strict=True):
+            if charge is None:
+                continue
+            tally = rule.tally
+            if charge.fallback:
+                tally.fallback += 1
+            elif charge.allowed:
+                tally.allowed += 1
+            elif rule.shadow:
+                tally.shadow += 1
+            else:
+                tally.denied += 1
+            if charge.allowed and charge.remaining * NEAR <= charge.quota:
+                tally.near += 1
+            if not rule.shadow:
+                told.append(charge.remaining)
+                told.append(math.ceil(charge.reset))
+                if not charge.allowed:
+                    refused.append((rule, charge))
+        if told:
+            fields = exchange.reply_headers
+            fields.append(self._policies)
+            fields.append((b"ratelimit", self._states % tuple(told) if all(verdict) else self._some(verdict)))
+            if refused:
+                raise self._refusal(refused)
 
-def _refusal(refused: list[tuple[Rule, Charge]]) -> RateLimited | Overloaded:
-    retry_after = max(1.0, *(charge.retry_after for _, charge in refused))
-    unchecked = [rule for rule, charge in refused if charge.fallback and rule.refuses_unchecked]
-    if unchecked:
-        return Overloaded("limits can't be checked just now; try again shortly", retry_after=retry_after)
-    names = ", ".join(str(rule) for rule, _ in refused)
-    return RateLimited(
-        f"over the limit {names}; try again in {math.ceil(retry_after)} s",
-        retry_after=retry_after,
-        extra={"violated-policies": [rule.name for rule, _ in refused]},
-    )
+    def _some(self, verdict: Verdict) -> bytes:
+        """The members of the RateLimit field that are known; what was not asked is not told."""
+        return b", ".join(
+            [
+                rule.state % (charge.remaining, math.ceil(charge.reset))
+                for rule, charge in zip(self.rules, verdict, strict=True)
+                if charge is not None and not rule.shadow
+            ]
+        )
+
+    def _refusal(self, refused: list[tuple[Rule, Charge]]) -> RateLimited | Overloaded:
+        wait = max([charge.retry_after for _, charge in refused])
+        spread = min(MOST_JITTER, max(LEAST_JITTER, JITTER * wait))
+        seconds = max(1, math.ceil(wait + spread * self._rng()))
+        if any(c.fallback and rule.terms.on_store_failure == "refuse" for rule, c in refused):
+            return Overloaded("limits can't be checked just now; try again shortly", retry_after=seconds)
+        if len(refused) == 1:
+            return refused[0][0].refusal(seconds)
+        says = ", ".join(rule.says for rule, _ in refused)
+        return RateLimited(
+            f"over the limits {says}; try again in {seconds} s",
+            retry_after=seconds,
+            extra={"violated-policies": [rule.name for rule, _ in refused]},
+        )
 
 
 def build(
-    names: Iterable[str], limits: Mapping[str, config.Limit], store: LimitStore, count: Count
+    names: Iterable[str],
+    limits: Mapping[str, config.Limit],
+    store: LimitStore,
+    tally: Callable[[str], Tally],
+    rng: Callable[[], float] = random.random,
 ) -> RateLimit | None:
     """The policy of a route with these limits, each once; None when none of them is on.
+
+    Args:
+        names: of the route's limits.
+        limits: all there are.
+        store: where tokens are counted.
+        tally: gives each limit its counts, always the same ones.
+        rng: draws the jitter of Retry-After, from 0 to 1.
 
     Raises:
         KeyError: there is no limit of this name.
     """
-    rules = [Rule(name, limits[name]) for name in dict.fromkeys(names) if limits[name].mode != "off"]
-    return RateLimit(tuple(rules), store, count) if rules else None
+    rules = [
+        Rule(name, limits[name], tally(name)) for name in dict.fromkeys(names) if limits[name].mode != "off"
+    ]
+    return RateLimit(rules, store, rng) if rules else None

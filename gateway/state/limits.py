@@ -61,7 +61,7 @@ class SharedLimits:
             retry=Retry(NoBackoff(), 0),
         )
         self._call_timeout = timeout / 2
-        self._prefix = prefix
+        self._prefix = f"{{{prefix}}}:limit:"  # the braces keep all keys in one slot
         self._local = LocalLimits(workers, clock, fallback=True)
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
@@ -74,8 +74,12 @@ class SharedLimits:
 
     # ---- for policies -------------------------------------------------------------------------
 
+    def try_take(self, hits: Sequence[Hit]) -> Verdict | None:
+        """As `take` when there is nothing to wait for; else None, and `take` is to be awaited."""
+        return None if self.up else self._without_store(hits)
+
     async def take(self, hits: Sequence[Hit]) -> Verdict:
-        """Charge one token of every limit at once, or none; shadow limits never refuse.
+        """Charge every limit at once, or none; shadow limits never refuse.
 
         Waits at most `timeout`; never raises for the store's sake.
         """
@@ -211,15 +215,16 @@ class SharedLimits:
             batch.settle(await connection.read_response())
 
     def _without_store(self, hits: Sequence[Hit]) -> Verdict:
-        refused = any(hit.on_store_failure == "refuse" and not hit.shadow for hit in hits)
+        every = [hit.terms for hit in hits]
+        refused = any(terms.on_store_failure == "refuse" and not terms.shadow for terms in every)
         local = iter(
-            self._local.judge([hit for hit in hits if hit.on_store_failure == "local"], refused=refused)
+            self._local.judge([hit for hit in hits if hit.terms.on_store_failure == "local"], refused=refused)
         )
         return [
             next(local)
-            if hit.on_store_failure == "local"
-            else Charge(True, hit.capacity, 0.0, fallback=True)
-            if hit.on_store_failure == "allow"
-            else Charge(False, 0, 1.0, 1.0, fallback=True)
-            for hit in hits
+            if terms.on_store_failure == "local"
+            else Charge(True, terms.capacity, terms.capacity, 0.0, fallback=True)
+            if terms.on_store_failure == "allow"
+            else Charge(False, 0, terms.capacity, 1.0, 1.0, fallback=True)
+            for terms in every
         ]

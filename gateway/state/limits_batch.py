@@ -9,10 +9,10 @@ from pathlib import Path
 
 import hiredis
 
-from gateway.exchange import Charge, Hit, Verdict
+from gateway.exchange import ALGORITHMS, Charge, Hit, Terms, Verdict
 
 TAKE = (Path(__file__).parent / "lua" / "take.lua").read_text()
-KINDS = {"sliding-window": 0, "fixed-window": 1, "token-bucket": 2}  # as in take.lua
+KINDS = {name: number for number, name in enumerate(ALGORITHMS)}
 MAX_HITS = 512  # per script call: about a millisecond of Redis's only thread, and far from Lua's stack limit
 
 Waiting = tuple[Sequence[Hit], "asyncio.Future[Verdict]"]
@@ -31,24 +31,22 @@ class Batch:
         self.number = b"%d" % number
         self.waiting = waiting
         self.keys: dict[str, int] = {}
-        self.specs: dict[tuple[int, int, int, int], int] = {}
+        self.specs: dict[Terms, int] = {}
         self.requests: list[list[int]] = []
         keys, specs = self.keys, self.specs
         for hits, _ in waiting:
             request: list[int] = []
             for hit in hits:
-                window, kind = round(hit.window * 1e6), KINDS[hit.algorithm]
-                # The braces keep all keys in one slot; a state is only read by the algorithm that wrote it.
-                key = f"{{{prefix}}}:limit:{hit.limit}:{kind}:{window}:{hit.key}"
-                spec = (hit.capacity, window, kind, int(hit.shadow))
+                terms = hit.terms
+                key = prefix + terms.counter + hit.key
                 request.append(keys.setdefault(key, len(keys) + 1))
-                request.append(specs.setdefault(spec, len(specs) + 1))
+                request.append(specs.setdefault(terms, len(specs) + 1))
             self.requests.append(request)
 
     def command(self, *script: str) -> bytes:
         """The call as it goes over the wire; `script` is EVALSHA and a hash, or EVAL and the source."""
         call = json.dumps(
-            {"specs": list(self.specs), "requests": self.requests},
+            {"specs": [spec(terms) for terms in self.specs], "requests": self.requests},
             separators=(",", ":"),
             check_circular=False,
         )
@@ -69,12 +67,17 @@ class Batch:
         at = 2
         for hits, future in self.waiting:
             verdict = []
-            for _ in hits:
+            for hit in hits:
                 allowed, remaining, reset, wait = reply[at : at + 4]
                 at += 4
-                verdict.append(Charge(allowed == 1, remaining, reset / 1e6, wait / 1e6))
+                verdict.append(Charge(allowed == 1, remaining, hit.terms.capacity, reset / 1e6, wait / 1e6))
             if not future.done():  # its caller may be gone
                 future.set_result(verdict)
+
+
+def spec(terms: Terms) -> tuple[int, int, int, int, int]:
+    """What take.lua must know of a limit."""
+    return (terms.capacity, terms.microseconds, KINDS[terms.algorithm], int(terms.shadow), terms.cost)
 
 
 def split(waiting: Sequence[Waiting]) -> list[list[Waiting]]:

@@ -16,32 +16,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Protocol
 
-from gateway.exchange import Charge, Clock, Hit, Verdict
+from gateway.exchange import Charge, Clock, Hit, Terms
 
 MAX_KEYS = 100_000  # counters kept per worker; the longest unused go first
 
 
 class Counter(Protocol):
-    """State of one key. `advance` comes first, then questions and a charge at that moment."""
+    """State of one key. `room` comes first, then a charge and questions at that moment."""
 
-    def advance(self, now: int, capacity: int, window: int) -> None:
-        """Make the state current."""
+    def room(self, now: int, capacity: int, window: int) -> float:
+        """Make the state current; tokens left. Below a request's cost the limit is full."""
 
-    def room(self, capacity: int, window: int) -> float:
-        """Tokens left; below 1 the limit is full."""
-
-    def charge(self, window: int) -> None:
-        """Take one token."""
+    def charge(self, cost: int, window: int) -> None:
+        """Take tokens."""
 
     def reset(self, capacity: int, window: int) -> int:
         """Microseconds until the quota is whole again."""
 
-    def wait(self, capacity: int, window: int) -> int:
-        """Microseconds until one token may be had, when there is none."""
+    def wait(self, cost: int, capacity: int, window: int) -> int:
+        """Microseconds until so many tokens may be had, when there are fewer."""
 
 
 class _SlidingWindow:
@@ -53,33 +49,33 @@ class _SlidingWindow:
         self.index = self.current = self.before = 0
         self.last = self.before_last = self.elapsed = 0  # offsets into their windows
 
-    def advance(self, now: int, capacity: int, window: int) -> None:
-        index, self.elapsed = divmod(now, window)
+    def room(self, now: int, capacity: int, window: int) -> float:
+        index, elapsed = divmod(now, window)
         if index > self.index:
             adjacent = index == self.index + 1
             self.before, self.before_last = (self.current, self.last) if adjacent else (0, 0)
             self.current = self.last = 0
         self.index = index
-
-    def room(self, capacity: int, window: int) -> float:
-        if self.elapsed >= self.before_last:
+        self.elapsed = elapsed
+        if elapsed >= self.before_last:
             return capacity - self.current
-        return capacity - self.current - self.before * (window - self.elapsed) / window
+        return capacity - self.current - self.before * (window - elapsed) / window
 
-    def charge(self, window: int) -> None:
-        self.current += 1
-        self.last = max(self.last, self.elapsed)
+    def charge(self, cost: int, window: int) -> None:
+        self.current += cost
+        if self.elapsed > self.last:
+            self.last = self.elapsed
 
     def reset(self, capacity: int, window: int) -> int:
         if self.current:
             return window - self.elapsed + self.last
         return max(0, self.before_last - self.elapsed) if self.before else 0
 
-    def wait(self, capacity: int, window: int) -> int:
-        free = capacity - self.current - 1
+    def wait(self, cost: int, capacity: int, window: int) -> int:
+        free = capacity - self.current - cost
         if free >= 0:  # the window before is in the way
             return min(self.before_last, math.ceil(window - free * window / self.before)) - self.elapsed
-        slid_out = math.ceil(window - (capacity - 1) * window / self.current)
+        slid_out = math.ceil(window - (capacity - cost) * window / self.current)
         return window - self.elapsed + min(self.last, slid_out)
 
 
@@ -91,22 +87,20 @@ class _FixedWindow:
     def __init__(self) -> None:
         self.index = self.current = self.elapsed = 0
 
-    def advance(self, now: int, capacity: int, window: int) -> None:
+    def room(self, now: int, capacity: int, window: int) -> float:
         index, self.elapsed = divmod(now, window)
         if index > self.index:
             self.current = 0
         self.index = index
-
-    def room(self, capacity: int, window: int) -> float:
         return capacity - self.current
 
-    def charge(self, window: int) -> None:
-        self.current += 1
+    def charge(self, cost: int, window: int) -> None:
+        self.current += cost
 
     def reset(self, capacity: int, window: int) -> int:
         return window - self.elapsed if self.current else 0
 
-    def wait(self, capacity: int, window: int) -> int:
+    def wait(self, cost: int, capacity: int, window: int) -> int:
         return window - self.elapsed
 
 
@@ -118,24 +112,22 @@ class _TokenBucket:
     def __init__(self) -> None:
         self.debt = self.at = 0
 
-    def advance(self, now: int, capacity: int, window: int) -> None:
+    def room(self, now: int, capacity: int, window: int) -> float:
         self.debt = max(0, self.debt - max(0, now - self.at) * capacity)
         self.at = now
-
-    def room(self, capacity: int, window: int) -> float:
         return (capacity * window - self.debt) / window
 
-    def charge(self, window: int) -> None:
-        self.debt += window
+    def charge(self, cost: int, window: int) -> None:
+        self.debt += cost * window
 
     def reset(self, capacity: int, window: int) -> int:
         return math.ceil(self.debt / capacity)
 
-    def wait(self, capacity: int, window: int) -> int:
-        return math.ceil((self.debt + window - capacity * window) / capacity)
+    def wait(self, cost: int, capacity: int, window: int) -> int:
+        return math.ceil((self.debt + cost * window - capacity * window) / capacity)
 
 
-ALGORITHMS: dict[str, type[Counter]] = {
+COUNTERS: dict[str, type[Counter]] = {
     "sliding-window": _SlidingWindow,
     "fixed-window": _FixedWindow,
     "token-bucket": _TokenBucket,
@@ -146,7 +138,7 @@ class LocalLimits:
     """A LimitStore of one worker: its share of every limit, all of a request's limits or none.
 
     Attributes:
-        workers: how many share a limit; each admits capacity ÷ workers, at least 1.
+        workers: how many share a limit; each admits capacity ÷ workers, and at least one request.
         up: always; there is nothing that could be away.
     """
 
@@ -158,11 +150,14 @@ class LocalLimits:
         self.workers = workers
         self._clock = clock
         self._fallback = fallback  # told in every charge: judged here since the store was away
-        self._max_keys = max_keys
-        self._counters: OrderedDict[tuple[str, str, float, str], Counter] = OrderedDict()
+        # Two generations: when the new one is full, the old one, unused since, is dropped. That costs a used
+        # counter one look-up, where a strict order of use would cost each request a write.
+        self._half = max(1, max_keys // 2)
+        self._new: dict[str, Counter] = {}
+        self._old: dict[str, Counter] = {}
 
     def __len__(self) -> int:
-        return len(self._counters)
+        return len(self._new) + len(self._old)
 
     async def start(self) -> None:
         """Nothing to open."""
@@ -170,43 +165,48 @@ class LocalLimits:
     async def aclose(self) -> None:
         """Nothing to close."""
 
-    async def take(self, hits: Sequence[Hit]) -> Verdict:
-        """Charge one token of every limit at once, or none; shadow limits never refuse."""
+    async def take(self, hits: Sequence[Hit]) -> list[Charge]:
+        """As `try_take`, which never has to wait here."""
+        return self.judge(hits)
+
+    def try_take(self, hits: Sequence[Hit]) -> list[Charge]:
+        """Charge every limit at once, or none; shadow limits never refuse."""
         return self.judge(hits)
 
     def judge(self, hits: Sequence[Hit], *, refused: bool = False) -> list[Charge]:
-        """As `take`; `refused` says that the request is refused anyway, so nothing is charged."""
+        """As `try_take`; `refused` says that the request is refused anyway, so nothing is charged."""
         now = round(self._clock() * 1e6)
-        judged: list[tuple[Counter, int, int, float]] = []
+        judged: list[tuple[Counter, Terms, int, float]] = []
         for hit in hits:
-            capacity, window = max(1, hit.capacity // self.workers), round(hit.window * 1e6)
-            counter = self._counter(hit)
-            counter.advance(now, capacity, window)
-            room = counter.room(capacity, window)
-            if room < 1 and not hit.shadow:
+            terms = hit.terms
+            name = terms.counter + hit.key
+            counter = self._new.get(name) or self._find(name, terms.algorithm)
+            quota = terms.capacity // self.workers
+            if quota < terms.cost:
+                quota = terms.cost
+            room = counter.room(now, quota, terms.microseconds)
+            if room < terms.cost and not terms.shadow:
                 refused = True
-            judged.append((counter, capacity, window, room))
+            judged.append((counter, terms, quota, room))
         charges = []
-        for counter, capacity, window, room in judged:
-            if room >= 1:
+        for counter, terms, quota, room in judged:
+            cost, window = terms.cost, terms.microseconds
+            if room >= cost:
                 if not refused:
-                    counter.charge(window)
-                    room -= 1
-                charges.append(
-                    Charge(True, int(room), counter.reset(capacity, window) / 1e6, 0.0, self._fallback)
-                )
+                    counter.charge(cost, window)
+                    room -= cost
+                reset = counter.reset(quota, window) / 1e6
+                charges.append(Charge(True, int(room), quota, reset, 0.0, self._fallback))
             else:
-                reset, wait = counter.reset(capacity, window), counter.wait(capacity, window)
-                charges.append(Charge(False, 0, max(0, reset) / 1e6, max(1, wait) / 1e6, self._fallback))
+                left, reset = max(0, int(room)), max(0, counter.reset(quota, window)) / 1e6
+                wait = max(1, counter.wait(cost, quota, window)) / 1e6
+                charges.append(Charge(False, left, quota, reset, wait, self._fallback))
         return charges
 
-    def _counter(self, hit: Hit) -> Counter:
-        key = (hit.limit, hit.key, hit.window, hit.algorithm)
-        counter = self._counters.get(key)
-        if counter is None:
-            counter = self._counters[key] = ALGORITHMS[hit.algorithm]()
-            if len(self._counters) > self._max_keys:
-                self._counters.popitem(last=False)
-        else:
-            self._counters.move_to_end(key)
+    def _find(self, name: str, algorithm: str) -> Counter:
+        """A counter that is not in the new generation, put there."""
+        counter = self._old.pop(name, None) or COUNTERS[algorithm]()
+        if len(self._new) >= self._half:
+            self._old, self._new = self._new, {}
+        self._new[name] = counter
         return counter

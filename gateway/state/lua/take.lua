@@ -1,8 +1,8 @@
 -- Judge many requests against their limits; charge each request's limits together, or none.
 -- KEYS[k]  state of one counter; all in one hash slot, so one Redis node
 -- ARGV[1]  a number of the caller's, returned first: proof that this reply is this call's
--- ARGV[2]  JSON {"specs": [[capacity, window, algorithm, shadow], …], "requests": [[k, s, k, s, …], …]}:
---          tokens, microseconds, 0 sliding-window | 1 fixed-window | 2 token-bucket, 0 | 1;
+-- ARGV[2]  JSON {"specs": [[capacity, window, algorithm, shadow, cost], …], "requests": [[k, s, k, s, …], …]}:
+--          tokens, microseconds, 0 sliding-window | 1 fixed-window | 2 token-bucket, 0 | 1, tokens;
 --          each request is pairs of a key's and a spec's number, counted from 1, no key twice
 -- returns  {ARGV[1], now, then for each pair in order: allowed, remaining, reset, wait}; times in microseconds
 -- State is numbers joined by spaces, and lives until the quota is whole again. gateway/state/limits_local.py
@@ -40,8 +40,8 @@ local sliding = { -- index, hits in this window, in the one before, offsets of t
         local before = state.elapsed < state[5] and state[3] * (window - state.elapsed) / window or 0
         return capacity - state[2] - before
     end,
-    charge = function(state)
-        state[2], state[4] = state[2] + 1, max(state[4], state.elapsed)
+    charge = function(state, cost)
+        state[2], state[4] = state[2] + cost, max(state[4], state.elapsed)
     end,
     reset = function(state, _, window)
         if state[2] > 0 then
@@ -49,12 +49,12 @@ local sliding = { -- index, hits in this window, in the one before, offsets of t
         end
         return state[3] > 0 and max(0, state[5] - state.elapsed) or 0
     end,
-    wait = function(state, capacity, window)
-        local free = capacity - state[2] - 1
+    wait = function(state, cost, capacity, window)
+        local free = capacity - state[2] - cost
         if free >= 0 then
             return min(state[5], ceil(window - free * window / state[3])) - state.elapsed
         end
-        return window - state.elapsed + min(state[4], ceil(window - (capacity - 1) * window / state[2]))
+        return window - state.elapsed + min(state[4], ceil(window - (capacity - cost) * window / state[2]))
     end,
 }
 
@@ -68,13 +68,13 @@ local fixed = { -- index, hits in this window
     room = function(state, capacity)
         return capacity - state[2]
     end,
-    charge = function(state)
-        state[2] = state[2] + 1
+    charge = function(state, cost)
+        state[2] = state[2] + cost
     end,
     reset = function(state, _, window)
         return state[2] > 0 and window - state.elapsed or 0
     end,
-    wait = function(state, _, window)
+    wait = function(state, _, _, window)
         return window - state.elapsed
     end,
 }
@@ -89,14 +89,14 @@ local bucket = { -- debt in token·microseconds, when it was reckoned
     room = function(state, capacity, window)
         return (capacity * window - state[1]) / window
     end,
-    charge = function(state, _, window)
-        state[1] = state[1] + window
+    charge = function(state, cost, window)
+        state[1] = state[1] + cost * window
     end,
     reset = function(state, capacity)
         return ceil(state[1] / capacity)
     end,
-    wait = function(state, capacity, window)
-        return ceil((state[1] + window - capacity * window) / capacity)
+    wait = function(state, cost, capacity, window)
+        return ceil((state[1] + cost * window - capacity * window) / capacity)
     end,
 }
 
@@ -133,26 +133,26 @@ local reply = { ARGV[1], now }
 for _, pairs_ in ipairs(call.requests) do
     local admitted = true
     for i = 1, #pairs_, 2 do
-        local capacity, window, kind, shadow = unpack(call.specs[pairs_[i + 1]])
+        local capacity, window, kind, shadow, cost = unpack(call.specs[pairs_[i + 1]])
         local state = state_of(pairs_[i], algorithms[kind], capacity, window)
-        if shadow == 0 and algorithms[kind].room(state, capacity, window) < 1 then
+        if shadow == 0 and algorithms[kind].room(state, capacity, window) < cost then
             admitted = false
         end
     end
     for i = 1, #pairs_, 2 do
         local k = pairs_[i]
-        local capacity, window, kind = unpack(call.specs[pairs_[i + 1]])
+        local capacity, window, kind, _, cost = unpack(call.specs[pairs_[i + 1]])
         local algorithm, state = algorithms[kind], states[k]
-        local allowed = algorithm.room(state, capacity, window) >= 1
+        local allowed = algorithm.room(state, capacity, window) >= cost
         if allowed and admitted then -- a full shadow limit is left as it would be if it were enforced
-            algorithm.charge(state, capacity, window)
+            algorithm.charge(state, cost, window)
             lifetimes[k] = { algorithm.size, algorithm.reset(state, capacity, window) }
         end
         local n = #reply
         reply[n + 1] = allowed and 1 or 0
         reply[n + 2] = max(0, floor(algorithm.room(state, capacity, window)))
         reply[n + 3] = max(0, algorithm.reset(state, capacity, window))
-        reply[n + 4] = allowed and 0 or max(1, algorithm.wait(state, capacity, window))
+        reply[n + 4] = allowed and 0 or max(1, algorithm.wait(state, cost, capacity, window))
     end
 end
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from typing import Any
@@ -13,27 +12,28 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.exchange import Charge, Hit
-from gateway.state.limits_batch import TAKE, Batch
-from gateway.state.limits_local import ALGORITHMS, LocalLimits
-from tests.gateway.limits.reference import Reference, judge
+from gateway.state.limits_batch import TAKE, Batch, spec
+from gateway.state.limits_local import COUNTERS, LocalLimits
+from tests.gateway.limits.reference import Reference, hit_of, judge
 
 EPOCH = 1_760_000_000_000_000  # microseconds; the size of today's clock matters to doubles
 ON_TEST_TIME = TAKE.replace("redis.call('TIME')", "cjson.decode(ARGV[3])").replace(
     "max(1, ceil(lifetime[2] / 1000))", "3600000"
 )
 
-algorithms = st.sampled_from(sorted(ALGORITHMS))
-hits = st.builds(
-    Hit,
-    limit=st.just("limit"),
-    key=st.just("k"),
-    capacity=st.integers(1, 6),
-    window=st.integers(1, 5).map(float),
-    algorithm=algorithms,
-    shadow=st.booleans(),
-)
-three = st.tuples(hits, hits, hits).map(
-    lambda drawn: [dataclasses.replace(hit, limit=f"limit{i}") for i, hit in enumerate(drawn)]
+algorithms = st.sampled_from(sorted(COUNTERS))
+limits_ = st.fixed_dictionaries(
+    {
+        "capacity": st.integers(1, 6),
+        "window": st.integers(1, 5).map(float),
+        "algorithm": algorithms,
+        "shadow": st.booleans(),
+        "cost": st.integers(1, 6),
+    }
+).map(lambda drawn: drawn | {"cost": min(drawn["cost"], drawn["capacity"])})
+hits = limits_.map(lambda drawn: hit_of("limit", "k", **drawn))
+three = st.tuples(limits_, limits_, limits_).map(
+    lambda drawn: [hit_of(f"limit{i}", "k", **terms) for i, terms in enumerate(drawn)]
 )
 request_ = st.lists(st.integers(0, 2), min_size=1, max_size=3, unique=True)
 pauses = st.one_of(
@@ -55,7 +55,7 @@ class Time:
 def script(client: redis.Redis, now: int, requests: list[list[Hit]]) -> list[list[list[int]]]:
     """Call take.lua at a moment of the test's choosing; [allowed, remaining, reset, wait] for each hit."""
     batch = Batch(7, "test", [(request, None) for request in requests])  # type: ignore[misc]  # nobody waits
-    call = json.dumps({"specs": list(batch.specs), "requests": batch.requests})
+    call = json.dumps({"specs": [spec(terms) for terms in batch.specs], "requests": batch.requests})
     clock = json.dumps([now // 1_000_000, now % 1_000_000])
     reply: Any = client.eval(ON_TEST_TIME, len(batch.keys), *batch.keys, batch.number, call, clock)
     assert reply[:2] == [b"7", now]
@@ -109,9 +109,9 @@ def test_retry_after_is_true_and_the_earliest(hit: Hit, waits: list[int]) -> Non
         time.now += wait
         charge = one()
         assert charge.remaining >= 0
-        assert 0 <= charge.reset <= hit.window
+        assert 0 <= charge.reset <= hit.terms.window
         if not charge.allowed:
-            assert 0 < charge.retry_after <= hit.window
+            assert 0 < charge.retry_after <= hit.terms.window
             time.now += round(charge.retry_after * 1e6) - 1
             assert not one().allowed
             time.now += 1
@@ -128,7 +128,8 @@ def test_after_reset_the_quota_is_whole(hit: Hit, waits: list[int]) -> None:
         time.now += wait
         (charge,) = local.judge([hit])
     time.now += round(charge.reset * 1e6)
-    assert [local.judge([hit])[0].allowed for _ in range(hit.capacity)] == [True] * hit.capacity
+    requests = hit.terms.capacity // hit.terms.cost
+    assert [local.judge([hit])[0].allowed for _ in range(requests)] == [True] * requests
 
 
 @settings(max_examples=100, deadline=None)
@@ -142,7 +143,7 @@ def test_extreme_rates_stay_sane(capacity: int, window: float, algorithm: str, p
     """The largest and the slowest rates that the config takes give finite, sensible figures."""
     time = Time()
     local = LocalLimits(1, time)
-    hit = Hit("limit", "k", capacity, window, algorithm)
+    hit = hit_of("limit", "k", capacity, window, algorithm)
     local.judge([hit])
     time.now += pause
     (charge,) = local.judge([hit])
@@ -151,10 +152,10 @@ def test_extreme_rates_stay_sane(capacity: int, window: float, algorithm: str, p
     assert math.isfinite(charge.retry_after)
 
 
-@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+@pytest.mark.parametrize("algorithm", sorted(COUNTERS))
 def test_the_largest_rate_survives_the_script(limits_url: str, algorithm: str) -> None:
     """Figures beyond 2^53 come back from Redis as they went, to the token in a thousand million."""
-    hit = Hit("limit", "k", 10**9, 31 * 86400.0, algorithm)
+    hit = hit_of("limit", "k", 10**9, 31 * 86400.0, algorithm)
     with redis.Redis.from_url(limits_url) as client:
         for n in range(1, 4):
             ((answer,),) = script(client, EPOCH, [[hit]])
@@ -162,10 +163,10 @@ def test_the_largest_rate_survives_the_script(limits_url: str, algorithm: str) -
             assert 10**9 - n - 1 <= answer[1] <= 10**9 - n
 
 
-@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+@pytest.mark.parametrize("algorithm", sorted(COUNTERS))
 def test_a_clock_that_steps_back_gives_nothing_away(limits_url: str, algorithm: str) -> None:
     """When Redis's own clock is set back, a full limit stays full; and a window later it is over."""
-    hit = Hit("limit", "k", 2, 1.0, algorithm)
+    hit = hit_of("limit", "k", 2, 1.0, algorithm)
     with redis.Redis.from_url(limits_url) as client:
         script(client, EPOCH, [[hit], [hit]])
         ((answer,),) = script(client, EPOCH - 3_600_000_000, [[hit]])
@@ -178,7 +179,7 @@ def test_a_burst_over_a_boundary_gains_nothing() -> None:
     """Sliding window: half of the capacity before a boundary leaves half of it after."""
     time = Time(EPOCH - 1000)
     local = LocalLimits(1, time)
-    hit = Hit("limit", "k", 10, 1.0)
+    hit = hit_of("limit", "k", 10, 1.0)
     assert sum(local.judge([hit])[0].allowed for _ in range(5)) == 5
     time.now += 2000
     assert sum(local.judge([hit])[0].allowed for _ in range(10)) == 5
@@ -188,7 +189,7 @@ def test_one_a_minute_is_one_a_minute() -> None:
     """Sliding window: a steady client at exactly its rate is never refused."""
     time = Time(EPOCH + 17)
     local = LocalLimits(1, time)
-    hit = Hit("limit", "k", 1, 60.0)
+    hit = hit_of("limit", "k", 1, 60.0)
     for _ in range(10):
         assert local.judge([hit])[0].allowed
         time.now += 60_000_000

@@ -11,21 +11,19 @@ from typing import TYPE_CHECKING
 
 from gateway.exchange import Hit, Verdict
 from gateway.state.limits import SharedLimits
+from tests.gateway.limits.reference import hit_of
 
 if TYPE_CHECKING:
     from tests.gateway.limits.conftest import Eventually, NewStore, OwnRedis
 
-HIT = Hit("user", "u", 10, 3600.0)
+HIT = hit_of("user", "u", 10, 3600.0)
 
 
 def at_once(limits: SharedLimits, hits: list[Hit]) -> Verdict:
     """The verdict, which must come without waiting for anything."""
-    try:
-        limits.take(hits).send(None)
-    except StopIteration as done:
-        verdict: Verdict = done.value
-        return verdict
-    raise AssertionError("it waited")
+    verdict = limits.try_take(hits)
+    assert verdict is not None, "it would wait"
+    return verdict
 
 
 async def test_frozen_redis(own_redis: OwnRedis, new_store: NewStore, eventually: Eventually) -> None:
@@ -73,9 +71,9 @@ async def test_no_redis_at_the_start(new_store: NewStore, short_tmp: Path) -> No
 async def test_what_each_limit_does_without_redis(new_store: NewStore, short_tmp: Path) -> None:
     """`allow` admits, `refuse` refuses and then costs the others nothing, a shadow never refuses."""
     limits = await new_store(f"unix://{short_tmp}/nobody.sock", workers=10)
-    allow = Hit("a", "", 1, 60.0, on_store_failure="allow")
-    refuse = Hit("r", "", 1, 60.0, on_store_failure="refuse")
-    shadow = Hit("s", "", 1, 60.0, on_store_failure="refuse", shadow=True)
+    allow = hit_of("a", "", 1, 60.0, on_store_failure="allow")
+    refuse = hit_of("r", "", 1, 60.0, on_store_failure="refuse")
+    shadow = hit_of("s", "", 1, 60.0, on_store_failure="refuse", shadow=True)
     for _ in range(3):
         allowed, refused, _ = at_once(limits, [allow, refuse, HIT])
         assert allowed.allowed
@@ -153,11 +151,11 @@ async def test_a_reply_out_of_step_is_never_believed(
         limits = await new_store(url)
         assert limits.up
         repeat[0] = True
-        await limits.take([Hit("user", "first", 100, 3600.0)])
-        (charge,) = await limits.take([Hit("user", "second", 10, 3600.0)])
+        await limits.take([hit_of("user", "first", 100, 3600.0)])
+        (charge,) = await limits.take([hit_of("user", "second", 10, 3600.0)])
         assert charge.fallback or charge.remaining == 9
         await eventually(lambda: limits.up)
-        (charge,) = await limits.take([Hit("user", "third", 20, 3600.0)])
+        (charge,) = await limits.take([hit_of("user", "third", 20, 3600.0)])
         assert charge.remaining == 19
         await limits.aclose()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from gateway.config import Limit
 from gateway.errors import Overloaded, RateLimited
 from gateway.exchange import Exchange, Reply
+from gateway.metrics import LimitTally, WorkerMetrics
 from gateway.policies import rate_limit
 from gateway.policies.rate_limit import RateLimit, Rule
 from gateway.state.limits import LocalLimits, SharedLimits
@@ -47,14 +47,27 @@ async def upstream(_: Exchange) -> Reply:
 
 
 def policy(
-    limits: dict[str, Limit], counted: Counter[tuple[str, str]] | None = None, store: Any = None
+    limits: dict[str, Limit], metrics: WorkerMetrics | None = None, store: Any = None, jitter: float = 0.0
 ) -> RateLimit:
-    counted = Counter() if counted is None else counted
     built = rate_limit.build(
-        limits, limits, store or LocalLimits(1, lambda: 1000.25), lambda *decision: counted.update([decision])
+        limits,
+        limits,
+        store or LocalLimits(1, lambda: 1000.25),
+        (metrics or WorkerMetrics()).limit_tally,
+        lambda: jitter,
     )
     assert built is not None
     return built
+
+
+def checks(metrics: WorkerMetrics) -> dict[tuple[str, ...], int]:
+    """Limit checks by limit and decision."""
+    rows = metrics.snapshot()["counters"]
+    return {tuple(labels): number for name, labels, number in rows if name == "tidegate_limit_checks_total"}
+
+
+def rule_of(per: Any) -> Rule:
+    return Rule("x", limit("1/minute", per), LimitTally())
 
 
 # ---- what the client is told -----------------------------------------------------------------
@@ -101,15 +114,15 @@ async def test_retry_after_is_never_zero() -> None:
 
 async def test_shadow_counts_and_never_refuses() -> None:
     """What a shadow limit would refuse is counted; the client sees nothing of it."""
-    counted: Counter[tuple[str, str]] = Counter()
-    limiter = policy({"new": limit("1/minute", mode="shadow"), "user": limit("3/minute")}, counted)
+    metrics = WorkerMetrics()
+    limiter = policy({"new": limit("1/minute", mode="shadow"), "user": limit("3/minute")}, metrics)
     for _ in range(3):
         exchange = request()
         await limiter(exchange, upstream)
         assert b"new" not in exchange.reply_headers[0][1]
     with pytest.raises(RateLimited):
         await limiter(request(), upstream)
-    assert counted == {
+    assert checks(metrics) == {
         ("new", "allowed"): 1,
         ("new", "shadow"): 3,
         ("user", "allowed"): 3,
@@ -121,24 +134,24 @@ def test_what_is_off_is_not_there() -> None:
     """A route whose limits are all off has no such policy, and a limit named twice is one."""
     limits = {"a": limit("1/minute", mode="off"), "b": limit("1/minute")}
     store = LocalLimits(1)
-    assert rate_limit.build(["a"], limits, store, lambda *_: None) is None
-    built = rate_limit.build(["b", "a", "b"], limits, store, lambda *_: None)
+    assert rate_limit.build(["a"], limits, store, WorkerMetrics().limit_tally) is None
+    built = rate_limit.build(["b", "a", "b"], limits, store, WorkerMetrics().limit_tally)
     assert built is not None
-    assert [rule.name for rule in built.limits] == ["b"]
+    assert [rule.name for rule in built.rules] == ["b"]
 
 
 async def test_without_the_store(short_tmp: Path) -> None:
     """`refuse` is a 503, since the client did nothing wrong; `local` goes on limiting."""
     store = SharedLimits(f"unix://{short_tmp}/nobody.sock", timeout=0.02, prefix="test", workers=1)
-    counted: Counter[tuple[str, str]] = Counter()
+    metrics = WorkerMetrics()
     with pytest.raises(Overloaded) as refused:
-        await policy({"a": limit("9/minute", on_store_failure="refuse")}, counted, store)(request(), upstream)
+        await policy({"a": limit("9/minute", on_store_failure="refuse")}, metrics, store)(request(), upstream)
     assert refused.value.retry_after == 1
-    local = policy({"b": limit("1/minute")}, counted, store)
+    local = policy({"b": limit("1/minute")}, metrics, store)
     await local(request(), upstream)
     with pytest.raises(RateLimited):
         await local(request(), upstream)
-    assert counted == {("a", "fallback"): 1, ("b", "fallback"): 2}
+    assert checks(metrics) == {("a", "fallback"): 1, ("b", "fallback"): 2}
 
 
 # ---- whom a limit counts ---------------------------------------------------------------------
@@ -167,7 +180,7 @@ async def test_without_the_store(short_tmp: Path) -> None:
 )
 def test_keys(per: Any, exchange: Exchange, key: str) -> None:
     """One key for each of those who are counted apart."""
-    assert Rule("x", limit("1/minute", per)).hit(exchange).key == key
+    assert rule_of(per).hit(exchange).key == key
 
 
 values = st.text(max_size=300)
@@ -176,7 +189,7 @@ values = st.text(max_size=300)
 @given(values, values, values, values)
 def test_keys_are_bounded_and_unambiguous(a: str, b: str, c: str, d: str) -> None:
     """Whatever stands in a parameter, keys are short ASCII, and differ when the values do."""
-    rule = Rule("x", limit("1/minute", ("param:a", "param:b")))
+    rule = rule_of(("param:a", "param:b"))
     one = rule.hit(request(params={"a": a, "b": b})).key
     other = rule.hit(request(params={"a": c, "b": d})).key
     assert one.isascii()
@@ -186,5 +199,5 @@ def test_keys_are_bounded_and_unambiguous(a: str, b: str, c: str, d: str) -> Non
 
 def test_a_users_name_is_no_address() -> None:
     """A user who is called like an address is not counted with it."""
-    rule = Rule("x", limit("1/minute"))
+    rule = rule_of("user")
     assert rule.hit(request(user="192.0.2.1")).key != rule.hit(request(user=None)).key

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-from gateway.exchange import Hit
 from gateway.state.limits_batch import MAX_HITS
+from tests.gateway.limits.reference import hit_of
 
 if TYPE_CHECKING:
     from tests.gateway.limits.conftest import NewStore
@@ -27,7 +27,7 @@ def calls_of(url: str) -> int:
 async def test_a_refusal_charges_nothing(new_store: NewStore) -> None:
     """When one limit refuses, the others keep their tokens."""
     limits = await new_store()
-    ip, user = Hit("ip", "a", 1, 60.0), Hit("user", "u", 1, 60.0)
+    ip, user = hit_of("ip", "a", 1, 60.0), hit_of("user", "u", 1, 60.0)
     await limits.take([ip])
 
     assert [charge.allowed for charge in await limits.take([user, ip])] == [True, False]
@@ -40,7 +40,7 @@ async def test_a_refusal_charges_nothing(new_store: NewStore) -> None:
 async def test_a_crowd_gets_exactly_the_capacity_in_few_calls(new_store: NewStore, limits_url: str) -> None:
     """A thousand at once: as many pass as there are tokens, in one call per batch."""
     limits = await new_store()
-    hit = Hit("global", "", 137, 3600.0)
+    hit = hit_of("global", "", 137, 3600.0)
     before = calls_of(limits_url)
     verdicts = await asyncio.gather(*(limits.take([hit]) for _ in range(1000)))
     assert sum(charge.allowed for (charge,) in verdicts) == 137
@@ -53,7 +53,7 @@ async def test_hosts_whose_clocks_disagree_share_exactly(new_store: NewStore) ->
     """Two gateways ten seconds ahead and behind admit not one request too many: time is Redis's."""
     ahead = await new_store(clock=lambda: time.monotonic() + 10)
     behind = await new_store(clock=lambda: time.monotonic() - 10)
-    hit = Hit("global", "", 50, 3600.0)
+    hit = hit_of("global", "", 50, 3600.0)
     verdicts = await asyncio.gather(*(store.take([hit]) for _ in range(100) for store in (ahead, behind)))
     assert sum(charge.allowed for (charge,) in verdicts) == 50
 
@@ -62,7 +62,7 @@ async def test_every_key_has_a_ttl_and_one_slot(new_store: NewStore, limits_url:
     """Each counter ends by itself, no later than its window, and all live in one cluster slot."""
     limits = await new_store()
     algorithms = ("sliding-window", "fixed-window", "token-bucket")
-    await limits.take([Hit(name, "u:1", 5, 60.0, name) for name in algorithms])
+    await limits.take([hit_of(name, "u:1", 5, 60.0, name) for name in algorithms])
     with redis.Redis.from_url(limits_url) as client:
         keys = list(client.scan_iter())
         assert len(keys) == 3
@@ -73,7 +73,7 @@ async def test_every_key_has_a_ttl_and_one_slot(new_store: NewStore, limits_url:
 async def test_scripts_flushed(new_store: NewStore, limits_url: str) -> None:
     """A Redis that forgot the script is told it again; nobody notices, and the count goes on."""
     limits = await new_store()
-    hit = Hit("global", "", 10, 3600.0)
+    hit = hit_of("global", "", 10, 3600.0)
     await limits.take([hit])
     with redis.Redis.from_url(limits_url) as client:
         client.script_flush()
@@ -85,9 +85,9 @@ async def test_scripts_flushed(new_store: NewStore, limits_url: str) -> None:
 async def test_another_rate_under_the_same_name_keeps_the_count(new_store: NewStore) -> None:
     """An operator who raises a rate for ten minutes does not hand out the window again."""
     limits = await new_store()
-    await limits.take([Hit("user", "u", 2, 60.0)])
-    await limits.take([Hit("user", "u", 2, 60.0)])
-    (charge,) = await limits.take([Hit("user", "u", 5, 60.0)])
+    await limits.take([hit_of("user", "u", 2, 60.0)])
+    await limits.take([hit_of("user", "u", 2, 60.0)])
+    (charge,) = await limits.take([hit_of("user", "u", 5, 60.0)])
     assert charge.remaining == 2
 
 
@@ -99,7 +99,7 @@ async def test_callers_that_leave_never_swap_replies(new_store: NewStore, seed: 
 
     async def one(n: int) -> tuple[int, int]:
         capacity = n + 10  # its own, so a swapped reply shows
-        (charge,) = await limits.take([Hit("user", f"u:{n}", capacity, 60.0)])
+        (charge,) = await limits.take([hit_of("user", f"u:{n}", capacity, 60.0)])
         assert charge.allowed
         assert not charge.fallback
         return capacity, charge.remaining
@@ -125,6 +125,6 @@ async def test_many_limits_on_one_route(new_store: NewStore) -> None:
     """Routes with many limits make smaller batches, and no call that Redis can't take."""
     limits = await new_store()
     verdicts = await asyncio.gather(
-        *(limits.take([Hit(f"limit{n}", f"u:{user}", 5, 60.0) for n in range(100)]) for user in range(100))
+        *(limits.take([hit_of(f"limit{n}", f"u:{user}", 5, 60.0) for n in range(100)]) for user in range(100))
     )
     assert all(charge.remaining == 4 and not charge.fallback for verdict in verdicts for charge in verdict)

@@ -1,0 +1,96 @@
+"""Whom a limit counts: the key that tells one client's counter from another's."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from ipaddress import IPv6Address
+
+from gateway.exchange import Exchange
+
+Key = Callable[[Exchange], str]
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.@+=-]{1,64}")  # no separator of ours, and short
+_REMEMBERED = 8192  # users and addresses; both are short
+
+
+def _bounded(value: str) -> str:
+    """The value, or a digest of it when it is long or has odd characters: keys stay short and unambiguous."""
+    if _PLAIN.fullmatch(value):
+        return value
+    return "~" + hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _address(address: str) -> str:
+    """Whom an address stands for: itself, or in IPv6 its /64, since one client has all of those."""
+    if ":" not in address:
+        return "a:" + _bounded(address)
+    try:
+        six = IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return "a:" + _bounded(address)
+    if six.ipv4_mapped is not None:
+        return f"a:{six.ipv4_mapped}"
+    return f"a:{IPv6Address(int(six) >> 64 << 64)}/64"
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _user(user: str) -> str:
+    return "u:" + _bounded(user)
+
+
+def _by_address(exchange: Exchange) -> str:
+    return _address(exchange.address)
+
+
+def _by_user(exchange: Exchange) -> str:
+    user = exchange.user
+    return _address(exchange.address) if user is None else _user(user)
+
+
+def _by_route(exchange: Exchange) -> str:
+    return "r:" + _bounded(exchange.route)
+
+
+def _by_header(name: str) -> Key:
+    field = name.lower().encode()
+
+    def key(exchange: Exchange) -> str:
+        values = [value for header, value in exchange.headers if header == field]
+        # Without the field, all count as one.
+        return "h:" + _bounded(b",".join(values).decode("latin-1")) if values else "h"
+
+    return key
+
+
+def _by_param(name: str) -> Key:
+    def key(exchange: Exchange) -> str:
+        value = exchange.params.get(name)
+        return "p" if value is None else "p:" + _bounded(value)
+
+    return key
+
+
+def everybody(_: Exchange) -> str:
+    """One key for all."""
+    return ""
+
+
+def key_of(per: tuple[str, ...]) -> Key:
+    """How the key of `per` is made."""
+    plain: dict[str, Key] = {"user": _by_user, "address": _by_address, "route": _by_route}
+    makers: list[Key] = []
+    for part in per:
+        kind, _, name = part.partition(":")
+        if kind == "header":
+            makers.append(_by_header(name))
+        elif kind == "param":
+            makers.append(_by_param(name))
+        elif kind != "global":
+            makers.append(plain[kind])
+    if len(makers) <= 1:
+        return makers[0] if makers else everybody
+    return lambda exchange: "|".join([make(exchange) for make in makers])
