@@ -15,6 +15,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from gateway.exchange import Charge, Clock, Hit, Verdict
 from gateway.state.limits_batch import TAKE, Batch, OutOfStepError, Waiting, split
+from gateway.state.limits_full import FullKeys
 from gateway.state.limits_local import LocalLimits
 
 __all__ = ["LocalLimits", "SharedLimits"]
@@ -34,6 +35,7 @@ class SharedLimits:
     One task owns one connection, so a caller that is cancelled never touches it, and replies can't be swapped
     (redis-py#2665); any error or time-out drops it. Calls are made one after the other, each within
     `timeout` / 2: a request waits at most for the call under way and for its own, together `timeout`.
+    A key that Redis refused is refused here until it can pass again, so an attacker costs no round trip.
     After a failure nothing is sent until a jittered probe succeeds; meanwhile each limit's `on_store_failure`
     decides: "local" judges this worker's share, "allow" admits, "refuse" refuses for a second
     (the policy answers that with 503, for it is not the client's doing).
@@ -63,6 +65,7 @@ class SharedLimits:
         self._call_timeout = timeout / 2
         self._prefix = f"{{{prefix}}}:limit:"  # the braces keep all keys in one slot
         self._local = LocalLimits(workers, clock, fallback=True)
+        self._full = FullKeys(clock)
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
         self._connection: AbstractConnection | None = None
@@ -76,7 +79,7 @@ class SharedLimits:
 
     def try_take(self, hits: Sequence[Hit]) -> Verdict | None:
         """As `take` when there is nothing to wait for; else None, and `take` is to be awaited."""
-        return None if self.up else self._without_store(hits)
+        return self._full.verdict(hits) if self.up else self._without_store(hits)
 
     async def take(self, hits: Sequence[Hit]) -> Verdict:
         """Charge every limit at once, or none; shadow limits never refuse.
@@ -161,6 +164,7 @@ class SharedLimits:
 
     async def _drop(self) -> None:
         self.up = False
+        self._full.clear()
         queue, self._queue = self._queue, []
         for hits, future in queue:
             if not future.done():
@@ -201,18 +205,23 @@ class SharedLimits:
         for some in split(waiting):
             self._calls += 1
             batches.append(Batch(self._calls, self._prefix, some))
+        asked = self._clock()
         await connection.send_packed_command(
             [batch.command("EVALSHA", self._sha) for batch in batches], check_health=False
         )
         forgotten = []
         for batch in batches:
             try:
-                batch.settle(await connection.read_response())
+                self._settle(batch, await connection.read_response(), asked)
             except NoScriptError:  # Redis was restarted or flushed its scripts; nothing was charged
                 forgotten.append(batch)
         for batch in forgotten:
             await connection.send_packed_command([batch.command("EVAL", TAKE)], check_health=False)
-            batch.settle(await connection.read_response())
+            self._settle(batch, await connection.read_response(), asked)
+
+    def _settle(self, batch: Batch, reply: object, asked: float) -> None:
+        for hit, charge in batch.settle(reply):
+            self._full.learn(hit, charge, asked)
 
     def _without_store(self, hits: Sequence[Hit]) -> Verdict:
         every = [hit.terms for hit in hits]

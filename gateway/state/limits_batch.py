@@ -55,8 +55,8 @@ class Batch:
         packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stub wants a 1-tuple
         return packed
 
-    def settle(self, reply: object) -> None:
-        """Hand each request its verdict.
+    def settle(self, reply: object) -> list[tuple[Hit, Charge]]:
+        """Hand each request its verdict; returns what refused somebody.
 
         Raises:
             OutOfStepError: the reply belongs to another call.
@@ -65,14 +65,19 @@ class Batch:
         if not isinstance(reply, list) or len(reply) != expected or reply[0] != self.number:
             raise OutOfStepError("Redis answered another call than the one asked")
         at = 2
+        full: list[tuple[Hit, Charge]] = []
         for hits, future in self.waiting:
             verdict = []
             for hit in hits:
                 allowed, remaining, reset, wait = reply[at : at + 4]
                 at += 4
-                verdict.append(Charge(allowed == 1, remaining, hit.terms.capacity, reset / 1e6, wait / 1e6))
+                charge = Charge(allowed == 1, remaining, hit.terms.capacity, reset / 1e6, wait / 1e6)
+                verdict.append(charge)
+                if allowed != 1 and not hit.terms.shadow:
+                    full.append((hit, charge))
             if not future.done():  # its caller may be gone
                 future.set_result(verdict)
+        return full
 
 
 def spec(terms: Terms) -> tuple[int, int, int, int, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.config import Limit
 from gateway.errors import Overloaded, RateLimited
-from gateway.exchange import Exchange, Reply
+from gateway.exchange import Charge, Exchange, Reply
 from gateway.metrics import LimitTally, WorkerMetrics
 from gateway.policies import rate_limit
 from gateway.policies.rate_limit import RateLimit, Rule
@@ -109,6 +111,45 @@ async def test_retry_after_is_never_zero() -> None:
     assert refused.value.retry_after == 1
 
 
+async def test_only_what_is_known_is_told() -> None:
+    """When a full limit was known, the others were not asked: their fields would be guesses."""
+
+    class Known:
+        def try_take(self, _: Any) -> Any:
+            return [None, Charge(False, 0, 20, 3.0, 2.5)]
+
+    metrics, exchange = WorkerMetrics(), request()
+    limits = {"global": limit("100/second", "global"), "user": limit("20/second")}
+    with pytest.raises(RateLimited) as refused:
+        await policy(limits, metrics, Known())(exchange, upstream)
+    assert refused.value.retry_after == 3
+    assert exchange.reply_headers == [
+        (b"ratelimit-policy", b'"global";q=100;w=1, "user";q=20;w=1'),
+        (b"ratelimit", b'"user";r=0;t=3'),
+    ]
+    assert checks(metrics) == {("user", "denied"): 1}
+
+
+@given(st.floats(1e-6, 2e6), st.floats(0, 1, exclude_max=True))
+async def test_retry_after_is_spread_and_never_too_early(wait: float, drawn: float) -> None:
+    """A crowd that is refused at once does not come back at once, and nobody before there is room."""
+
+    class Full:
+        def try_take(self, _: Any) -> Any:
+            return [Charge(False, 0, 20, wait, wait)]
+
+    limiter = policy({"user": limit("20/second")}, None, Full(), jitter=drawn)
+    with pytest.raises(RateLimited) as refused:
+        await limiter(request(), upstream)
+    assert refused.value.retry_after is not None
+    assert wait <= refused.value.retry_after <= wait + min(60, max(1, wait / 10)) + 1
+    headers, body = refused.value.problem()
+    seconds = dict(headers)[b"retry-after"]
+    assert int(seconds) == refused.value.retry_after
+    assert json.loads(body)["detail"].endswith(f"try again in {seconds.decode()} s")
+    assert json.loads(body) == json.loads(RateLimited.problem(refused.value)[1])
+
+
 # ---- modes and counts ------------------------------------------------------------------------
 
 
@@ -128,6 +169,17 @@ async def test_shadow_counts_and_never_refuses() -> None:
         ("user", "allowed"): 3,
         ("user", "denied"): 1,
     }
+
+
+async def test_near_a_limit() -> None:
+    """Admissions that leave a fifth of the quota or less are counted, refusals are not."""
+    metrics = WorkerMetrics()
+    limiter = policy({"user": limit("10/minute")}, metrics)
+    for _ in range(12):
+        with contextlib.suppress(RateLimited):
+            await limiter(request(), upstream)
+    assert metrics.limit_tally("user").near == 3  # with 2, 1 and 0 left
+    assert ["tidegate_limit_near_total", ["user"], 3] in metrics.snapshot()["counters"]
 
 
 def test_what_is_off_is_not_there() -> None:
