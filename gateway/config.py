@@ -203,6 +203,7 @@ def _disagreements(config: Config) -> Iterable[tuple[KeyPath, str]]:
         if upstream.timeout.connect > upstream.timeout.total:
             yield ("upstreams", name, "timeout"), "connect is longer than total"
     yield from _ladder_disagreements(config)
+    yield from _limit_disagreements(config)
     seen: dict[tuple[object, ...], int] = {}
     for index, route in enumerate(config.routes):
         yield from _route_disagreements(config, index, route)
@@ -231,6 +232,25 @@ def _ladder_disagreements(config: Config) -> Iterable[tuple[KeyPath, str]]:
             off.setdefault(feature, step.name)
 
 
+def _limit_disagreements(config: Config) -> Iterable[tuple[KeyPath, str]]:
+    """Limits that ask for more than a request tells of itself."""
+    if config.identity.jwt is not None:
+        return
+    for name, limit in config.limits.items():
+        if len(limit.rates) > 1:
+            yield (
+                ("limits", name, "rate"),
+                "tiers are read from a verified token; set identity.jwt, or give one rate",
+            )
+        for key, entries in (("allow", limit.allow), ("deny", limit.deny)):
+            for place, entry in enumerate(entries):
+                if entry.startswith("user:"):
+                    yield (
+                        ("limits", name, key, place),
+                        f"{entry} is known by a verified token only; set identity.jwt",
+                    )
+
+
 def _route_disagreements(config: Config, index: int, route: Route) -> Iterable[tuple[KeyPath, str]]:
     at: KeyPath = ("routes", index)
     parameters = pattern.parse(route.match).parameters
@@ -239,12 +259,19 @@ def _route_disagreements(config: Config, index: int, route: Route) -> Iterable[t
         yield (*at, "upstream"), said
     if route.feature is not None and route.feature not in config.features:
         yield (*at, "feature"), f"unknown feature {route.feature!r}" + _meant(route.feature, config.features)
+    if route.cost > 1 and not route.limits:
+        yield (*at, "cost"), "the route has no limits to charge it to; add limits, or remove it"
     for place, name in enumerate(route.limits):
         if name not in config.limits:
             yield (*at, "limits", place), f"unknown limit {name!r}" + _meant(name, config.limits)
             continue
         if name in route.limits[:place]:
             yield (*at, "limits", place), f"{name!r} is in this list already; once is enough"
+        for tier, rate in config.limits[name].rates.items():
+            if route.cost > rate.amount:
+                whom = f"{name!r}" if len(config.limits[name].rates) == 1 else f"{name!r}, tier {tier}"
+                said = f"{route.cost} is more than limit {whom} has in all ({rate.amount}); none would pass"
+                yield (*at, "cost"), said
         for part in config.limits[name].per:
             parameter = part.removeprefix("param:")
             if parameter != part and parameter not in parameters:

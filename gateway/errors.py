@@ -122,6 +122,12 @@ class BadForm(GatewayError):
 # ---- the gateway protects the shop -----------------------------------------------------------
 
 
+class Forbidden(GatewayError):
+    """A limit's deny list names the client."""
+
+    status, type, title = 403, "urn:tidegate:forbidden", "Not allowed"
+
+
 class RateLimited(GatewayError):
     """A limit is full. `extra["violated-policies"]` names which."""
 

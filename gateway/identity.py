@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -28,6 +28,7 @@ MAX_TOKEN = 4096  # bytes; as long as a cookie may be
 MAX_CACHED = 10_000  # verified tokens kept per worker
 MAX_REFUSED = 1_000  # invalid ones, so that an old cookie is not verified with each request
 REFUSED_FOR = 10.0  # seconds; its `nbf` may come
+MAX_TIER = 64  # characters; what is longer is no tier's name
 MAX_TOKENS = 4  # in one request: each costs a verification
 MAX_HOPS = 32  # proxies believed in one X-Forwarded-For
 
@@ -91,18 +92,26 @@ def thumbprint(key: Ed25519PublicKey | RSAPublicKey) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(canonical).digest()).rstrip(b"=").decode()
 
 
+class Bearer(NamedTuple):
+    """Whom a token was issued to."""
+
+    user: str
+    tier: str | None  # what the token says of it; only names that a limit knows matter
+
+
 class Tokens:
     """Verifies tokens, each once while it is valid and remembered."""
 
-    def __init__(self, settings: config.Jwt, clock: Clock) -> None:
+    def __init__(self, settings: config.Jwt, tier_claim: str, clock: Clock) -> None:
+        self._tier_claim = tier_claim
         self._algorithm = settings.algorithm
         self._keys = load_keys(settings)
         self._clock = clock
-        self._verified: OrderedDict[bytes, tuple[str, float]] = OrderedDict()  # user, expiry
+        self._verified: OrderedDict[bytes, tuple[Bearer, float]] = OrderedDict()  # and expiry
         self._refused: OrderedDict[bytes, float] = OrderedDict()  # until
 
-    def user(self, token: bytes) -> str | None:
-        """The user a token was issued to; None when it is not valid now."""
+    def bearer(self, token: bytes) -> Bearer | None:
+        """Whom a token was issued to; None when it is not valid now."""
         now = self._clock()
         known = self._verified.get(token)
         if known is not None:
@@ -120,7 +129,7 @@ class Tokens:
         _remember(self._verified, token, verified, MAX_CACHED)
         return verified[0]
 
-    def _verify(self, token: bytes, now: float) -> tuple[str, float] | None:
+    def _verify(self, token: bytes, now: float) -> tuple[Bearer, float] | None:
         for key in self._candidates(token):
             try:
                 claims = jwt.decode(
@@ -143,7 +152,9 @@ class Tokens:
                 return None
             if not (_is_time(expiry) and _is_time(begin) and begin <= now < expiry):
                 return None
-            return user, float(expiry)
+            tier = claims.get(self._tier_claim)
+            tier = tier if isinstance(tier, str) and len(tier) <= MAX_TIER else None
+            return Bearer(user, tier), float(expiry)
         return None
 
     def _candidates(self, token: bytes) -> Sequence[PublicKey]:
@@ -236,13 +247,13 @@ class Identity:
     def __init__(
         self, settings: config.Identity, trusted_proxies: Networks, *, clock: Clock = time.time
     ) -> None:
-        self._tokens = Tokens(settings.jwt, clock) if settings.jwt is not None else None
+        self._tokens = Tokens(settings.jwt, settings.tier_claim, clock) if settings.jwt is not None else None
         self._header = settings.header.lower().encode() if settings.header is not None else None
         self._cookie = settings.cookie.encode() if settings.cookie is not None else None
         self._proxies = Proxies(trusted_proxies) if trusted_proxies else None
 
     def identify(self, exchange: Exchange) -> None:
-        """Set `user`, `address`, `forwarded_for` and `scheme`.
+        """Set `user`, `tier`, `address`, `forwarded_for` and `scheme`.
 
         A token that is not valid leaves its sender anonymous. Of several, those that are valid must name
         one user: which of them the upstream goes by is its own affair, so another answer here would count
@@ -257,14 +268,17 @@ class Identity:
             return
         found = self._candidates(exchange)
         if len(found) == 1:
-            exchange.user = tokens.user(found[0])
+            if (bearer := tokens.bearer(found[0])) is not None:
+                exchange.user, exchange.tier = bearer
         elif found:
             if len(found) > MAX_TOKENS:
                 raise BadRequest(f"{len(found)} tokens came; send one")
-            users = {user for token in found if (user := tokens.user(token)) is not None}
-            if len(users) > 1:
+            bearers = [bearer for token in found if (bearer := tokens.bearer(token)) is not None]
+            if len({bearer.user for bearer in bearers}) > 1:
                 raise BadRequest("the tokens name different users; send one, as cookie or as bearer")
-            exchange.user = users.pop() if users else None
+            if bearers:
+                # One user's older token may say another tier. Either could have come alone.
+                exchange.user, exchange.tier = bearers[0]
 
     def _locate(self, exchange: Exchange) -> None:
         if self._proxies is None and "." in exchange.address and ":" not in exchange.address:

@@ -94,14 +94,19 @@ class Parts:
             circuit.force("open" if forced == "open" else "closed" if forced == "closed" else "auto")
         return changed
 
-    def rate_limit(self, names: Iterable[str]) -> Policy | None:
-        """The limits of a route as one policy, an operator's changes included."""
+    def rate_limit(self, names: Iterable[str], cost: int = 1) -> Policy | None:
+        """The limits of a route as one policy, an operator's changes included.
+
+        Args:
+            names: the limits.
+            cost: tokens that a request takes of each.
+        """
         assert self.config is not None  # noqa: S101 - adopt comes first, by construction
         changed = {
             name: _override(limit, self.switches.now.rates.get(name))
             for name, limit in self.config.limits.items()
         }
-        return rate_limit.build(tuple(names), changed, self.limits, self.metrics.limit_tally)
+        return rate_limit.build(tuple(names), changed, self.limits, self.metrics.limit_tally, cost)
 
     def fallback(self, feature: str | None) -> Callable[[], Reply] | None:
         """What is answered in a feature's place."""
@@ -177,4 +182,4 @@ def _override(limit: config.Limit, word: str | None) -> config.Limit:
         return limit
     if word in {"off", "shadow"}:
         return limit.model_copy(update={"mode": word})
-    return limit.model_copy(update={"rate": parse_rate(word)})
+    return limit.model_copy(update={"rates": {"default": parse_rate(word)}})  # for every tier

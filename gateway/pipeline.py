@@ -15,7 +15,7 @@ def build(route: Route, parts: Parts) -> Handler:
     upstream = route.upstream
     fallback = parts.fallback(route.feature)
     return compose(
-        parts.rate_limit(route.limits),
+        parts.rate_limit(route.limits, route.cost),
         LoadShed(parts.gates[upstream], route.priority),
         Degrade(route.feature, route.priority, parts.switches, fallback),
         Breaker(parts.circuits[upstream], fallback, route.feature) if upstream in parts.circuits else None,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from gateway import config
-from gateway.errors import NO_STORE, PROBLEM_JSON, Overloaded, RateLimited
-from gateway.exchange import Charge, Exchange, Handler, Headers, Hit, Reply, Terms, Verdict
-from gateway.policies.limit_key import everybody, key_of
+from gateway.errors import Forbidden, Overloaded, RateLimited
+from gateway.exchange import Charge, Exchange, Handler, Hit, Reply, Verdict
+from gateway.policies.limit_rule import RouteLimit, Rule, Tally
 
 NEAR = 5  # one part in so many left: 80 % used
 JITTER = 0.1  # of the wait is added to Retry-After at most, but up to
@@ -30,95 +29,26 @@ class LimitStore(Protocol):
         ...
 
 
-class Tally(Protocol):
-    """What became of the checks of one limit; plain numbers, read when metrics are due."""
+class Panel:
+    """The rules that judge a request, and what they tell its client."""
 
-    allowed: int
-    denied: int
-    shadow: int
-    fallback: int
-    near: int  # admitted with 80 % of the quota used, or more
+    __slots__ = ("policies", "rules", "states")
 
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.rules = tuple(rules)
+        told = [rule for rule in rules if not rule.shadow]
+        self.policies = (b"ratelimit-policy", b", ".join([rule.policy for rule in told]))
+        self.states = b", ".join([rule.state for rule in told])
 
-class Rule:
-    """One limit of a route, made ready when the config is read.
-
-    Attributes:
-        name: the limit's name in the config.
-        terms: what it asks of those it counts.
-        key: whom a request counts as.
-        constant: what every request is charged, when all count as one.
-        policy: its member of the RateLimit-Policy field.
-        state: its member of the RateLimit field; takes tokens left and seconds.
-        shadow: counts and reports, never refuses.
-        tally: where its decisions are counted.
-    """
-
-    __slots__ = (
-        "_detail",
-        "_extra",
-        "_problem",
-        "constant",
-        "key",
-        "name",
-        "policy",
-        "says",
-        "shadow",
-        "state",
-        "tally",
-        "terms",
-    )
-
-    def __init__(self, name: str, limit: config.Limit, tally: Tally) -> None:
-        rate = limit.rate
-        self.name = name
-        self.shadow = limit.mode == "shadow"
-        self.terms = Terms(
-            name, rate.amount, rate.window, limit.algorithm, limit.on_store_failure, self.shadow
+    def known(self, verdict: Verdict) -> bytes:
+        """The members of the RateLimit field that are known; what was not asked is not told."""
+        return b", ".join(
+            [
+                rule.state % (charge.remaining, math.ceil(charge.reset))
+                for rule, charge in zip(self.rules, verdict, strict=True)
+                if charge is not None and not rule.shadow
+            ]
         )
-        self.key = key_of(limit.per)
-        self.constant = Hit(self.terms, "") if self.key is everybody else None
-        self.policy = b'"%s";q=%d;w=%d' % (name.encode(), rate.amount, rate.window)
-        self.state = b'"%s";r=%%d;t=%%d' % name.encode()
-        self.tally = tally
-        self.says = f"{name} ({rate})"
-        self._detail = f"over the limit {self.says}; try again in %d s"
-        self._extra = {"violated-policies": [name]}
-        problem = {
-            "type": RateLimited.type,
-            "title": RateLimited.title,
-            "status": RateLimited.status,
-            "detail": self._detail,
-        }
-        self._problem = json.dumps(problem | self._extra).encode()
-
-    def hit(self, exchange: Exchange) -> Hit:
-        """What this request is charged."""
-        return self.constant or Hit(self.terms, self.key(exchange))
-
-    def refusal(self, seconds: int) -> RateLimited:
-        """The answer to a request that this limit alone refuses."""
-        return _Refused(
-            self._detail % seconds,
-            self._problem % seconds,
-            retry_after=seconds,
-            extra=self._extra,
-        )
-
-
-class _Refused(RateLimited):
-    """A refusal whose answer was written when the config was read; an attacker gets many."""
-
-    def __init__(self, detail: str, body: bytes, *, retry_after: int, extra: dict[str, Any]) -> None:
-        super().__init__(detail, retry_after=retry_after, extra=extra)
-        self._answer = ([PROBLEM_JSON, NO_STORE, (b"retry-after", b"%d" % retry_after)], body)
-
-    def problem(self) -> tuple[Headers, bytes]:
-        """The header fields and the JSON body that say so."""
-        return self._answer
-
-
-# ---- the policy ------------------------------------------------------------------------------
 
 
 class RateLimit:
@@ -126,23 +56,23 @@ class RateLimit:
 
     Every answer, refusals too, carries the fields of draft-ietf-httpapi-ratelimit-headers-10; a shadow limit
     is not in them. A refusal is a 429, or a 503 when a limit whose `on_store_failure` is "refuse" could
-    not be checked, since that is no fault of the client's.
+    not be checked, since that is no fault of the client's, or a 403 to who is on a limit's deny list.
 
     Args:
-        rules: the route's limits.
+        limits: the route's.
         store: where their tokens are counted.
         rng: draws the jitter of Retry-After, from 0 to 1.
     """
 
-    __slots__ = ("_policies", "_rng", "_states", "_store", "rules")
+    __slots__ = ("_one_for_all", "_panels", "_rng", "_store", "limits")
 
-    def __init__(self, rules: Sequence[Rule], store: LimitStore, rng: Callable[[], float]) -> None:
-        self.rules = tuple(rules)
+    def __init__(self, limits: Sequence[RouteLimit], store: LimitStore, rng: Callable[[], float]) -> None:
+        self.limits = tuple(limits)
         self._store = store
         self._rng = rng
-        told = [rule for rule in rules if not rule.shadow]
-        self._policies = (b"ratelimit-policy", b", ".join([rule.policy for rule in told]))
-        self._states = b", ".join([rule.state for rule in told])
+        self._panels: dict[tuple[Rule, ...], Panel] = {}  # as many as there are tiers and ways to be exempt
+        alike = all(len(limit.tiers) == 1 and limit.access is None for limit in limits)
+        self._one_for_all = Panel([limit.default for limit in limits]) if alike else None
 
     def __call__(self, exchange: Exchange, proceed: Handler) -> Awaitable[Reply]:
         """Handle one exchange; at once, when the store needs no waiting.
@@ -150,23 +80,44 @@ class RateLimit:
         Raises:
             RateLimited: a limit is full; `retry_after` is 1 second or more.
             Overloaded: a limit could not be checked, and says that then nobody passes.
+            Forbidden: the client is on a deny list.
         """
-        hits = [rule.constant or Hit(rule.terms, rule.key(exchange)) for rule in self.rules]
+        panel = self._one_for_all or self._panel(exchange)
+        hits = [rule.constant or Hit(rule.terms, rule.key(exchange)) for rule in panel.rules]
         verdict = self._store.try_take(hits)
         if verdict is None:
-            return self._wait(exchange, proceed, hits)
-        self._judge(exchange, verdict)
+            return self._wait(exchange, proceed, panel, hits)
+        self._judge(exchange, panel, verdict)
         return proceed(exchange)
 
-    async def _wait(self, exchange: Exchange, proceed: Handler, hits: Sequence[Hit]) -> Reply:
-        self._judge(exchange, await self._store.take(hits))
+    async def _wait(self, exchange: Exchange, proceed: Handler, panel: Panel, hits: Sequence[Hit]) -> Reply:
+        self._judge(exchange, panel, await self._store.take(hits))
         return await proceed(exchange)
 
-    def _judge(self, exchange: Exchange, verdict: Verdict) -> None:
+    def _panel(self, exchange: Exchange) -> Panel:
+        """Who judges this request: the rules of its tier, without the limits that let it pass."""
+        rules = []
+        for limit in self.limits:
+            rule = limit.tiers.get(exchange.tier or "") or limit.default
+            standing = limit.access.standing(exchange) if limit.access is not None else None
+            if standing == "deny":
+                if not rule.shadow:
+                    rule.tally.denied += 1
+                    raise Forbidden("you are not allowed here; ask the operators if that is a mistake")
+                rule.tally.shadow += 1
+            if standing is None:
+                rules.append(rule)
+        key = tuple(rules)
+        panel = self._panels.get(key)
+        if panel is None:
+            panel = self._panels[key] = Panel(rules)
+        return panel
+
+    def _judge(self, exchange: Exchange, panel: Panel, verdict: Verdict) -> None:
         """Count, tell the client, refuse."""
         told: list[int] = []
         refused: list[tuple[Rule, Charge]] = []
-        for rule, charge in zip(self.rules, verdict, strict=True):
+        for rule, charge in zip(panel.rules, verdict, strict=True):
             if charge is None:
                 continue
             tally = rule.tally
@@ -186,27 +137,17 @@ class RateLimit:
                 if not charge.allowed:
                     refused.append((rule, charge))
         if told:
-            fields = exchange.reply_headers
-            fields.append(self._policies)
-            fields.append((b"ratelimit", self._states % tuple(told) if all(verdict) else self._some(verdict)))
+            state = panel.states % tuple(told) if all(verdict) else panel.known(verdict)
+            exchange.reply_headers.append(panel.policies)
+            exchange.reply_headers.append((b"ratelimit", state))
             if refused:
                 raise self._refusal(refused)
-
-    def _some(self, verdict: Verdict) -> bytes:
-        """The members of the RateLimit field that are known; what was not asked is not told."""
-        return b", ".join(
-            [
-                rule.state % (charge.remaining, math.ceil(charge.reset))
-                for rule, charge in zip(self.rules, verdict, strict=True)
-                if charge is not None and not rule.shadow
-            ]
-        )
 
     def _refusal(self, refused: list[tuple[Rule, Charge]]) -> RateLimited | Overloaded:
         wait = max([charge.retry_after for _, charge in refused])
         spread = min(MOST_JITTER, max(LEAST_JITTER, JITTER * wait))
         seconds = max(1, math.ceil(wait + spread * self._rng()))
-        if any(c.fallback and rule.terms.on_store_failure == "refuse" for rule, c in refused):
+        if any(charge.fallback and rule.terms.on_store_failure == "refuse" for rule, charge in refused):
             return Overloaded("limits can't be checked just now; try again shortly", retry_after=seconds)
         if len(refused) == 1:
             return refused[0][0].refusal(seconds)
@@ -223,6 +164,7 @@ def build(
     limits: Mapping[str, config.Limit],
     store: LimitStore,
     tally: Callable[[str], Tally],
+    cost: int = 1,
     rng: Callable[[], float] = random.random,
 ) -> RateLimit | None:
     """The policy of a route with these limits, each once; None when none of them is on.
@@ -232,12 +174,15 @@ def build(
         limits: all there are.
         store: where tokens are counted.
         tally: gives each limit its counts, always the same ones.
+        cost: tokens that a request of this route takes of each limit.
         rng: draws the jitter of Retry-After, from 0 to 1.
 
     Raises:
         KeyError: there is no limit of this name.
     """
-    rules = [
-        Rule(name, limits[name], tally(name)) for name in dict.fromkeys(names) if limits[name].mode != "off"
+    on = [
+        RouteLimit.of(name, limits[name], cost, tally(name))
+        for name in dict.fromkeys(names)
+        if limits[name].mode != "off"
     ]
-    return RateLimit(rules, store, rng) if rules else None
+    return RateLimit(on, store, rng) if on else None

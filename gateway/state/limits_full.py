@@ -58,7 +58,7 @@ class FullKeys:
             del self._keys[next(iter(self._keys))]
 
     def verdict(self, hits: Sequence[Hit]) -> Verdict | None:
-        """A refusal that is certain, its limits not known to be full as None; None when Redis must be asked."""
+        """A refusal that is certain, limits not known to be full as None in it; None: Redis must be asked."""
         if not self._keys:
             return None
         found: list[Charge | None] = [None] * len(hits)

@@ -16,7 +16,8 @@ from gateway.errors import Overloaded, RateLimited
 from gateway.exchange import Charge, Exchange, Reply
 from gateway.metrics import LimitTally, WorkerMetrics
 from gateway.policies import rate_limit
-from gateway.policies.rate_limit import RateLimit, Rule
+from gateway.policies.limit_rule import Rule
+from gateway.policies.rate_limit import RateLimit
 from gateway.state.limits import LocalLimits, SharedLimits
 
 
@@ -49,13 +50,18 @@ async def upstream(_: Exchange) -> Reply:
 
 
 def policy(
-    limits: dict[str, Limit], metrics: WorkerMetrics | None = None, store: Any = None, jitter: float = 0.0
+    limits: dict[str, Limit],
+    metrics: WorkerMetrics | None = None,
+    store: Any = None,
+    cost: int = 1,
+    jitter: float = 0.0,
 ) -> RateLimit:
     built = rate_limit.build(
         limits,
         limits,
         store or LocalLimits(1, lambda: 1000.25),
         (metrics or WorkerMetrics()).limit_tally,
+        cost,
         lambda: jitter,
     )
     assert built is not None
@@ -69,7 +75,8 @@ def checks(metrics: WorkerMetrics) -> dict[tuple[str, ...], int]:
 
 
 def rule_of(per: Any) -> Rule:
-    return Rule("x", limit("1/minute", per), LimitTally())
+    made = limit("1/minute", per)
+    return Rule("x", made, made.rate, 1, LimitTally())
 
 
 # ---- what the client is told -----------------------------------------------------------------
@@ -189,7 +196,7 @@ def test_what_is_off_is_not_there() -> None:
     assert rate_limit.build(["a"], limits, store, WorkerMetrics().limit_tally) is None
     built = rate_limit.build(["b", "a", "b"], limits, store, WorkerMetrics().limit_tally)
     assert built is not None
-    assert [rule.name for rule in built.rules] == ["b"]
+    assert [limit.default.name for limit in built.limits] == ["b"]
 
 
 async def test_without_the_store(short_tmp: Path) -> None:
@@ -232,7 +239,7 @@ async def test_without_the_store(short_tmp: Path) -> None:
 )
 def test_keys(per: Any, exchange: Exchange, key: str) -> None:
     """One key for each of those who are counted apart."""
-    assert rule_of(per).hit(exchange).key == key
+    assert rule_of(per).key(exchange) == key
 
 
 values = st.text(max_size=300)
@@ -242,8 +249,8 @@ values = st.text(max_size=300)
 def test_keys_are_bounded_and_unambiguous(a: str, b: str, c: str, d: str) -> None:
     """Whatever stands in a parameter, keys are short ASCII, and differ when the values do."""
     rule = rule_of(("param:a", "param:b"))
-    one = rule.hit(request(params={"a": a, "b": b})).key
-    other = rule.hit(request(params={"a": c, "b": d})).key
+    one = rule.key(request(params={"a": a, "b": b}))
+    other = rule.key(request(params={"a": c, "b": d}))
     assert one.isascii()
     assert len(one) < 160
     assert (one == other) == ((a, b) == (c, d))
@@ -252,4 +259,4 @@ def test_keys_are_bounded_and_unambiguous(a: str, b: str, c: str, d: str) -> Non
 def test_a_users_name_is_no_address() -> None:
     """A user who is called like an address is not counted with it."""
     rule = rule_of("user")
-    assert rule.hit(request(user="192.0.2.1")).key != rule.hit(request(user=None)).key
+    assert rule.key(request(user="192.0.2.1")) != rule.key(request(user=None))

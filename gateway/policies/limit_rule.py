@@ -1,0 +1,131 @@
+"""One limit at one rate, made ready when the configuration is read, so that a request costs little."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gateway import config
+from gateway.errors import NO_STORE, PROBLEM_JSON, RateLimited
+from gateway.exchange import Headers, Hit, Terms
+from gateway.policies.limit_access import Access
+from gateway.policies.limit_key import everybody, key_of
+from gateway.units import Rate
+
+DEFAULT = "default"  # the tier of those who have none, or one that the limit doesn't name
+
+
+class Tally(Protocol):
+    """What became of the checks of one limit; plain numbers, read when metrics are due."""
+
+    allowed: int
+    denied: int
+    shadow: int
+    fallback: int
+    near: int  # admitted with 80 % of the quota used, or more
+
+
+class Rule:
+    """One limit, as it is for one tier of users on one route.
+
+    Attributes:
+        name: the limit's name in the config.
+        terms: what it asks of those it counts.
+        key: whom a request counts as.
+        constant: what every request is charged, when all count as one.
+        policy: its member of the RateLimit-Policy field.
+        state: its member of the RateLimit field; takes tokens left and seconds.
+        says: name and rate, for people.
+        shadow: counts and reports, never refuses.
+        tally: where its decisions are counted.
+    """
+
+    __slots__ = (
+        "_detail",
+        "_extra",
+        "_problem",
+        "constant",
+        "key",
+        "name",
+        "policy",
+        "says",
+        "shadow",
+        "state",
+        "tally",
+        "terms",
+    )
+
+    def __init__(self, name: str, limit: config.Limit, rate: Rate, cost: int, tally: Tally) -> None:
+        self.name = name
+        self.shadow = limit.mode == "shadow"
+        self.terms = Terms(
+            name,
+            rate.amount,
+            rate.window,
+            limit.algorithm,
+            limit.on_store_failure,
+            self.shadow,
+            min(cost, rate.amount),  # an operator's change may be below it; then a request takes all
+        )
+        self.key = key_of(limit.per)
+        self.constant = Hit(self.terms, "") if self.key is everybody else None
+        self.policy = b'"%s";q=%d;w=%d' % (name.encode(), rate.amount, rate.window)
+        self.state = b'"%s";r=%%d;t=%%d' % name.encode()
+        self.tally = tally
+        self.says = f"{name} ({rate})"
+        self._detail = f"over the limit {self.says}; try again in %d s"
+        self._extra = {"violated-policies": [name]}
+        problem = {
+            "type": RateLimited.type,
+            "title": RateLimited.title,
+            "status": RateLimited.status,
+            "detail": self._detail,
+        }
+        self._problem = json.dumps(problem | self._extra).encode()
+
+    def refusal(self, seconds: int) -> RateLimited:
+        """The answer to a request that this limit alone refuses."""
+        return _Refused(
+            self._detail % seconds,
+            self._problem % seconds,
+            retry_after=seconds,
+            extra=self._extra,
+        )
+
+
+class _Refused(RateLimited):
+    """A refusal whose answer was written when the config was read; an attacker gets many."""
+
+    def __init__(self, detail: str, body: bytes, *, retry_after: int, extra: dict[str, Any]) -> None:
+        super().__init__(detail, retry_after=retry_after, extra=extra)
+        self._answer = ([PROBLEM_JSON, NO_STORE, (b"retry-after", b"%d" % retry_after)], body)
+
+    def problem(self) -> tuple[Headers, bytes]:
+        """The header fields and the JSON body that say so."""
+        return self._answer
+
+
+@dataclass(frozen=True, slots=True)
+class RouteLimit:
+    """A limit of a route: its rule for each tier, and who stands outside of it.
+
+    Attributes:
+        tiers: by the tier's name; `default` is there.
+        access: allow and deny lists; None when both are empty.
+    """
+
+    tiers: Mapping[str, Rule]
+    access: Access | None
+
+    @classmethod
+    def of(cls, name: str, limit: config.Limit, cost: int, tally: Tally) -> RouteLimit:
+        """The limit of this name on a route where a request costs so many tokens."""
+        tiers = {tier: Rule(name, limit, rate, cost, tally) for tier, rate in limit.rates.items()}
+        return cls(tiers, Access(limit.allow, limit.deny) if limit.allow or limit.deny else None)
+
+    @property
+    def default(self) -> Rule:
+        """For those without a tier of their own."""
+        return self.tiers[DEFAULT]
