@@ -61,6 +61,12 @@ METRICS: Mapping[str, Spec] = {
         "gauge", "Requests that the upstream may hold at once, over all workers.", ("upstream",)
     ),
     "tidegate_in_flight": Spec("gauge", "Requests that the upstream holds now.", ("upstream",)),
+    "tidegate_queue_delay_seconds": Spec(
+        "gauge", "What a request waits for a slot of the upstream, on average.", ("upstream",), "max"
+    ),
+    "tidegate_loop_lag_seconds": Spec(
+        "gauge", "The longest turn of a worker's event loop of late, fading.", (), "max"
+    ),
     "tidegate_config_reloads_total": Spec("counter", "Changes of the configuration, by result.", ("result",)),
     "tidegate_access_log_dropped_total": Spec("counter", "Access log lines lost to a slow disk."),
     "tidegate_worker_restarts_total": Spec("counter", "Workers that died and were started anew."),

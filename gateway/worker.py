@@ -14,6 +14,7 @@ import uvicorn
 from gateway import config
 from gateway.app import Gateway
 from gateway.channel import Channel, Message
+from gateway.loop_lag import LoopLag
 from gateway.metrics import WorkerMetrics
 from gateway.parts import Parts
 from gateway.policies.circuit import Change
@@ -66,6 +67,7 @@ class Worker:
         )
         serving = asyncio.create_task(server.serve(sockets=[self._listener]), name="serve")
         reporting = asyncio.create_task(self._report(), name="report")
+        lag = LoopLag(self._parts.lagging)
         obeying = asyncio.create_task(self._obey(), name="obey")
         while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
@@ -73,6 +75,7 @@ class Worker:
         await asyncio.wait([serving, obeying], return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
+        lag.stop()
         reporting.cancel()
         obeying.cancel()
         self._send_metrics(None)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Protocol
 
 from gateway.config import Priority
-from gateway.errors import Overloaded
+from gateway.errors import UpstreamError
 from gateway.exchange import Exchange, Handler, Reply
 
-# Share of the slots that a priority may fill, so that those above it find room.
-OPTIONAL_SHARE = 0.60
-NORMAL_SHARE = 0.85
-CRITICAL_SHARE = 1.00
-RETRY_AFTER = 1.0  # seconds; slots turn over many times in one
+DROPS = frozenset({500, 502, 503, 504})  # statuses by which an upstream says that it can't
+STREAMED = 64 << 10  # bytes; the upload of a longer body goes at the client's speed and tells nothing
 
 
-class Gate(Protocol):
-    """Who decides how many requests an upstream holds at once."""
+class Lane(Protocol):
+    """One priority's way to an upstream's slots."""
 
-    def try_enter(self, priority: Priority) -> bool:
+    def try_enter(self) -> bool:
         """Take a slot; False when none is free for this priority."""
+        ...
+
+    async def wait(self) -> None:
+        """Take a slot once one is free; raises Overloaded when that takes too long."""
         ...
 
     def leave(self) -> None:
@@ -28,50 +29,50 @@ class Gate(Protocol):
         ...
 
 
-class Slots:
-    """A gate of fixed width, for one upstream and worker.
+class Limiter(Protocol):
+    """Who learns from answers how much an upstream can take."""
 
-    Attributes:
-        limit: requests that may be in flight at once.
-        in_flight: requests that are.
+    generation: int
+
+    def answered(self, generation: int, route: str, seconds: float, in_flight: int) -> None:
+        """The upstream answered a request that was admitted under this generation of the limit."""
+        ...
+
+    def failed(self, generation: int, in_flight: int) -> None:
+        """It did not, or said that it can't."""
+        ...
+
+
+class Gate(Protocol):
+    """Who decides how many requests an upstream holds at once."""
+
+    in_flight: int
+
+    @property
+    def lanes(self) -> Mapping[Priority, Lane]:
+        """The way in for each priority."""
+        ...
+
+    @property
+    def limiter(self) -> Limiter | None:
+        """Who learns from the answers; None where the limit is fixed."""
+        ...
+
+
+class LoadShed:
+    """Admit a request as soon as there is a slot for its priority, or refuse it; learn from the answer.
+
+    Args:
+        gate: the upstream's, shared by all its routes in this worker.
+        priority: the route's.
     """
 
-    __slots__ = ("_room", "in_flight", "limit")
+    __slots__ = ("_gate", "_lane", "_limiter")
 
-    def __init__(self, limit: int) -> None:
-        """Open a gate.
-
-        Raises:
-            ValueError: a limit below 1 would refuse everything.
-        """
-        if limit < 1:
-            raise ValueError(f"a gate needs at least 1 slot, not {limit}")
-        self.limit = limit
-        self.in_flight = 0
-        self._room: dict[Priority, int] = {
-            "optional": max(1, int(limit * OPTIONAL_SHARE)),
-            "normal": max(1, int(limit * NORMAL_SHARE)),
-            "critical": max(1, int(limit * CRITICAL_SHARE)),
-        }
-
-    def try_enter(self, priority: Priority) -> bool:
-        """Take a slot; False when none is free for this priority."""
-        if self.in_flight >= self._room[priority]:
-            return False
-        self.in_flight += 1
-        return True
-
-    def leave(self) -> None:
-        """Give back a slot."""
-        self.in_flight -= 1
-
-
-@dataclass(frozen=True, slots=True)
-class LoadShed:
-    """Refuse a request when no slot is free for its priority."""
-
-    gate: Gate
-    priority: Priority
+    def __init__(self, gate: Gate, priority: Priority) -> None:
+        self._gate = gate
+        self._lane = gate.lanes[priority]
+        self._limiter = gate.limiter
 
     async def __call__(self, exchange: Exchange, proceed: Handler) -> Reply:
         """Handle one exchange.
@@ -79,9 +80,26 @@ class LoadShed:
         Raises:
             Overloaded: no slot is free.
         """
-        if not self.gate.try_enter(self.priority):
-            raise Overloaded(
-                f"no slot is free for {self.priority} requests; try again shortly", retry_after=RETRY_AFTER
-            )
-        exchange.defer(self.gate.leave)  # after the last body byte or a disconnect
-        return await proceed(exchange)
+        lane, limiter = self._lane, self._limiter
+        if not lane.try_enter():
+            await lane.wait()
+        exchange.defer(lane.leave)  # after the last body byte or a disconnect
+        if limiter is None:
+            return await proceed(exchange)
+        generation = limiter.generation
+        try:
+            reply = await proceed(exchange)
+        except UpstreamError:
+            limiter.failed(generation, self._gate.in_flight)
+            raise
+        seconds = exchange.upstream_seconds  # None unless the upstream itself was asked
+        if seconds is not None:
+            if reply.status in DROPS:
+                limiter.failed(generation, self._gate.in_flight)
+            elif not exchange.has_body or _short(exchange.content_length):
+                limiter.answered(generation, exchange.route, seconds, self._gate.in_flight)
+        return reply
+
+
+def _short(length: int | None) -> bool:
+    return length is not None and length <= STREAMED

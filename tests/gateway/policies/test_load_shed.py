@@ -1,4 +1,4 @@
-"""Slots run out for the least important first, and each comes back exactly once."""
+"""What the policy does with slots and answers: it takes and returns the one, and learns from the other."""
 
 from __future__ import annotations
 
@@ -7,53 +7,27 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from gateway.errors import Overloaded
+from gateway.config import Concurrency
+from gateway.errors import Overloaded, UpstreamError, UpstreamTimeout
 from gateway.exchange import ClientGone, Exchange, Handler, Reply, compose
-from gateway.policies.load_shed import LoadShed, Slots
+from gateway.policies.load_shed import LoadShed
+from gateway.policies.slots import Slots
 
 Make = Callable[..., Exchange]
+
+
+def fixed(limit: int, **settings: Any) -> Slots:
+    return Slots(Concurrency(min=limit, max=limit, **settings))
 
 
 async def _ok(_: Exchange) -> Reply:
     return Reply(200, [])
 
 
-@pytest.mark.parametrize(("priority", "room"), [("optional", 60), ("normal", 85), ("critical", 100)])
-def test_each_priority_has_its_share(priority: Any, room: int) -> None:
-    """Of a hundred slots; those above always find the rest free."""
-    slots = Slots(100)
-    assert sum(slots.try_enter(priority) for _ in range(200)) == room
-    assert slots.in_flight == room
-
-
-@given(st.integers(1, 50), st.lists(st.sampled_from(["optional", "normal", "critical", "leave"])))
-def test_it_never_holds_more_than_its_limit(limit: int, events: list[Any]) -> None:
-    """In any order of coming and going; an empty gate admits every priority."""
-    slots, inside = Slots(limit), 0
-    for event in events:
-        if event == "leave":
-            if inside:
-                slots.leave()
-                inside -= 1
-        else:
-            entered = slots.try_enter(event)
-            assert entered or inside > 0
-            inside += entered
-        assert slots.in_flight == inside <= limit
-
-
-def test_a_gate_without_slots_is_a_mistake() -> None:
-    """It would refuse everything."""
-    with pytest.raises(ValueError, match="at least 1"):
-        Slots(0)
-
-
 async def test_a_refusal_takes_no_slot(exchange: Make) -> None:
-    """503 at once, with a time to come back; the slot in use stays in use."""
-    slots = Slots(1)
+    """503 with a time to come back; the slot in use stays in use."""
+    slots = fixed(1, queue={"size": 0})
     chain = compose(LoadShed(slots, "normal"), then=_ok)
     busy = exchange()
     await chain(busy)
@@ -66,10 +40,25 @@ async def test_a_refusal_takes_no_slot(exchange: Make) -> None:
     assert slots.in_flight == 0
 
 
+async def test_one_who_waits_is_served_when_a_slot_comes_back(exchange: Make) -> None:
+    """The queue is part of the policy: nobody above has to know of it."""
+    slots = fixed(1, queue={"interval": 10})
+    chain = compose(LoadShed(slots, "normal"), then=_ok)
+    first, second = exchange(), exchange()
+    await chain(first)
+    waiting = asyncio.create_task(chain(second))  # type: ignore[arg-type]  # a coroutine, as all handlers' are
+    await asyncio.sleep(0)
+    assert slots.waiting == 1
+    first.finish()
+    assert (await waiting).status == 200
+    second.finish()
+    assert (slots.in_flight, slots.waiting) == (0, 0)
+
+
 @pytest.mark.parametrize("error", [None, ValueError(), ClientGone(), TimeoutError(), Overloaded("inner")])
 async def test_a_slot_comes_back_exactly_once(exchange: Make, error: Exception | None) -> None:
     """At the end of the exchange, not of the call: the body may still be flowing."""
-    slots = Slots(10)
+    slots = fixed(10)
 
     async def upstream(_: Exchange) -> Reply:
         if error is not None:
@@ -88,8 +77,8 @@ async def test_a_slot_comes_back_exactly_once(exchange: Make, error: Exception |
 
 
 async def test_cancelled_requests_give_their_slots_back(exchange: Make) -> None:
-    """A thousand requests cancelled at any step leave an empty gate."""
-    slots = Slots(1000)
+    """A thousand requests cancelled at any step, half of them while they wait, leave an empty gate."""
+    slots = fixed(500, queue={"size": 1000, "interval": 10, "target": 10})
 
     async def upstream(_: Exchange) -> Reply:
         await asyncio.get_running_loop().create_future()
@@ -105,11 +94,91 @@ async def test_cancelled_requests_give_their_slots_back(exchange: Make) -> None:
             asked.finish()
 
     tasks = [asyncio.create_task(serve()) for _ in range(1000)]
-    for task in tasks[::2]:
+    for task in tasks[::4]:
         task.cancel()
-    await asyncio.sleep(0)  # the other half is inside by now
-    assert slots.in_flight == 500
+    await asyncio.sleep(0)  # those that were not cancelled are inside, or wait, by now
+    assert (slots.in_flight, slots.waiting) == (500, 250)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert slots.in_flight == 0
+    assert (slots.in_flight, slots.waiting) == (0, 0)
+
+
+class Ear:
+    """A limiter that only listens."""
+
+    def __init__(self) -> None:
+        self.generation = 7
+        self.heard: list[Any] = []
+
+    def answered(self, generation: int, route: str, seconds: float, in_flight: int) -> None:
+        self.heard.append((generation, route, seconds, in_flight))
+
+    def failed(self, generation: int, in_flight: int) -> None:
+        self.heard.append((generation, "failed", in_flight))
+
+
+class Gate:
+    """Open slots, with an ear."""
+
+    def __init__(self) -> None:
+        self.slots = fixed(10)
+        self.lanes = self.slots.lanes
+        self.limiter = Ear()
+
+    @property
+    def in_flight(self) -> int:
+        return self.slots.in_flight
+
+
+async def _listen(asked: Exchange, answer: Reply | BaseException, seconds: float | None) -> list[Any]:
+    gate = Gate()
+
+    async def upstream(_: Exchange) -> Reply:
+        gate.limiter.generation = 8  # the limit changed meanwhile; what counts is when it was admitted
+        asked.upstream_seconds = seconds
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    try:
+        await compose(LoadShed(gate, "normal"), then=upstream)(asked)
+    except type(answer):
+        pass
+    finally:
+        asked.finish()
+    assert gate.in_flight == 0
+    return gate.limiter.heard
+
+
+async def test_an_answer_tells_its_latency(exchange: Make) -> None:
+    """With its route and the limit under which it was admitted."""
+    asked = exchange()
+    asked.route = "/x"
+    assert await _listen(asked, Reply(404, []), 0.02) == [(7, "/x", 0.02, 1)]
+
+
+@pytest.mark.parametrize(
+    "answer", [Reply(500, []), Reply(503, []), UpstreamTimeout("too slow"), UpstreamError("broke off")]
+)
+async def test_failures_are_drops(exchange: Make, answer: Any) -> None:
+    """Their latency says nothing: errors come fast, and timeouts when the clock says so."""
+    assert await _listen(exchange(), answer, 0.001) == [(7, "failed", 1)]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Reply(200, []), Overloaded("inner"), ClientGone(), ValueError("ours"), asyncio.CancelledError()],
+    ids=["cached", "shed", "client gone", "our defect", "cancelled"],
+)
+async def test_what_is_not_the_upstreams_is_left_out(exchange: Make, answer: Any) -> None:
+    """Answers that it was not asked for, and ends that are not its own."""
+    assert await _listen(exchange(), answer, None) == []
+
+
+@pytest.mark.parametrize(("length", "told"), [(None, 0), (1 << 20, 0), (100, 1), (0, 1)])
+async def test_an_upload_goes_at_the_clients_speed(exchange: Make, length: int | None, told: int) -> None:
+    """While a long body streams, the time to the answer is the client's; short ones are read first."""
+    asked = exchange("POST")
+    asked.has_body, asked.content_length = True, length
+    assert len(await _listen(asked, Reply(200, []), 0.5)) == told

@@ -1,0 +1,259 @@
+"""The slots of one upstream in one worker: who gets one at once, who waits for one, and who goes without.
+
+A priority is let in while the upstream is less full than its share, so that those above it find room; and
+while it holds less than its floor, so that it never starves. When there is no room a few may wait for a
+moment. How long is CoDel's idea (Nichols and Jacobson, RFC 8289) in the form of Maurer's "Fail at Scale"
+(ACM Queue, 2015): a queue that is soon empty again absorbs a burst, so be patient; one that has stood for an
+interval is overload, so give up at once, and serve the newest first, whose client still waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping
+
+from gateway.config import Concurrency, Priority
+from gateway.errors import Overloaded
+from gateway.exchange import Clock
+from gateway.policies.concurrency import AdaptiveLimit
+
+RETRY_AFTER = 1.0  # seconds; slots turn over many times in one
+_STANDING = 4  # a queue that stands may be a quarter as long as the slots are many
+
+
+class Lane:
+    """One priority's way to the slots.
+
+    Attributes:
+        priority: whose.
+        in_flight: slots it holds.
+        waiting: requests that wait for one.
+        refused: requests that went without, ever.
+    """
+
+    __slots__ = (
+        *("_floor", "_room", "_share", "_slots", "_stood_since", "_waiters"),
+        *("floor_share", "in_flight", "priority", "refused"),
+    )
+
+    def __init__(self, slots: Slots, priority: Priority, share: float, floor: float) -> None:
+        self.priority = priority
+        self.in_flight = 0
+        self.refused = 0
+        self.floor_share = floor
+        self._slots = slots
+        self._share = share
+        self._waiters: dict[asyncio.Future[bool], None] = {}  # in the order of coming
+        self._stood_since = 0.0  # when the queue was last empty, if it isn't now
+        self.resize(slots.limit)
+
+    def resize(self, limit: int) -> None:
+        """The upstream has so many slots from now on."""
+        self._room = max(1, int(limit * self._share))
+        self._floor = round(limit * self.floor_share)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a slot."""
+        return len(self._waiters)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the next one gets a slot at once."""
+        held = self._slots.in_flight
+        return held < self._room or (self.in_flight < self._floor and held < self._slots.limit)
+
+    @property
+    def starves(self) -> bool:
+        """Whether it holds less than its floor."""
+        return self.in_flight < self._floor
+
+    # ---- a request comes and goes ------------------------------------------------------------
+
+    def try_enter(self) -> bool:
+        """Take a slot; False when none is free for this priority."""
+        slots = self._slots
+        held = slots.in_flight
+        if held >= self._room and (self.in_flight >= self._floor or held >= slots.limit):
+            return False
+        slots.in_flight = held + 1
+        slots.entered += 1
+        self.in_flight += 1
+        return True
+
+    def leave(self) -> None:
+        """Give back a slot; exactly once for each one taken."""
+        slots = self._slots
+        slots.in_flight -= 1
+        self.in_flight -= 1
+        if slots.waiting:
+            slots.hand_out()
+
+    async def wait(self) -> None:
+        """Take a slot as soon as one is free. Whoever is cancelled here holds none.
+
+        Raises:
+            Overloaded: none became free in time, or too many wait already.
+        """
+        slots = self._slots
+        now = slots.clock()
+        if not self._waiters:
+            self._stood_since = now
+        patience = slots.patience(standing=now - self._stood_since)
+        slots.found_full()
+        if len(self._waiters) >= slots.queue_bound(standing=now - self._stood_since):
+            self._refuse(slots.settings.target)
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[bool] = loop.create_future()
+        self._waiters[waiter] = None
+        slots.waiting += 1
+        timer = loop.call_later(patience, self._give_up, waiter)
+        try:
+            granted = await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.result():
+                self.leave()  # cancelled between getting the slot and waking up: pass it on
+            raise
+        finally:
+            timer.cancel()
+            self._forget(waiter)
+        waited = slots.clock() - now
+        if not granted:
+            self._refuse(waited)
+        slots.waited(self.priority, waited)
+
+    # ---- inside ------------------------------------------------------------------------------
+
+    def grant(self) -> None:
+        """Give a slot to one who waits: the first who came, or the last while the queue stands."""
+        slots = self._slots
+        standing = slots.clock() - self._stood_since >= slots.settings.interval
+        waiter = next(reversed(self._waiters)) if standing else next(iter(self._waiters))
+        self._forget(waiter)
+        if not waiter.done():
+            slots.in_flight += 1
+            self.in_flight += 1
+            waiter.set_result(True)
+
+    def _give_up(self, waiter: asyncio.Future[bool]) -> None:
+        self._forget(waiter)
+        if not waiter.done():
+            waiter.set_result(False)
+
+    def _forget(self, waiter: asyncio.Future[bool]) -> None:
+        if waiter in self._waiters:
+            del self._waiters[waiter]
+            self._slots.waiting -= 1
+
+    def _refuse(self, waited: float) -> None:
+        self.refused += 1
+        self._slots.waited(self.priority, waited)
+        raise Overloaded(
+            f"no slot is free for {self.priority} requests; try again shortly", retry_after=RETRY_AFTER
+        )
+
+
+class Slots:
+    """What one upstream may hold at once, and the three ways to it.
+
+    Attributes:
+        settings: of the queue.
+        limit: requests that may be in flight at once.
+        limiter: who finds the limit; None where it is fixed.
+        in_flight: requests that are.
+        entered: requests that got a slot at once, since `pressure` was last asked.
+        waiting: requests that wait for a slot.
+        lanes: one for each priority.
+        queue_delay: seconds that a request waited for its slot on average, when `pressure` was last asked.
+
+    Args:
+        settings: limits, shares, floors and queue.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, settings: Concurrency, clock: Clock = time.monotonic) -> None:
+        self.settings = settings.queue
+        self.clock = clock
+        self.limiter = AdaptiveLimit(settings, clock) if settings.min < settings.max else None
+        self.limit = settings.start
+        self.in_flight = 0
+        self.entered = 0
+        self.waiting = 0
+        shares, floors = settings.shares, settings.floors
+        self.lanes: Mapping[Priority, Lane] = {
+            "critical": Lane(self, "critical", 1.0, 0.0),
+            "normal": Lane(self, "normal", shares.normal, floors.normal),
+            "optional": Lane(self, "optional", shares.optional, floors.optional),
+        }
+        self._ways = tuple(self.lanes.values())  # from the most important down
+        self._delays = 0.0  # seconds waited since then, for a slot or in vain, by those above optional
+        self._delayed = 0  # and by how many
+        self.queue_delay = 0.0
+        if self.limiter is not None:
+            self.limiter.on_change(self._resize)
+
+    # ---- what others see ---------------------------------------------------------------------
+
+    @property
+    def refused(self) -> int:
+        """Requests that went without a slot, ever."""
+        return sum(lane.refused for lane in self._ways)
+
+    def pressure(self) -> float:
+        """How pressed the upstream is, 0 to 1, since this was last asked.
+
+        It is full when its slots are taken, or when requests waited as long as the queue's target on average.
+        The optional's waiting does not count: they wait by design where others find room.
+        """
+        self.queue_delay = self._delays / max(1, self.entered + self._delayed)
+        self._delays, self._delayed, self.entered = 0.0, 0, 0
+        return min(1.0, max(self.in_flight / self.limit, self.queue_delay / self.settings.target))
+
+    # ---- for the lanes -----------------------------------------------------------------------
+
+    def patience(self, standing: float) -> float:
+        """Seconds that one who comes now may wait, in a queue that has stood for so many."""
+        return self.settings.target if standing >= self.settings.interval else self.settings.interval
+
+    def queue_bound(self, standing: float) -> int:
+        """How many of one priority may wait."""
+        slots = self.limit if standing < self.settings.interval else math.ceil(self.limit / _STANDING)
+        return min(self.settings.size, slots)
+
+    def found_full(self) -> None:
+        """Somebody found no slot."""
+        if self.limiter is not None:
+            self.limiter.held_back = True
+
+    def waited(self, priority: Priority, seconds: float) -> None:
+        """Somebody waited so long, for a slot or in vain."""
+        if priority != "optional":
+            self._delays += seconds
+            self._delayed += 1
+
+    def hand_out(self) -> None:
+        """Give what is free to those who wait: first to those below their floor, then from the top down."""
+        while self.waiting and self.in_flight < self.limit:
+            lane = self._next()
+            if lane is None:
+                return
+            lane.grant()
+
+    def _next(self) -> Lane | None:
+        for lane in reversed(self._ways):
+            if lane.waiting and lane.starves:
+                return lane
+        for lane in self._ways:
+            if lane.waiting and lane.has_room:
+                return lane
+        return None
+
+    def _resize(self) -> None:
+        if self.limiter is not None:
+            self.limit = self.limiter.limit
+        for lane in self._ways:
+            lane.resize(self.limit)
+        if self.waiting:
+            self.hand_out()
