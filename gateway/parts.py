@@ -16,14 +16,14 @@ from gateway.metrics import WorkerMetrics
 from gateway.policies import rate_limit
 from gateway.policies.circuit import Change, Circuit
 from gateway.policies.degrade import build_fallback
-from gateway.policies.load_shed import Slots
+from gateway.policies.slots import Slots
 from gateway.state.limits import LocalLimits, SharedLimits
 from gateway.state.switches import LiveSwitches, Switches
 from gateway.units import parse_rate
 from gateway.upstream.proxy import Upstream
 
 _log = logging.getLogger("gateway")
-_UNLIMITED = 100_000  # slots of an upstream without `concurrency`; its connections bound it
+_UNLIMITED = config.Concurrency(min=100_000, max=100_000)  # without `concurrency`, connections are the bound
 
 
 class Parts:
@@ -75,8 +75,7 @@ class Parts:
                 upstream = self.upstreams[name] = Upstream(name, settings)
                 await upstream.start()
             if before is None or before.concurrency != settings.concurrency:
-                slots = settings.concurrency.max if settings.concurrency is not None else _UNLIMITED
-                self.gates[name] = Slots(slots)
+                self.gates[name] = Slots(settings.concurrency or _UNLIMITED)
             if before is None or before.breaker != settings.breaker or before.timeout != settings.timeout:
                 self._new_circuit(name, settings)
         for name in set(self.upstreams) - set(new.upstreams):
@@ -118,7 +117,8 @@ class Parts:
         self.metrics.gauge("tidegate_limit_store_up", float(self.limits.up))
         for name, gate in self.gates.items():
             self.metrics.gauge("tidegate_in_flight", gate.in_flight, name)
-            if gate.limit < _UNLIMITED:
+            self.metrics.gauge("tidegate_queue_delay_seconds", gate.queue_delay, name)
+            if gate.limit < _UNLIMITED.min:
                 self.metrics.gauge("tidegate_concurrency_limit", gate.limit, name)
         for name, circuit in self.circuits.items():
             self.metrics.breaker(name, circuit.state)
@@ -128,8 +128,15 @@ class Parts:
         return self._dropped_before + (self.access_log.dropped if self.access_log is not None else 0)
 
     def pressure(self) -> float:
-        """How full the fullest upstream is, 1 being full."""
-        return max((gate.in_flight / gate.limit for gate in self.gates.values()), default=0.0)
+        """How pressed the most pressed upstream is, 1 being full."""
+        return max((gate.pressure() for gate in self.gates.values()), default=0.0)
+
+    def lagging(self, seconds: float) -> None:
+        """A turn of the loop takes so long; that much of any latency is the gateway's own."""
+        self.metrics.gauge("tidegate_loop_lag_seconds", seconds)
+        for gate in self.gates.values():
+            if gate.limiter is not None:
+                gate.limiter.own_delay = seconds
 
     async def aclose(self) -> None:
         """Close everything; the log last, so that it has every line."""
