@@ -15,6 +15,7 @@ from gateway.settings import (
     AccessLog,
     Admin,
     Breaker,
+    Cache,
     Concurrency,
     Config,
     Degradation,
@@ -29,6 +30,7 @@ from gateway.settings import (
     Redis,
     Retries,
     Route,
+    RouteCache,
     Timeout,
     Tls,
     Upstream,
@@ -40,6 +42,7 @@ __all__ = [
     "AccessLog",
     "Admin",
     "Breaker",
+    "Cache",
     "Concurrency",
     "Config",
     "ConfigError",
@@ -56,6 +59,7 @@ __all__ = [
     "Redis",
     "Retries",
     "Route",
+    "RouteCache",
     "Timeout",
     "Tls",
     "Upstream",
@@ -259,6 +263,9 @@ def _route_disagreements(config: Config, index: int, route: Route) -> Iterable[t
         yield (*at, "upstream"), said
     if route.feature is not None and route.feature not in config.features:
         yield (*at, "feature"), f"unknown feature {route.feature!r}" + _meant(route.feature, config.features)
+    for name in route.shut:
+        if name in parameters:
+            yield (*at, "shut", name), f"{name!r} is a parameter of the path already; remove it here"
     if route.cost > 1 and not route.limits:
         yield (*at, "cost"), "the route has no limits to charge it to; add limits, or remove it"
     for place, name in enumerate(route.limits):

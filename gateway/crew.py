@@ -52,6 +52,8 @@ class Crew:
         self.members: dict[int, Member] = {}
         self.drain = drain
         self.failure: str | None = None  # why a worker could not even start
+        self.on_shut: Callable[[Message], bool] = lambda _: True  # whether a shut-off is news
+        self.on_ready: Callable[[Channel], None] = lambda _: None  # told of each worker that begins to serve
         self._listener = listener
         self._size = size
         self._greet = greet
@@ -201,9 +203,10 @@ class Crew:
                 member.channel.send(now | {"type": "config"})
             if member.serial != now["serial"]:
                 member.channel.send(now | {"type": "switches"})
+            self.on_ready(member.channel)
         elif kind == "failed":
             self.failure = message["error"]
-        elif kind == "trip":
+        elif kind == "trip" or (kind == "shut" and self.on_shut(message["shut"])):
             for other in self.members.values():
                 if other is not member:
                     other.channel.send(message)

@@ -138,6 +138,23 @@ class Exchange:
             if not message.get("more_body", False):
                 return
 
+    async def peek(self) -> bytes:
+        """All of the body, which can then be read again; only for one that is announced to be small.
+
+        Raises:
+            ClientGone, PayloadTooLarge: as `body`.
+        """
+        whole = b"".join([chunk async for chunk in self.body()])
+        rest = self._receive
+
+        async def again() -> dict[str, Any]:
+            self._receive = rest
+            return {"type": "http.request", "body": whole, "more_body": False}
+
+        self._receive = again
+        self.body_seen = 0
+        return whole
+
     def defer(self, callback: Callable[[], None]) -> None:
         """Call back once, after the last body byte, an error or a disconnect; last in, first out."""
         self._deferred.append(callback)

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from gateway.admin import api
 from gateway.admin.auth import VARIABLE, Token
-from gateway.channel import Message
+from gateway.channel import Channel, Message
 from gateway.config import Config, ConfigError
 from gateway.crew import Crew
 from gateway.ladder import Ladder
 from gateway.metrics import Totals
+from gateway.policies.shut_off import ShutOff, ShutOffs
 from gateway.reload import ConfigFile
 from gateway.server import HANDSHAKE, deafen, serve_admin
 from gateway.state.pin_sync import PinSync
@@ -63,6 +64,7 @@ class Master:
         self.pins = Pins(self.config.admin.state_file, time.time)
         self.pins.on_change = self._recompute
         self.ladder = Ladder(self.config.degradation)
+        self.shut_offs = ShutOffs()  # as the workers hold them, for operators and for new workers
         self.switches = self._work_out()
         self.serial = 1  # of the switches
         self.crew: Crew | None = None
@@ -101,6 +103,8 @@ class Master:
             raise
         size = self.overrides.workers or settings.listen.workers
         self.crew = Crew(listener, size, self._greet, self.totals, settings.listen.drain)
+        self.crew.on_shut = self._shut
+        self.crew.on_ready = self._tell_shut_offs
         self._count_feature_gauges()
         for result in ("success", "failure"):
             self.totals.own.count("tidegate_config_reloads_total", result, by=0)
@@ -210,12 +214,33 @@ class Master:
             if self.ladder.observe(pressure) != before:
                 _log.warning("degradation step %d -> %d at pressure %.2f", before, self.ladder.step, pressure)
             self.totals.own.gauge("tidegate_pressure", pressure)
+            self.totals.own.gauge("tidegate_shut_offs", len(self.shut_offs.all()))
             self._recompute()
 
     def _count_feature_gauges(self) -> None:
         for name in self.config.features:
             self.totals.own.gauge("tidegate_feature_on", float(name not in self.switches.off), name)
         self.totals.own.gauge("tidegate_degradation_step", self.switches.step)
+
+    # ---- shut-offs ---------------------------------------------------------------------------
+
+    def _shut(self, said: Message) -> bool:
+        """A worker heard the upstream shut something off; whether the others don't know it yet."""
+        return self.shut_offs.add(ShutOff.from_json(said, self.shut_offs.clock()))
+
+    def _tell_shut_offs(self, channel: Channel) -> None:
+        """Tell a new worker what holds."""
+        now = self.shut_offs.clock()
+        for held in self.shut_offs.all():
+            channel.send({"type": "shut", "shut": held.to_json(now)})
+
+    def unshut(self, ids: set[str] | None, *, by: str) -> int:
+        """Let through again what the upstream has shut off, all of it or these ids; says how many."""
+        cleared = self.shut_offs.clear(ids)
+        _log.warning("shut-offs: %d cleared by %s", cleared, by)
+        if self.crew is not None:
+            self.crew.tell({"type": "unshut", "ids": None if ids is None else sorted(ids)})
+        return cleared
 
     # ---- configuration -----------------------------------------------------------------------
 

@@ -67,6 +67,12 @@ METRICS: Mapping[str, Spec] = {
     "tidegate_loop_lag_seconds": Spec(
         "gauge", "The longest turn of a worker's event loop of late, fading.", (), "max"
     ),
+    "tidegate_cache_requests_total": Spec(
+        "counter", "Requests on routes with a cache, by how they fared there.", ("route", "result")
+    ),
+    "tidegate_cache_bytes": Spec("gauge", "Bytes that the response caches of all workers hold."),
+    "tidegate_cache_entries": Spec("gauge", "Answers that the response caches of all workers hold."),
+    "tidegate_shut_offs": Spec("gauge", "What upstreams have shut off for now."),
     "tidegate_config_reloads_total": Spec("counter", "Changes of the configuration, by result.", ("result",)),
     "tidegate_access_log_dropped_total": Spec("counter", "Access log lines lost to a slow disk."),
     "tidegate_worker_restarts_total": Spec("counter", "Workers that died and were started anew."),
@@ -95,6 +101,7 @@ class WorkerMetrics:
             name: {} for name, spec in METRICS.items() if spec.kind == "counter"
         }
         self._requests = self.counters["tidegate_requests_total"]
+        self._cached = self.counters["tidegate_cache_requests_total"]
         self._limits: dict[str, LimitTally] = {}
         self._durations: dict[str, list[float]] = {}  # by route: a count per bucket, then the sum
         self._upstream_durations: dict[str, list[float]] = {}
@@ -114,6 +121,11 @@ class WorkerMetrics:
     def limit_tally(self, limit: str) -> LimitTally:
         """Where a limit's decisions are counted; the same one for as long as the worker lives."""
         return self._limits.setdefault(limit, LimitTally())
+
+    def cached(self, route: str, result: str) -> None:
+        """Count how a request fared in the cache: hit, stale, miss, revalidated, collapsed or bypass."""
+        labels = (route, result)
+        self._cached[labels] = self._cached.get(labels, 0) + 1
 
     def count(self, name: str, *labels: str, by: int = 1) -> None:
         """Count anything else that is rare."""

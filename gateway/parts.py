@@ -10,12 +10,15 @@ from pydantic import BaseModel
 
 from gateway import config
 from gateway.access_log import AccessLog
-from gateway.exchange import Policy, Reply
+from gateway.exchange import Exchange, Policy, Reply
 from gateway.identity import Identity
 from gateway.metrics import WorkerMetrics
 from gateway.policies import rate_limit
+from gateway.policies.cache import Cache
+from gateway.policies.cache_store import Store
 from gateway.policies.circuit import Change, Circuit
 from gateway.policies.degrade import build_fallback
+from gateway.policies.shut_off import Shut, ShutOff, ShutOffs
 from gateway.policies.slots import Slots
 from gateway.state.limits import LocalLimits, SharedLimits
 from gateway.state.switches import LiveSwitches, Switches
@@ -33,10 +36,15 @@ class Parts:
         workers: how many workers share this host; each answers for its share when Redis is away.
         metrics: where they count.
         on_trip: told when a circuit of this worker changes by itself.
+        on_shut: told when an upstream shuts something off.
     """
 
     def __init__(
-        self, workers: int, metrics: WorkerMetrics, on_trip: Callable[[Change], None] = lambda _: None
+        self,
+        workers: int,
+        metrics: WorkerMetrics,
+        on_trip: Callable[[Change], None] = lambda _: None,
+        on_shut: Callable[[ShutOff], None] = lambda _: None,
     ) -> None:
         self.metrics = metrics
         self.switches = LiveSwitches()
@@ -45,6 +53,8 @@ class Parts:
         self.gates: dict[str, Slots] = {}
         self.circuits: dict[str, Circuit] = {}
         self.upstreams: dict[str, Upstream] = {}
+        self.cache = Store()
+        self.shut_offs = ShutOffs(on_shut)
         self.identity = Identity(config.Identity(), ())
         self.access_log: AccessLog | None = None
         self._workers = workers
@@ -72,12 +82,14 @@ class Parts:
             before = old.upstreams.get(name) if old is not None else None
             if before is None or not _same(before, settings, but={"breaker", "concurrency"}):
                 self._leave(self.upstreams.pop(name, None))
+                self.cache.clear()  # what another server said may not hold here
                 upstream = self.upstreams[name] = Upstream(name, settings)
                 await upstream.start()
             if before is None or before.concurrency != settings.concurrency:
                 self.gates[name] = Slots(settings.concurrency or _UNLIMITED)
             if before is None or before.breaker != settings.breaker or before.timeout != settings.timeout:
                 self._new_circuit(name, settings)
+        self.cache.resize(new.cache.max_bytes)
         for name in set(self.upstreams) - set(new.upstreams):
             self._leave(self.upstreams.pop(name))
             self.gates.pop(name, None)
@@ -112,9 +124,21 @@ class Parts:
         settings = self.config.features[feature].fallback if self.config and feature else None
         return build_fallback(settings) if settings is not None else None
 
+    def response_cache(self, route: config.Route) -> Policy | None:
+        """What keeps a route's answers, if it asks for that."""
+        if route.cache is None:
+            return None
+        return Cache(route.cache, self.cache, self.metrics.cached, self._renewed)
+
+    def shut_off(self, route: config.Route) -> Policy:
+        """What repeats the answers by which the upstream has shut something off."""
+        return Shut(self.shut_offs, frozenset(route.shut))
+
     def gauges(self) -> None:
         """Write what can be read off the parts into the metrics; called when a snapshot is due."""
         self.metrics.gauge("tidegate_limit_store_up", float(self.limits.up))
+        self.metrics.gauge("tidegate_cache_bytes", self.cache.bytes)
+        self.metrics.gauge("tidegate_cache_entries", len(self.cache))
         for name, gate in self.gates.items():
             self.metrics.gauge("tidegate_in_flight", gate.in_flight, name)
             self.metrics.gauge("tidegate_queue_delay_seconds", gate.queue_delay, name)
@@ -140,11 +164,16 @@ class Parts:
 
     async def aclose(self) -> None:
         """Close everything; the log last, so that it has every line."""
+        await self.cache.aclose()
         for upstream in self.upstreams.values():
             await upstream.aclose()
         await self.limits.aclose()
         if self.access_log is not None:
             await asyncio.to_thread(self.access_log.close)
+
+    def _renewed(self, exchange: Exchange) -> None:
+        if exchange.upstream_seconds is not None:
+            self.metrics.upstream(exchange.upstream, exchange.upstream_seconds)
 
     def _open_log(self, new: config.Config, old: config.Config | None) -> AccessLog | None:
         if old is not None and old.access_log == new.access_log:

@@ -15,9 +15,11 @@ def build(route: Route, parts: Parts) -> Handler:
     upstream = route.upstream
     fallback = parts.fallback(route.feature)
     return compose(
+        parts.shut_off(route),
         parts.rate_limit(route.limits, route.cost),
         LoadShed(parts.gates[upstream], route.priority),
         Degrade(route.feature, route.priority, parts.switches, fallback),
+        parts.response_cache(route),
         Breaker(parts.circuits[upstream], fallback, route.feature) if upstream in parts.circuits else None,
         then=parts.upstreams[upstream],
     )

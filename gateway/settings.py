@@ -25,6 +25,7 @@ from gateway import pattern
 from gateway.units import Duration, Rate, RateField, Size
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+Parameter = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]  # as in {name} of a path
 Port = Annotated[int, Field(ge=0, le=65535)]
 Priority = Literal["critical", "normal", "optional"]
 
@@ -425,6 +426,16 @@ def _pattern(value: str) -> str:
     return value
 
 
+class RouteCache(Settings):
+    """What of a route's answers is kept. They say themselves whether and how long; these are the bounds."""
+
+    ttl: Duration = Field(60.0, ge=0)  # served as fresh for at most so long, whatever they say
+    stale_while_revalidate: Duration = 0.0  # for answers that don't say it
+    stale_if_error: Duration = 60.0  # for answers that don't say it
+    max_body: Size = Field(256 << 10, ge=1)  # larger ones pass through
+    wait: Duration = Field(5.0, gt=0)  # for one who asks the same already; then on its own
+
+
 class Route(Settings):
     """Which requests go where, and what is checked on the way. The first match wins."""
 
@@ -436,6 +447,14 @@ class Route(Settings):
     limits: tuple[str, ...] = ()
     cost: int = Field(1, ge=1)  # tokens that a request takes of each limit
     priority: Priority = "normal"
+    cache: RouteCache | None = None
+    shut: dict[Parameter, Literal["body"]] = {}  # parameters of Tidegate-Shut that stand in the JSON body
+
+
+class Cache(Settings):
+    """The memory of all routes' response caches."""
+
+    max_bytes: Size = Field(64 << 20, ge=0)  # per worker; the least used answers go first
 
 
 class AccessLog(Settings):
@@ -459,4 +478,5 @@ class Config(Settings):
     features: dict[Name, Feature] = {}
     degradation: Degradation = Degradation()
     routes: tuple[Route, ...] = Field(min_length=1)
+    cache: Cache = Cache()
     access_log: AccessLog = AccessLog()

@@ -18,6 +18,7 @@ from gateway.loop_lag import LoopLag
 from gateway.metrics import WorkerMetrics
 from gateway.parts import Parts
 from gateway.policies.circuit import Change
+from gateway.policies.shut_off import ShutOff
 from gateway.server import QuietServer, protocol_for
 from gateway.state.switches import Switches
 
@@ -30,8 +31,8 @@ _BACKLOG = 4096  # connections the kernel holds for us
 class Worker:
     """Wires one worker's parts to its channel.
 
-    Messages from the master: start, config, switches, scrape, trip, reopen, drain. Messages to it: ready,
-    applied, switched, metrics, report, trip, failed.
+    Messages from the master: start, config, switches, scrape, trip, shut, unshut, reopen, drain. Messages to
+    it: ready, applied, switched, metrics, report, trip, shut, failed.
     """
 
     def __init__(self, listener: socket.socket, channel: Channel, start: Message) -> None:
@@ -39,7 +40,7 @@ class Worker:
         self._channel = channel
         self._metrics = WorkerMetrics()
         self._name: str = start["name"]
-        self._parts = Parts(start["workers"], self._metrics, self._tripped)
+        self._parts = Parts(start["workers"], self._metrics, self._tripped, self._shut)
         self._gateway = Gateway(self._parts)
         self._first: str = start["config"]
         self._switches = Switches.from_json(start["switches"])
@@ -103,6 +104,12 @@ class Worker:
                 circuit = self._parts.circuits.get(message["upstream"])
                 if circuit is not None:
                     circuit.trip(message["seconds"])
+            elif kind == "shut":
+                shut_offs = self._parts.shut_offs
+                shut_offs.add(ShutOff.from_json(message["shut"], shut_offs.clock()))
+            elif kind == "unshut":
+                ids = message["ids"]
+                self._parts.shut_offs.clear(None if ids is None else set(ids))
             elif kind == "reopen":
                 if self._parts.access_log is not None:
                     self._parts.access_log.reopen()
@@ -137,6 +144,11 @@ class Worker:
         )
         if change.after == "open" and change.cause not in {"hint", "forced"}:
             self._channel.send({"type": "trip", "upstream": change.upstream, "seconds": change.seconds})
+
+    def _shut(self, new: ShutOff) -> None:
+        """Let the other workers of this host answer as the upstream answered this one."""
+        _log.info("%s with %s=%s is shut off by the upstream", *new.key)
+        self._channel.send({"type": "shut", "shut": new.to_json(self._parts.shut_offs.clock())})
 
     async def _report(self) -> None:
         """Say how pressed this worker is, a few times a second."""

@@ -68,6 +68,9 @@ def build(master: Master, token: Token) -> Starlette:
             *both("/api/breakers/{name}", admin.breaker, admin.set_breaker),
             Route("/api/limits", guarded(admin.limits), methods=["GET"]),
             *both("/api/limits/{name}", admin.limit, admin.set_limit),
+            Route("/api/shut-offs", guarded(admin.shut_offs), methods=["GET"]),
+            Route("/api/shut-offs", guarded(admin.unshut_all), methods=["DELETE"]),
+            Route("/api/shut-offs/{id}", guarded(admin.unshut), methods=["DELETE"]),
             Route("/api/config", guarded(admin.config), methods=["GET"]),
             Route("/api/config/reload", guarded(admin.reload), methods=["POST"]),
             Route("/api/audit", guarded(admin.audit), methods=["GET"]),
@@ -154,6 +157,10 @@ class _Admin:
         await self._fresh()
         return JSONResponse(views.limit(self._master, name))
 
+    async def shut_offs(self, _: Request) -> Response:
+        """What the upstreams have shut off."""
+        return JSONResponse({"shut_offs": views.shut_offs(self._master)})
+
     async def config(self, _: Request) -> Response:
         """The settings that hold."""
         return JSONResponse(views.config(self._master))
@@ -197,6 +204,17 @@ class _Admin:
         done = await self._pin(request, "limit", name, form.rate, form)
         return JSONResponse(views.limit(self._master, name) | done)
 
+    async def unshut_all(self, request: Request) -> Response:
+        """Let through again whatever the upstreams have shut off."""
+        return JSONResponse({"cleared": self._master.unshut(None, by=_who(request))})
+
+    async def unshut(self, request: Request) -> Response:
+        """Let through again one thing that an upstream has shut off."""
+        cleared = self._master.unshut({request.path_params["id"]}, by=_who(request))
+        if not cleared:
+            raise NotFound("nothing of that id is shut off; GET /api/shut-offs lists what is")
+        return JSONResponse({"cleared": cleared})
+
     async def reload(self, _: Request) -> Response:
         """Take the configuration file as it stands."""
         try:
@@ -220,8 +238,9 @@ class _Admin:
     async def _pin(
         self, request: Request, kind: str, name: str, value: str, form: forms.Form
     ) -> dict[str, int]:
-        by = f"operator at {request.client.host}" if request.client is not None else "operator"
-        applied, of = await self._master.pin(kind, name, value, lasts=form.lasts, reason=form.reason, by=by)
+        applied, of = await self._master.pin(
+            kind, name, value, lasts=form.lasts, reason=form.reason, by=_who(request)
+        )
         return {"applied": applied, "workers": of}
 
     async def _fresh(self) -> None:
@@ -232,6 +251,10 @@ class _Admin:
 async def _console(_: Request) -> Response:
     """The console's page; it holds no data and asks for the token itself."""
     return FileResponse(_CONSOLE / "index.html", headers=_PAGE_HEADERS)
+
+
+def _who(request: Request) -> str:
+    return f"operator at {request.client.host}" if request.client is not None else "operator"
 
 
 def _answer(error: GatewayError) -> Response:

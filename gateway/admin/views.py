@@ -88,6 +88,22 @@ def limit(master: Master, name: str) -> Json:
     }
 
 
+def shut_offs(master: Master) -> list[Json]:
+    """What the upstreams have shut off, the newest last."""
+    now = master.shut_offs.clock()
+    return [
+        {
+            "id": held.id,
+            "route": held.key[0],
+            "parameter": held.key[1],
+            "value": held.key[2],
+            "status": held.status,
+            "seconds_left": round(held.until - now, 1),
+        }
+        for held in master.shut_offs.all()
+    ]
+
+
 def upstream(master: Master, name: str) -> Json:
     """One upstream: its servers and how full it is."""
     gauges = master.totals.gauges()

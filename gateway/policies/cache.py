@@ -1,0 +1,434 @@
+"""Answer from memory what was answered before, and ask the upstream once for what many want.
+
+As a shared cache of RFC 9111; says what it did in Cache-Status (RFC 9211). Answers to requests with
+credentials are kept, and kept answers given to such requests, only when they say `public`.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from email.utils import formatdate
+
+from gateway import config
+from gateway.errors import (
+    GatewayError,
+    Overloaded,
+    PoolExhausted,
+    UpstreamError,
+    UpstreamUnavailable,
+)
+from gateway.exchange import ClientGone, Exchange, Handler, Headers, Reply
+from gateway.policies import cache_rules as rules
+from gateway.policies import cache_validation as validation
+from gateway.policies.cache_store import Entry, Flight, Key, Primary, Store, Turn, primary_key
+
+_log = logging.getLogger("gateway.cache")
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110, 9.2.1; TRACE is refused
+_FAILED = frozenset({500, 502, 503, 504})  # RFC 5861, 4
+# The upstream's or our own want of room, which would meet every one who waits.
+_SHARED = (UpstreamError, UpstreamUnavailable, Overloaded, PoolExhausted)
+_REST = 1.0  # seconds for which a failed upstream is not asked again while a stale answer stands in
+_LOOKS = 3  # times that a request looks for an answer before it goes on alone
+# Not part of an answer that others may have: each is added anew, or was meant for the gateway.
+_NOT_KEPT = frozenset({b"age", b"content-length", b"x-request-id"})
+
+Count = Callable[[str, str], None]  # a route, and how its request fared in the cache
+
+
+def _uncounted(_route: str, _result: str) -> None:
+    return None
+
+
+async def collect(reply: Reply, cap: int) -> bool:
+    """Read a streaming reply's body to its end when it has at most `cap` bytes; say whether it is complete.
+
+    A reply that is larger, or that breaks off, streams on as if nobody had looked.
+    """
+    stream = reply.stream
+    if stream is None:
+        return len(reply.body) <= cap
+    announced = next((value for name, value in reply.headers if name == b"content-length"), None)
+    if announced is not None and int(announced) > cap:
+        return False
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in stream:
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > cap:
+                reply.stream = _Resumed(chunks, stream)
+                return False
+    except UpstreamError as error:
+        reply.stream = _Resumed(chunks, stream, error)
+        return False
+    except BaseException:
+        await reply.aclose()
+        raise
+    await reply.aclose()
+    reply.stream, reply.body = None, b"".join(chunks)
+    return True
+
+
+class _Resumed:
+    """A stream of which a part was read: that part, then the rest or the error that came instead."""
+
+    __slots__ = ("_chunks", "_error", "_stream")
+
+    def __init__(
+        self, chunks: list[bytes], stream: AsyncIterator[bytes], error: UpstreamError | None = None
+    ) -> None:
+        self._chunks = chunks[::-1]
+        self._stream = stream
+        self._error = error
+
+    def __aiter__(self) -> _Resumed:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._chunks:
+            return self._chunks.pop()
+        if self._error is not None:
+            raise self._error
+        return await anext(self._stream)
+
+    async def aclose(self) -> None:
+        """Give back what the stream holds."""
+        close = getattr(self._stream, "aclose", None)
+        if close is not None:
+            await close()
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """Serve from the store; let one ask for all who want the same.
+
+    Attributes:
+        settings: the route's.
+        store: shared by all routes of this worker.
+        count: told how each request fared: hit, stale, miss, revalidated, collapsed or bypass.
+        renewed: told of each exchange that was made in the background.
+    """
+
+    settings: config.RouteCache
+    store: Store
+    count: Count = _uncounted
+    renewed: Callable[[Exchange], None] = lambda _: None
+
+    async def __call__(self, exchange: Exchange, proceed: Handler) -> Reply:
+        """Handle one exchange.
+
+        Raises:
+            GatewayError: the upstream could not be asked, and nothing kept may stand in.
+        """
+        primary = primary_key(exchange)
+        if exchange.method not in {"GET", "HEAD"}:
+            reply = await proceed(exchange)
+            if exchange.method not in _SAFE and reply.status < 400 and exchange.outcome == "proxied":
+                self.store.forget(primary)  # what was kept may have changed (RFC 9111, 4.4)
+            return reply
+        asked = validation.read(exchange)
+        if asked.odd:
+            self.count(exchange.route, "bypass")
+            return _said(await proceed(exchange), b"fwd=bypass")
+        return await self._look(exchange, proceed, primary, asked)
+
+    # ---- what is there -----------------------------------------------------------------------
+
+    async def _look(
+        self, exchange: Exchange, proceed: Handler, primary: Primary, asked: validation.Asked
+    ) -> Reply:
+        """Serve what is kept, lead, or wait for whoever leads."""
+        store, collapsed = self.store, False
+        for _ in range(_LOOKS):
+            key = store.key(primary, exchange)
+            entry = store.get(key)
+            if entry is not None and asked.credentials and not entry.terms.public:
+                return await self._alone(exchange, proceed, primary, asked, None)
+            if entry is not None:
+                now = store.clock()
+                stale = entry.staleness(now)
+                if stale < 0:
+                    return self._serve(entry, exchange, asked, "collapsed" if collapsed else "hit")
+                if now < entry.tried and stale < entry.terms.stale_if_error:
+                    return self._serve(entry, exchange, asked, "stale")
+                if stale < entry.terms.stale_while_revalidate and self._renew(exchange, proceed, key, entry):
+                    return self._serve(entry, exchange, asked, "stale")
+            flight = store.flights.get(key)
+            if exchange.method == "HEAD" or asked.ranged or (flight is None and store.passes(key)):
+                return await self._alone(exchange, proceed, primary, asked, entry)
+            if flight is None:
+                return await self._lead(exchange, proceed, Flight(store.flights, key), key, entry, asked)
+            try:
+                turn = await flight.wait(self.settings.wait)
+            except TimeoutError:
+                break
+            if turn is Turn.LEAD:
+                return await self._lead(exchange, proceed, flight, key, entry, asked)
+            if turn is Turn.FAILED:
+                stand_in = self._stand_in(store.get(key), exchange, asked)
+                if stand_in is not None:
+                    return stand_in
+                if flight.error is not None:
+                    raise copy.copy(flight.error)  # each its own: a traceback grows with every raise
+                break
+            collapsed = True
+        return await self._alone(exchange, proceed, primary, asked, None)
+
+    def _serve(self, entry: Entry, exchange: Exchange, asked: validation.Asked, how: str) -> Reply:
+        """What is kept, as one client gets it."""
+        now = self.store.clock()
+        exchange.outcome = "cached"
+        self.count(exchange.route, how)
+        left = int(-entry.staleness(now))
+        status = b"tidegate; hit; ttl=%d" % left
+        if how == "collapsed":
+            status = b"tidegate; fwd=miss; collapsed; ttl=%d" % left
+        return _shaped(entry, exchange, asked, status, entry.age(now))
+
+    def _stand_in(self, entry: Entry | None, exchange: Exchange, asked: validation.Asked) -> Reply | None:
+        """What is kept, in place of a failure; None when it may not be used so."""
+        if entry is None or (asked.credentials and not entry.terms.public):
+            return None
+        now = self.store.clock()
+        if entry.staleness(now) >= entry.terms.stale_if_error:
+            return None
+        entry.tried = now + _REST
+        return self._serve(entry, exchange, asked, "stale")
+
+    # ---- asking ------------------------------------------------------------------------------
+
+    async def _alone(
+        self,
+        exchange: Exchange,
+        proceed: Handler,
+        primary: Primary,
+        asked: validation.Asked,
+        entry: Entry | None,
+    ) -> Reply:
+        """Ask for this client only, its conditions and ranges as they are; keep the answer if it may be."""
+        self.count(exchange.route, "bypass")
+        began, mark = self.store.clock(), len(exchange.reply_headers)
+        try:
+            reply = await proceed(exchange)
+        except _SHARED:
+            stand_in = self._stand_in(entry, exchange, asked)
+            if stand_in is None:
+                raise
+            return stand_in
+        stand_in = await self._instead(reply, entry, exchange, asked, mark)
+        if stand_in is not None:
+            return stand_in
+        kept = None
+        if exchange.method == "GET" and not asked.ranged:
+            kept = await self._keep(exchange, reply, primary, asked, began)
+        return _said(reply, b"fwd=miss; stored" if kept is not None else b"fwd=miss")
+
+    async def _lead(
+        self,
+        exchange: Exchange,
+        proceed: Handler,
+        flight: Flight,
+        key: Key,
+        entry: Entry | None,
+        asked: validation.Asked,
+    ) -> Reply:
+        """Ask for all who wait."""
+        store, mark = self.store, len(exchange.reply_headers)
+        received = exchange.headers
+        kept_headers = (
+            entry.headers if entry is not None and validation.has_validator(entry.headers) else None
+        )
+        exchange.headers = validation.fetch_headers(received, kept_headers)
+        try:
+            began = store.clock()
+            reply = await proceed(exchange)
+            if reply.status == 304 and kept_headers is not None and entry is not None:
+                if validation.same_validator(kept_headers, reply.headers):
+                    return await self._revalidated(
+                        exchange, reply, flight, key, entry, asked, received, began
+                    )
+                await reply.aclose()  # it speaks of something else: ask for that
+                exchange.headers = validation.fetch_headers(received, None)
+                began = store.clock()
+                reply = await proceed(exchange)
+            stand_in = await self._instead(reply, entry, exchange, asked, mark)
+            if stand_in is not None:
+                flight.fail(None)
+                return stand_in
+            kept = await self._keep(exchange, reply, key[0], asked, began)
+        except _SHARED as error:
+            flight.fail(error)
+            stand_in = self._stand_in(entry, exchange, asked)
+            if stand_in is None:
+                self.count(exchange.route, "miss")
+                raise
+            return stand_in
+        except (
+            BaseException
+        ):  # the client left, or the request itself is at fault: says nothing to the others
+            flight.hand_over()
+            raise
+        finally:
+            exchange.headers = received
+        self.count(exchange.route, "miss")
+        forward = b"fwd=stale" if entry is not None else b"fwd=miss"
+        if kept is None:
+            if reply.status in _FAILED:
+                flight.fail(None)  # they may fare better; those to come shall wait for one again
+            else:
+                self._let_pass(flight, key, entry)
+            return _said(reply, forward)
+        if kept.staleness(store.clock()) >= 0:
+            store.pass_by(key)  # kept for bad times only: whoever waits gains nothing
+        flight.land()
+        return _shaped(kept, exchange, asked, b"tidegate; %b; stored" % forward, _told(kept))
+
+    async def _revalidated(
+        self,
+        exchange: Exchange,
+        reply: Reply,
+        flight: Flight,
+        key: Key,
+        entry: Entry,
+        asked: validation.Asked,
+        received: Headers,
+        began: float,
+    ) -> Reply:
+        """The upstream says that what is kept still holds, and perhaps for how long."""
+        await reply.aclose()
+        store, now = self.store, self.store.clock()
+        exchange.headers = received
+        if not any(name == b"date" for name, _ in reply.headers):
+            reply.headers.append(_date(store.wall()))  # else it would be as old as what it renews
+        headers = validation.renewed(entry.headers, reply.headers)
+        ages = [field for field in reply.headers if field[0] == b"age"]
+        terms = self._terms([*headers, *ages], asked, now - began)
+        fresh = Entry(entry.status, headers, entry.body, terms or entry.terms, now)
+        self.count(exchange.route, "revalidated")
+        if terms is None or not store.put(key[0], exchange, fresh):
+            self._let_pass(flight, key, entry)
+        else:
+            flight.land()
+        return _shaped(fresh, exchange, asked, b"tidegate; fwd=stale; fwd-status=304", _told(fresh))
+
+    async def _instead(
+        self, reply: Reply, entry: Entry | None, exchange: Exchange, asked: validation.Asked, mark: int
+    ) -> Reply | None:
+        """What is kept, in place of a 5xx or of a breaker's fallback."""
+        if reply.status not in _FAILED and exchange.outcome != "broken":
+            return None
+        stand_in = self._stand_in(entry, exchange, asked)
+        if stand_in is not None:
+            await reply.aclose()
+            del exchange.reply_headers[mark:]  # what they said of the reply that is not sent
+        return stand_in
+
+    def _let_pass(self, flight: Flight, key: Key, entry: Entry | None) -> None:
+        """The answer is for one client only; let nobody wait for the next, and forget what it contradicts."""
+        self.store.pass_by(key)
+        if entry is not None:
+            self.store.remove(entry)
+        flight.land()
+
+    # ---- keeping -----------------------------------------------------------------------------
+
+    async def _keep(
+        self, exchange: Exchange, reply: Reply, primary: Primary, asked: validation.Asked, began: float
+    ) -> Entry | None:
+        """Keep a reply if it may be and is small; it then has its whole body. None when it is not kept."""
+        if reply.status not in rules.KEPT or exchange.outcome != "proxied":
+            return None
+        if any(name == b"tidegate-shut" for name, _ in reply.headers):
+            return None  # is held as a shut-off, whose time is its own
+        now = self.store.clock()
+        terms = self._terms(reply.headers, asked, now - began)
+        if terms is None or not await collect(reply, self.settings.max_body):
+            return None
+        headers = [field for field in reply.headers if field[0] not in _NOT_KEPT]
+        if not any(name == b"date" for name, _ in headers):
+            headers.append(_date(self.store.wall()))  # RFC 9110, 6.6.1
+        if reply.status != 204:
+            headers.append((b"content-length", b"%d" % len(reply.body)))
+        entry = Entry(reply.status, headers, reply.body, terms, now)
+        return entry if self.store.put(primary, exchange, entry) else None
+
+    def _terms(self, headers: Headers, asked: validation.Asked, delay: float) -> rules.Terms | None:
+        settings = self.settings
+        caps = rules.Caps(settings.ttl, settings.stale_while_revalidate, settings.stale_if_error)
+        wall = self.store.wall()
+        return rules.terms(headers, caps, credentials=asked.credentials, received=wall, delay=delay)
+
+    def _renew(self, exchange: Exchange, proceed: Handler, key: Key, entry: Entry) -> bool:
+        """See to it that an entry is asked for in the background; False when there is no room for that."""
+        store, quiet = self.store, replace(self, count=_uncounted)
+
+        async def renew(flight: Flight) -> None:
+            mine = _double(exchange)
+            try:
+                asked = validation.read(mine)
+                await (await quiet._lead(mine, proceed, flight, key, entry, asked)).aclose()
+            except (GatewayError, ClientGone) as error:
+                entry.tried = store.clock() + _REST
+                _log.info("%s could not be renewed: %s", mine.route, error)
+            except Exception:  # noqa: BLE001 - nobody awaits it; a defect of ours must at least be told
+                _log.exception("renewing %s failed inside the gateway", mine.route)
+            finally:
+                mine.finish()
+                self.renewed(mine)
+
+        return key in store.flights or store.spawn(key, renew)
+
+
+def _double(exchange: Exchange) -> Exchange:
+    """The same request without its client."""
+    double = Exchange(
+        method="GET",
+        target=exchange.target,
+        path=exchange.path,
+        headers=validation.fetch_headers(exchange.headers, None),
+        host=exchange.host,
+        address=exchange.address,
+        receive=_gone,
+        started=exchange.started,
+        scheme=exchange.scheme,
+        request_id=exchange.request_id,
+    )
+    double.user, double.route, double.params = exchange.user, exchange.route, exchange.params
+    double.degraded, double.forwarded_for = exchange.degraded, exchange.forwarded_for
+    double.upstream = exchange.upstream
+    return double
+
+
+async def _gone() -> dict[str, str]:
+    return {"type": "http.disconnect"}
+
+
+def _shaped(
+    entry: Entry, exchange: Exchange, asked: validation.Asked, status: bytes, age: float | None
+) -> Reply:
+    """A kept answer as this client gets it: whole, without body, or as 304."""
+    added: Headers = [(b"cache-status", status)]
+    if age is not None:
+        added.append((b"age", b"%d" % age))
+    if entry.status == 200 and validation.not_modified(asked, entry.headers):
+        return Reply(304, [*validation.headers_of_304(entry.headers), *added])
+    body = b"" if exchange.method == "HEAD" else entry.body
+    return Reply(entry.status, [*entry.headers, *added], body)
+
+
+def _told(entry: Entry) -> float | None:
+    """The age that one is told who was answered by the upstream itself (RFC 9111, 5.1)."""
+    return entry.terms.age if entry.terms.age >= 1 else None
+
+
+def _said(reply: Reply, status: bytes) -> Reply:
+    reply.headers.append((b"cache-status", b"tidegate; " + status))
+    return reply
+
+
+def _date(seconds: float) -> tuple[bytes, bytes]:
+    return b"date", formatdate(seconds, usegmt=True).encode()

@@ -1,0 +1,326 @@
+"""Kept answers, within a bound of bytes; and flights: one request asks, those who want the same wait."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.errors import GatewayError
+from gateway.exchange import Clock, Exchange, Headers
+from gateway.policies.cache_rules import Terms, varies_by
+
+DEFAULT_BYTES = 64 << 20  # per worker
+OVERHEAD = 1024  # bytes that an entry costs beside its strings, roughly
+PASS_FOR = 5.0  # seconds for which nobody waits for an answer that was not to be kept
+MAX_PASSES = 10_000
+MAX_BACKGROUND = 64  # answers renewed in the background at once, per worker
+
+Primary = tuple[str, str, bytes, bytes]  # upstream, scheme, host, target
+Key = tuple[Primary, tuple[bytes, ...], tuple[bytes | None, ...]]  # and the Vary fields with their values
+
+# Fields of which the upstream sees our value, not the client's.
+_OURS: dict[bytes, Callable[[Exchange], bytes]] = {
+    b"host": lambda exchange: exchange.host,
+    b"tidegate-degraded": lambda exchange: exchange.degraded.encode(),
+    b"tidegate-user": lambda exchange: (exchange.user or "").encode(),
+    b"x-forwarded-for": lambda exchange: exchange.forwarded_for,
+    b"x-forwarded-host": lambda exchange: exchange.host,
+    b"x-forwarded-proto": lambda exchange: exchange.scheme.encode(),
+}
+# Different in every request, or dropped on the way: an answer that varies by one is never the same again.
+_NEVER_THE_SAME = frozenset(
+    {
+        *(b"connection", b"forwarded", b"proxy-authorization", b"te", b"tidegate-deadline", b"traceparent"),
+        *(
+            b"tracestate",
+            b"x-forwarded-port",
+            b"x-forwarded-prefix",
+            b"x-forwarded-server",
+            b"x-forwarded-ssl",
+        ),
+        *(b"x-real-ip", b"x-request-id"),
+    }
+)
+
+
+def primary_key(exchange: Exchange) -> Primary:
+    """What a GET for the same thing has in common."""
+    return exchange.upstream, exchange.scheme, exchange.host.lower(), exchange.target
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A kept answer.
+
+    Attributes:
+        status: its status.
+        headers: its fields, without Age and without those of one request only.
+        body: all of it.
+        terms: for how long it may be used.
+        at: when it came, on the store's clock.
+        tried: until when the upstream is not asked again after a failure, on the store's clock.
+        key: where it stands.
+        size: bytes that it is counted with.
+    """
+
+    status: int
+    headers: Headers
+    body: bytes
+    terms: Terms
+    at: float
+    tried: float = 0.0
+    key: Key | None = None
+    size: int = 0
+
+    def age(self, now: float) -> float:
+        """Seconds since it was made (RFC 9111, 4.2.3)."""
+        return self.terms.age + max(0.0, now - self.at)
+
+    def staleness(self, now: float) -> float:
+        """Seconds since it stopped being fresh; negative while it is fresh."""
+        return self.age(now) - self.terms.lifetime
+
+
+class Turn(enum.Enum):
+    """What becomes of one who waited."""
+
+    LOOK = "look again"
+    LEAD = "ask"
+    FAILED = "the one who asked failed"
+
+
+class Flight:
+    """One request on its way to the upstream, and those who wait for its answer, first come first."""
+
+    __slots__ = ("_flights", "_key", "_queue", "error")
+
+    def __init__(self, flights: dict[Key, Flight], key: Key) -> None:
+        self._flights = flights
+        self._key = key
+        self._queue: deque[asyncio.Future[Turn]] = deque()
+        self.error: GatewayError | None = None  # why it failed, when it did not answer at all
+        flights[key] = self
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return sum(not waiter.done() for waiter in self._queue)
+
+    async def wait(self, patience: float) -> Turn:
+        """Wait for the answer.
+
+        Args:
+            patience: seconds after which to go on alone.
+
+        Raises:
+            TimeoutError: nothing for so long.
+        """
+        mine: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
+        self._queue.append(mine)
+        try:
+            async with asyncio.timeout(patience):
+                return await mine
+        except BaseException:
+            if mine.done() and not mine.cancelled() and mine.result() is Turn.LEAD:
+                self.hand_over()  # chosen and gone in the same moment
+            mine.cancel()
+            raise
+
+    def land(self) -> None:
+        """The answer is there: all look again."""
+        self._end(Turn.LOOK)
+
+    def fail(self, error: GatewayError | None) -> None:
+        """The upstream failed; it would fail all of them."""
+        self.error = error
+        self._end(Turn.FAILED)
+
+    def hand_over(self) -> None:
+        """The one who asks leaves; the next asks in its place."""
+        while self._queue:
+            waiter = self._queue.popleft()
+            if not waiter.done():
+                waiter.set_result(Turn.LEAD)
+                return
+        self._end(Turn.LOOK)
+
+    def _end(self, turn: Turn) -> None:
+        if self._flights.get(self._key) is self:
+            del self._flights[self._key]
+        while self._queue:
+            waiter = self._queue.popleft()
+            if not waiter.done():
+                waiter.set_result(turn)
+
+
+@dataclass(slots=True)
+class _Variants:
+    """The entries of one primary key, and what the newest of them varies by."""
+
+    names: tuple[bytes, ...] = ()
+    keys: set[Key] = field(default_factory=set)
+
+
+class Store:
+    """The response cache of one worker; every route's entries share its bytes, the least used go first.
+
+    Args:
+        max_bytes: so much is kept.
+        clock: seconds, monotonic.
+        wall: seconds since 1970.
+    """
+
+    def __init__(
+        self, max_bytes: int = DEFAULT_BYTES, *, clock: Clock = time.monotonic, wall: Clock = time.time
+    ) -> None:
+        self.clock = clock
+        self.wall = wall
+        self.bytes = 0
+        self.flights: dict[Key, Flight] = {}
+        self._max_bytes = max_bytes
+        self._entries: OrderedDict[Key, Entry] = OrderedDict()
+        self._variants: dict[Primary, _Variants] = {}
+        self._passes: OrderedDict[Key, float] = OrderedDict()
+        self._background: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    # ---- look ----
+
+    def key(self, primary: Primary, exchange: Exchange) -> Key:
+        """Where the answer to a request stands, by what its kind varies by as far as we know."""
+        variants = self._variants.get(primary)
+        if variants is None or not variants.names:
+            return primary, (), ()
+        return primary, variants.names, _values(exchange, variants.names)
+
+    def get(self, key: Key) -> Entry | None:
+        """The entry there, fresh or not; it counts as used."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+        return entry
+
+    def passes(self, key: Key) -> bool:
+        """Whether the last answer there was not to be kept, so that waiting for the next is in vain."""
+        until = self._passes.get(key)
+        if until is None:
+            return False
+        if self.clock() < until:
+            return True
+        del self._passes[key]
+        return False
+
+    # ---- keep ----
+
+    def put(self, primary: Primary, exchange: Exchange, entry: Entry) -> bool:
+        """Keep an entry; False when it can't be found again or is too large."""
+        names = varies_by(entry.headers)
+        if names is None or not _NEVER_THE_SAME.isdisjoint(names):
+            return False
+        key = (primary, names, _values(exchange, names))
+        entry.key, entry.size = key, _size(key, entry)
+        self._discard(key)
+        if entry.size > self._max_bytes:
+            return False
+        variants = self._variants.setdefault(primary, _Variants())
+        variants.names = names
+        variants.keys.add(key)
+        self._entries[key] = entry
+        self.bytes += entry.size
+        self._passes.pop(key, None)
+        while self.bytes > self._max_bytes:
+            self._discard(next(iter(self._entries)))
+        return True
+
+    def pass_by(self, key: Key) -> None:
+        """For a while nobody need wait for an answer there."""
+        self._passes[key] = self.clock() + PASS_FOR
+        self._passes.move_to_end(key)
+        if len(self._passes) > MAX_PASSES:
+            self._passes.popitem(last=False)
+
+    def remove(self, entry: Entry) -> None:
+        """Forget one entry."""
+        if entry.key is not None and self._entries.get(entry.key) is entry:
+            self._discard(entry.key)
+
+    def forget(self, primary: Primary) -> None:
+        """Forget a target in all its variants (RFC 9111, 4.4)."""
+        variants = self._variants.get(primary)
+        for key in list(variants.keys) if variants is not None else ():
+            self._discard(key)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self._variants.clear()
+        self._passes.clear()
+        self.bytes = 0
+
+    def resize(self, max_bytes: int) -> None:
+        """Keep so much from now on."""
+        self._max_bytes = max_bytes
+        while self.bytes > max_bytes:
+            self._discard(next(iter(self._entries)))
+
+    def _discard(self, key: Key) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return
+        self.bytes -= entry.size
+        variants = self._variants[key[0]]
+        variants.keys.discard(key)
+        if not variants.keys:
+            del self._variants[key[0]]
+
+    # ---- in the background ----
+
+    def spawn(self, key: Key, renew: Callable[[Flight], Coroutine[Any, Any, None]]) -> bool:
+        """Renew an entry while its stale answer is served; False when too many are on their way."""
+        if len(self._background) >= MAX_BACKGROUND:
+            return False
+        flight = Flight(self.flights, key)
+        task = asyncio.create_task(renew(flight), name="cache-renew")
+        self._background.add(task)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._background.discard(task)
+            if task.cancelled():  # perhaps before its first step
+                flight.land()
+
+        task.add_done_callback(ended)
+        return True
+
+    async def aclose(self) -> None:
+        """Stop what goes on in the background."""
+        tasks = list(self._background)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _values(exchange: Exchange, names: tuple[bytes, ...]) -> tuple[bytes | None, ...]:
+    """Of each field, what the upstream saw; None when it was not there (RFC 9111, 4.1)."""
+    return tuple(_value(exchange, name) for name in names)
+
+
+def _value(exchange: Exchange, wanted: bytes) -> bytes | None:
+    ours = _OURS.get(wanted)
+    if ours is not None:
+        return ours(exchange)
+    lines = [value for name, value in exchange.headers if name == wanted]
+    return b", ".join(lines) if lines else None
+
+
+def _size(key: Key, entry: Entry) -> int:
+    primary, names, values = key
+    strings = (primary[2], primary[3], *names, *(value or b"" for value in values))
+    fields = sum(len(name) + len(value) for name, value in entry.headers)
+    return OVERHEAD + len(entry.body) + fields + sum(map(len, strings))
