@@ -165,6 +165,7 @@ async def _send(reply: Reply, exchange: Exchange, scope: dict[str, Any], send: A
     sent = 0
     try:
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"", "more_body": True})  # the header goes now
         async for chunk in reply.stream:
             sent += len(chunk)
             await send({"type": "http.response.body", "body": chunk, "more_body": True})

@@ -79,6 +79,7 @@ class Turn:
         "_expects",
         "_left",
         "_told",
+        "_unsent",
         "_until_close",
         "_waiter",
         "_wire",
@@ -114,6 +115,7 @@ class Turn:
         self.complete = False
         self._chunked = False
         self._until_close = False
+        self._unsent = b""  # the answer's header, until a piece of the body comes
         self._left: int | None = None  # bytes of the answer still to come, when announced
 
     # ---- the request's body ------------------------------------------------------------------
@@ -233,23 +235,24 @@ class Turn:
         head = b"".join(lines)
         if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
             self._cut("a header field of the answer holds a line break")
-        self._wire.write(head + b"\r\n")
+        # Goes out with the first piece of the body, as ASGI wants it: two writes are two system calls.
+        self._unsent = head + b"\r\n"
 
     def _body(self, body: bytes, *, more: bool) -> None:
+        data = b""
         if self._chunked:
             end = b"" if more else b"0\r\n\r\n"
-            if body:
-                self._wire.write(b"%x\r\n%b\r\n%b" % (len(body), body, end))
-            elif end:
-                self._wire.write(end)
+            data = b"%x\r\n%b\r\n%b" % (len(body), body, end) if body else end
         elif self._left is not None:
             self._left -= len(body)
             if self._left < 0 or (self._left and not more):
                 self._cut("the answer's body is not as long as announced")
-            if body:
-                self._wire.write(body)
-        elif body and self._until_close:
-            self._wire.write(body)
+            data = body
+        elif self._until_close:
+            data = body
+        head, self._unsent = self._unsent, b""
+        if head or data:
+            self._wire.write(head + data if head else data)
         self.complete = not more
 
     def _cut(self, why: str) -> None:

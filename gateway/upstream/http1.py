@@ -13,6 +13,7 @@ from gateway.upstream.response import ResponseReader
 
 # Reading pauses above this; the read under way may add up to 256 KiB, the event loop's own bound.
 READ_HIGH = 64 << 10  # bytes
+REST_LATE = 1.0  # seconds that an idle connection may outlive its time; saves a timer per request
 WRITE_HIGH = 64 << 10  # bytes; writers wait above this
 
 
@@ -157,9 +158,8 @@ class Connection(asyncio.Protocol):
         """Lie idle until taken up again, at most until `expires` (on the clock)."""
         self.served += 1
         self.expires = self._deadline = expires
-        if (
-            self._timer is None
-        ):  # an armed timer that fires later will do: whoever takes it looks at `expires`
+        # An armed timer that fires a little later will do: whoever takes it up looks at `expires` first.
+        if self._timer is None or self._timer_at > expires + REST_LATE:
             self._arm()
         if self._paused:
             self._resume()

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from tests.gateway.conformance.conftest import Stand
 from tests.gateway.conformance.wire import Message
@@ -16,7 +17,7 @@ POST = b"POST %b HTTP/1.1\r\nHost: shop.example\r\nContent-Length: %d\r\n"
 BIG = b"x" * (8 << 20)  # more than the sockets' buffers hold
 
 
-@pytest.fixture(autouse=True)
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")  # the loop on which the upstream answers
 async def _clean(stand: Stand, until: Any) -> Any:
     """Whatever a test did, nothing of it is left in flight."""
     stand.upstream.seen.clear()
