@@ -331,3 +331,32 @@ def test_key_files_that_do_not_do(key: Ed25519PrivateKey, tmp_path: Path) -> Non
     path.unlink()
     with pytest.raises(OSError, match="key"):
         load_keys(settings_)
+
+
+# ---- tiers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("claim", "tier"),
+    [("vip", "vip"), (None, None), (7, None), (["vip"], None), ({"vip": 1}, None), ("x" * 65, None)],
+)
+def test_the_tier_is_what_the_token_says(identity: Identity, sign: Sign, claim: object, tier: object) -> None:
+    """Text that could be a tier's name; anything else is no tier, and the user is the user all the same."""
+    for _ in range(2):  # verified, then remembered
+        exchange = exchange_with((b"cookie", b"session=" + sign(tier=claim).encode()))
+        identity.identify(exchange)
+        assert (exchange.user, exchange.tier) == ("u-1", tier)
+
+
+def test_the_tier_may_stand_in_another_claim(public_key: Path, clock: Clock, sign: Sign) -> None:
+    """As `tier_claim` says; a tier in a token that is not valid is nobody's."""
+    jwt_ = config.Jwt(algorithm="EdDSA", key_file=public_key)
+    identity = Identity(config.Identity(cookie="session", tier_claim="plan", jwt=jwt_), (), clock=clock)
+    for token, expected in [
+        (sign(plan="gold", tier="vip"), "gold"),
+        (sign(plan="gold", exp=NOW - 1), None),
+        (sign(plan="gold", key=Ed25519PrivateKey.generate()), None),
+    ]:
+        exchange = exchange_with((b"cookie", b"session=" + token.encode()))
+        identity.identify(exchange)
+        assert exchange.tier == expected
