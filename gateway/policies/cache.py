@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from email.utils import formatdate
@@ -183,7 +184,7 @@ class Cache:
         now = self.store.clock()
         exchange.outcome = "cached"
         self.count(exchange.route, how)
-        left = int(-entry.staleness(now))
+        left = math.floor(-entry.staleness(now))
         status = b"tidegate; hit; ttl=%d" % left
         if how == "collapsed":
             status = b"tidegate; fwd=miss; collapsed; ttl=%d" % left

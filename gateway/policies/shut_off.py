@@ -210,7 +210,7 @@ class Shut:
         values: Mapping[str, str] = exchange.params
         if not self.in_body.isdisjoint(parameters):
             values = {**await _in_body(exchange), **values}
-        for parameter in parameters:
+        for parameter in tuple(parameters):  # one that has ended leaves while we look
             value = values.get(parameter)
             if value is not None:
                 shut = self.held.get((exchange.route, parameter, value))
