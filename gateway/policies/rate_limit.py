@@ -144,10 +144,13 @@ class RateLimit:
                 raise self._refusal(refused)
 
     def _refusal(self, refused: list[tuple[Rule, Charge]]) -> RateLimited | Overloaded:
-        wait = max([charge.retry_after for _, charge in refused])
+        wait, unchecked = 0.0, False
+        for rule, charge in refused:
+            wait = max(wait, charge.retry_after)
+            unchecked = unchecked or (charge.fallback and rule.terms.on_store_failure == "refuse")
         spread = min(MOST_JITTER, max(LEAST_JITTER, JITTER * wait))
         seconds = max(1, math.ceil(wait + spread * self._rng()))
-        if any(charge.fallback and rule.terms.on_store_failure == "refuse" for rule, charge in refused):
+        if unchecked:
             return Overloaded("limits can't be checked just now; try again shortly", retry_after=seconds)
         if len(refused) == 1:
             return refused[0][0].refusal(seconds)
