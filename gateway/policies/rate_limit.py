@@ -82,7 +82,11 @@ class RateLimit:
             Overloaded: a limit could not be checked, and says that then nobody passes.
             Forbidden: the client is on a deny list.
         """
-        panel = self._one_for_all or self._panel(exchange)
+        panel = self._one_for_all
+        if panel is None:
+            panel = self._panel(exchange)
+            if not panel.rules:
+                return proceed(exchange)
         hits = [rule.constant or Hit(rule.terms, rule.key(exchange)) for rule in panel.rules]
         verdict = self._store.try_take(hits)
         if verdict is None:
