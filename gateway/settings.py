@@ -433,7 +433,7 @@ class RouteCache(Settings):
     stale_while_revalidate: Duration = 0.0  # for answers that don't say it
     stale_if_error: Duration = 60.0  # for answers that don't say it
     max_body: Size = Field(256 << 10, ge=1)  # larger ones pass through
-    wait: Duration = Field(5.0, gt=0)  # for one who asks the same already; then on its own
+    wait: Duration = Field(10.0, gt=0)  # for one who asks the same already; then on its own
 
 
 class Route(Settings):

@@ -9,9 +9,8 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from email.utils import formatdate
 
 from gateway import config
 from gateway.errors import (
@@ -24,7 +23,11 @@ from gateway.errors import (
 from gateway.exchange import ClientGone, Exchange, Handler, Headers, Reply
 from gateway.policies import cache_rules as rules
 from gateway.policies import cache_validation as validation
-from gateway.policies.cache_store import Entry, Flight, Key, Primary, Store, Turn, primary_key
+from gateway.policies.cache_body import collect
+from gateway.policies.cache_flight import Flight, Turn
+from gateway.policies.cache_key import Key, Primary, primary_key
+from gateway.policies.cache_reply import date, said, shaped, told_age, without_client
+from gateway.policies.cache_store import Entry, Store
 
 _log = logging.getLogger("gateway.cache")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110, 9.2.1; TRACE is refused
@@ -41,66 +44,6 @@ Count = Callable[[str, str], None]  # a route, and how its request fared in the 
 
 def _uncounted(_route: str, _result: str) -> None:
     return None
-
-
-async def collect(reply: Reply, cap: int) -> bool:
-    """Read a streaming reply's body to its end when it has at most `cap` bytes; say whether it is complete.
-
-    A reply that is larger, or that breaks off, streams on as if nobody had looked.
-    """
-    stream = reply.stream
-    if stream is None:
-        return len(reply.body) <= cap
-    announced = next((value for name, value in reply.headers if name == b"content-length"), None)
-    if announced is not None and int(announced) > cap:
-        return False
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async for chunk in stream:
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > cap:
-                reply.stream = _Resumed(chunks, stream)
-                return False
-    except UpstreamError as error:
-        reply.stream = _Resumed(chunks, stream, error)
-        return False
-    except BaseException:
-        await reply.aclose()
-        raise
-    await reply.aclose()
-    reply.stream, reply.body = None, b"".join(chunks)
-    return True
-
-
-class _Resumed:
-    """A stream of which a part was read: that part, then the rest or the error that came instead."""
-
-    __slots__ = ("_chunks", "_error", "_stream")
-
-    def __init__(
-        self, chunks: list[bytes], stream: AsyncIterator[bytes], error: UpstreamError | None = None
-    ) -> None:
-        self._chunks = chunks[::-1]
-        self._stream = stream
-        self._error = error
-
-    def __aiter__(self) -> _Resumed:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._chunks:
-            return self._chunks.pop()
-        if self._error is not None:
-            raise self._error
-        return await anext(self._stream)
-
-    async def aclose(self) -> None:
-        """Give back what the stream holds."""
-        close = getattr(self._stream, "aclose", None)
-        if close is not None:
-            await close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +77,7 @@ class Cache:
         asked = validation.read(exchange)
         if asked.odd:
             self.count(exchange.route, "bypass")
-            return _said(await proceed(exchange), b"fwd=bypass")
+            return said(await proceed(exchange), b"fwd=bypass")
         return await self._look(exchange, proceed, primary, asked)
 
     # ---- what is there -----------------------------------------------------------------------
@@ -188,7 +131,7 @@ class Cache:
         status = b"tidegate; hit; ttl=%d" % left
         if how == "collapsed":
             status = b"tidegate; fwd=miss; collapsed; ttl=%d" % left
-        return _shaped(entry, exchange, asked, status, entry.age(now))
+        return shaped(entry, exchange, asked, status, entry.age(now))
 
     def _stand_in(self, entry: Entry | None, exchange: Exchange, asked: validation.Asked) -> Reply | None:
         """What is kept, in place of a failure; None when it may not be used so."""
@@ -226,7 +169,7 @@ class Cache:
         kept = None
         if exchange.method == "GET" and not asked.ranged:
             kept = await self._keep(exchange, reply, primary, asked, began)
-        return _said(reply, b"fwd=miss; stored" if kept is not None else b"fwd=miss")
+        return said(reply, b"fwd=miss; stored" if kept is not None else b"fwd=miss")
 
     async def _lead(
         self,
@@ -282,11 +225,11 @@ class Cache:
                 flight.fail(None)  # they may fare better; those to come shall wait for one again
             else:
                 self._let_pass(flight, key, entry)
-            return _said(reply, forward)
+            return said(reply, forward)
         if kept.staleness(store.clock()) >= 0:
             store.pass_by(key)  # kept for bad times only: whoever waits gains nothing
         flight.land()
-        return _shaped(kept, exchange, asked, b"tidegate; %b; stored" % forward, _told(kept))
+        return shaped(kept, exchange, asked, b"tidegate; %b; stored" % forward, told_age(kept))
 
     async def _revalidated(
         self,
@@ -304,7 +247,7 @@ class Cache:
         store, now = self.store, self.store.clock()
         exchange.headers = received
         if not any(name == b"date" for name, _ in reply.headers):
-            reply.headers.append(_date(store.wall()))  # else it would be as old as what it renews
+            reply.headers.append(date(store.wall()))  # else it would be as old as what it renews
         headers = validation.renewed(entry.headers, reply.headers)
         ages = [field for field in reply.headers if field[0] == b"age"]
         terms = self._terms([*headers, *ages], asked, now - began)
@@ -314,7 +257,7 @@ class Cache:
             self._let_pass(flight, key, entry)
         else:
             flight.land()
-        return _shaped(fresh, exchange, asked, b"tidegate; fwd=stale; fwd-status=304", _told(fresh))
+        return shaped(fresh, exchange, asked, b"tidegate; fwd=stale; fwd-status=304", told_age(fresh))
 
     async def _instead(
         self, reply: Reply, entry: Entry | None, exchange: Exchange, asked: validation.Asked, mark: int
@@ -351,7 +294,7 @@ class Cache:
             return None
         headers = [field for field in reply.headers if field[0] not in _NOT_KEPT]
         if not any(name == b"date" for name, _ in headers):
-            headers.append(_date(self.store.wall()))  # RFC 9110, 6.6.1
+            headers.append(date(self.store.wall()))  # RFC 9110, 6.6.1
         if reply.status != 204:
             headers.append((b"content-length", b"%d" % len(reply.body)))
         entry = Entry(reply.status, headers, reply.body, terms, now)
@@ -368,7 +311,7 @@ class Cache:
         store, quiet = self.store, replace(self, count=_uncounted)
 
         async def renew(flight: Flight) -> None:
-            mine = _double(exchange)
+            mine = without_client(exchange)
             try:
                 asked = validation.read(mine)
                 await (await quiet._lead(mine, proceed, flight, key, entry, asked)).aclose()
@@ -382,54 +325,3 @@ class Cache:
                 self.renewed(mine)
 
         return key in store.flights or store.spawn(key, renew)
-
-
-def _double(exchange: Exchange) -> Exchange:
-    """The same request without its client."""
-    double = Exchange(
-        method="GET",
-        target=exchange.target,
-        path=exchange.path,
-        headers=validation.fetch_headers(exchange.headers, None),
-        host=exchange.host,
-        address=exchange.address,
-        receive=_gone,
-        started=exchange.started,
-        scheme=exchange.scheme,
-        request_id=exchange.request_id,
-    )
-    double.user, double.route, double.params = exchange.user, exchange.route, exchange.params
-    double.degraded, double.forwarded_for = exchange.degraded, exchange.forwarded_for
-    double.upstream = exchange.upstream
-    return double
-
-
-async def _gone() -> dict[str, str]:
-    return {"type": "http.disconnect"}
-
-
-def _shaped(
-    entry: Entry, exchange: Exchange, asked: validation.Asked, status: bytes, age: float | None
-) -> Reply:
-    """A kept answer as this client gets it: whole, without body, or as 304."""
-    added: Headers = [(b"cache-status", status)]
-    if age is not None:
-        added.append((b"age", b"%d" % age))
-    if entry.status == 200 and validation.not_modified(asked, entry.headers):
-        return Reply(304, [*validation.headers_of_304(entry.headers), *added])
-    body = b"" if exchange.method == "HEAD" else entry.body
-    return Reply(entry.status, [*entry.headers, *added], body)
-
-
-def _told(entry: Entry) -> float | None:
-    """The age that one is told who was answered by the upstream itself (RFC 9111, 5.1)."""
-    return entry.terms.age if entry.terms.age >= 1 else None
-
-
-def _said(reply: Reply, status: bytes) -> Reply:
-    reply.headers.append((b"cache-status", b"tidegate; " + status))
-    return reply
-
-
-def _date(seconds: float) -> tuple[bytes, bytes]:
-    return b"date", formatdate(seconds, usegmt=True).encode()

@@ -1,17 +1,17 @@
-"""Kept answers, within a bound of bytes; and flights: one request asks, those who want the same wait."""
+"""Kept answers, within a bound of bytes; and the calls that will bring new ones."""
 
 from __future__ import annotations
 
 import asyncio
-import enum
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.errors import GatewayError
 from gateway.exchange import Clock, Exchange, Headers
+from gateway.policies.cache_flight import Flight
+from gateway.policies.cache_key import NEVER_THE_SAME, Key, Primary, field_values
 from gateway.policies.cache_rules import Terms, varies_by
 
 DEFAULT_BYTES = 64 << 20  # per worker
@@ -19,38 +19,6 @@ OVERHEAD = 1024  # bytes that an entry costs beside its strings, roughly
 PASS_FOR = 5.0  # seconds for which nobody waits for an answer that was not to be kept
 MAX_PASSES = 10_000
 MAX_BACKGROUND = 64  # answers renewed in the background at once, per worker
-
-Primary = tuple[str, str, bytes, bytes]  # upstream, scheme, host, target
-Key = tuple[Primary, tuple[bytes, ...], tuple[bytes | None, ...]]  # and the Vary fields with their values
-
-# Fields of which the upstream sees our value, not the client's.
-_OURS: dict[bytes, Callable[[Exchange], bytes]] = {
-    b"host": lambda exchange: exchange.host,
-    b"tidegate-degraded": lambda exchange: exchange.degraded.encode(),
-    b"tidegate-user": lambda exchange: (exchange.user or "").encode(),
-    b"x-forwarded-for": lambda exchange: exchange.forwarded_for,
-    b"x-forwarded-host": lambda exchange: exchange.host,
-    b"x-forwarded-proto": lambda exchange: exchange.scheme.encode(),
-}
-# Different in every request, or dropped on the way: an answer that varies by one is never the same again.
-_NEVER_THE_SAME = frozenset(
-    {
-        *(b"connection", b"forwarded", b"proxy-authorization", b"te", b"tidegate-deadline", b"traceparent"),
-        *(
-            b"tracestate",
-            b"x-forwarded-port",
-            b"x-forwarded-prefix",
-            b"x-forwarded-server",
-            b"x-forwarded-ssl",
-        ),
-        *(b"x-real-ip", b"x-request-id"),
-    }
-)
-
-
-def primary_key(exchange: Exchange) -> Primary:
-    """What a GET for the same thing has in common."""
-    return exchange.upstream, exchange.scheme, exchange.host.lower(), exchange.target
 
 
 @dataclass(slots=True, eq=False)
@@ -84,78 +52,6 @@ class Entry:
     def staleness(self, now: float) -> float:
         """Seconds since it stopped being fresh; negative while it is fresh."""
         return self.age(now) - self.terms.lifetime
-
-
-class Turn(enum.Enum):
-    """What becomes of one who waited."""
-
-    LOOK = "look again"
-    LEAD = "ask"
-    FAILED = "the one who asked failed"
-
-
-class Flight:
-    """One request on its way to the upstream, and those who wait for its answer, first come first."""
-
-    __slots__ = ("_flights", "_key", "_queue", "error")
-
-    def __init__(self, flights: dict[Key, Flight], key: Key) -> None:
-        self._flights = flights
-        self._key = key
-        self._queue: deque[asyncio.Future[Turn]] = deque()
-        self.error: GatewayError | None = None  # why it failed, when it did not answer at all
-        flights[key] = self
-
-    @property
-    def waiting(self) -> int:
-        """How many wait."""
-        return sum(not waiter.done() for waiter in self._queue)
-
-    async def wait(self, patience: float) -> Turn:
-        """Wait for the answer.
-
-        Args:
-            patience: seconds after which to go on alone.
-
-        Raises:
-            TimeoutError: nothing for so long.
-        """
-        mine: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
-        self._queue.append(mine)
-        try:
-            async with asyncio.timeout(patience):
-                return await mine
-        except BaseException:
-            if mine.done() and not mine.cancelled() and mine.result() is Turn.LEAD:
-                self.hand_over()  # chosen and gone in the same moment
-            mine.cancel()
-            raise
-
-    def land(self) -> None:
-        """The answer is there: all look again."""
-        self._end(Turn.LOOK)
-
-    def fail(self, error: GatewayError | None) -> None:
-        """The upstream failed; it would fail all of them."""
-        self.error = error
-        self._end(Turn.FAILED)
-
-    def hand_over(self) -> None:
-        """The one who asks leaves; the next asks in its place."""
-        while self._queue:
-            waiter = self._queue.popleft()
-            if not waiter.done():
-                waiter.set_result(Turn.LEAD)
-                return
-        self._end(Turn.LOOK)
-
-    def _end(self, turn: Turn) -> None:
-        if self._flights.get(self._key) is self:
-            del self._flights[self._key]
-        while self._queue:
-            waiter = self._queue.popleft()
-            if not waiter.done():
-                waiter.set_result(turn)
 
 
 @dataclass(slots=True)
@@ -198,7 +94,7 @@ class Store:
         variants = self._variants.get(primary)
         if variants is None or not variants.names:
             return primary, (), ()
-        return primary, variants.names, _values(exchange, variants.names)
+        return primary, variants.names, field_values(exchange, variants.names)
 
     def get(self, key: Key) -> Entry | None:
         """The entry there, fresh or not; it counts as used."""
@@ -222,9 +118,9 @@ class Store:
     def put(self, primary: Primary, exchange: Exchange, entry: Entry) -> bool:
         """Keep an entry; False when it can't be found again or is too large."""
         names = varies_by(entry.headers)
-        if names is None or not _NEVER_THE_SAME.isdisjoint(names):
+        if names is None or not NEVER_THE_SAME.isdisjoint(names):
             return False
-        key = (primary, names, _values(exchange, names))
+        key = (primary, names, field_values(exchange, names))
         entry.key, entry.size = key, _size(key, entry)
         self._discard(key)
         if entry.size > self._max_bytes:
@@ -304,19 +200,6 @@ class Store:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _values(exchange: Exchange, names: tuple[bytes, ...]) -> tuple[bytes | None, ...]:
-    """Of each field, what the upstream saw; None when it was not there (RFC 9111, 4.1)."""
-    return tuple(_value(exchange, name) for name in names)
-
-
-def _value(exchange: Exchange, wanted: bytes) -> bytes | None:
-    ours = _OURS.get(wanted)
-    if ours is not None:
-        return ours(exchange)
-    lines = [value for name, value in exchange.headers if name == wanted]
-    return b", ".join(lines) if lines else None
 
 
 def _size(key: Key, entry: Entry) -> int:

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.exchange import Clock, Exchange, Handler, Headers, Reply
-from gateway.policies.cache import collect
+from gateway.policies.cache_body import collect
 
 _log = logging.getLogger("gateway.shut-off")
 FIELD = b"tidegate-shut"
 LONGEST = 60.0  # seconds
 MAX_HELD = 10_000  # the least asked for goes first
+MAX_BYTES = 16 << 20  # of all answers held; the same
 MAX_ANSWER = 64 << 10  # bytes; larger answers are not held
 MAX_BODY = 4 << 10  # bytes of a request's body in which a parameter is looked for
 _SAID = re.compile(
@@ -58,6 +59,11 @@ class ShutOff:
         """Twelve hex digits that name it in the admin API."""
         return hashlib.sha256("\0".join(self.key).encode()).hexdigest()[:12]
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes."""
+        return len(self.body) + sum(len(name) + len(value) for name, value in self.headers)
+
     def to_json(self, now: float) -> dict[str, Any]:
         """Plain values, for the line between the workers and the master."""
         return {
@@ -89,7 +95,7 @@ class ShutOff:
 
 
 class ShutOffs:
-    """Those that hold, at most `MAX_HELD`.
+    """Those that hold, at most `MAX_HELD` of together `MAX_BYTES`.
 
     Args:
         on_new: told of each that the upstream asked for here, for the other workers.
@@ -101,6 +107,7 @@ class ShutOffs:
     ) -> None:
         self.on_new = on_new
         self.clock = clock
+        self.bytes = 0
         self._held: OrderedDict[Key, ShutOff] = OrderedDict()
         self._by_route: dict[str, dict[str, int]] = {}  # how many there are of a route's parameter
 
@@ -130,7 +137,8 @@ class ShutOffs:
         route, parameter, _ = new.key
         counts = self._by_route.setdefault(route, {})
         counts[parameter] = counts.get(parameter, 0) + 1
-        if len(self._held) > MAX_HELD:
+        self.bytes += new.size
+        while len(self._held) > MAX_HELD or self.bytes > MAX_BYTES:
             self._drop(next(iter(self._held)))
         return True
 
@@ -149,7 +157,7 @@ class ShutOffs:
         return len(gone)
 
     def _drop(self, key: Key) -> None:
-        del self._held[key]
+        self.bytes -= self._held.pop(key).size
         route, parameter, _ = key
         counts = self._by_route[route]
         counts[parameter] -= 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gateway.exchange import Exchange, Reply
-from gateway.policies.shut_off import LONGEST, MAX_HELD, Shut, ShutOff, ShutOffs
+from gateway.policies.shut_off import LONGEST, MAX_BYTES, MAX_HELD, Shut, ShutOff, ShutOffs
 
 ROUTES = [
     {"match": "/api/products/{sku}/orders", "methods": ["POST"], "upstream": "shop"},
@@ -265,6 +265,18 @@ def test_there_are_never_too_many() -> None:
     assert held.get(shut(str(MAX_HELD)).key) is not None
     assert held.clear() == MAX_HELD
     assert held.parameters("/p/{sku}") is None
+
+
+def test_their_answers_take_bounded_memory() -> None:
+    """Large answers push out others before small ones would."""
+    held = ShutOffs(clock=lambda: 0.0)
+    for number in range(1000):
+        held.add(ShutOff(("/p/{sku}", "sku", str(number)), 5.0, 410, [], b"x" * (64 << 10)))
+
+    assert held.bytes <= MAX_BYTES
+    assert len(held) == MAX_BYTES >> 16
+    held.clear()
+    assert held.bytes == 0
 
 
 def test_the_time_on_the_line_is_bounded() -> None:

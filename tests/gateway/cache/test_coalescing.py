@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from gateway.errors import BadRequest, GatewayError, UpstreamError, UpstreamUnavailable
 from gateway.exchange import Exchange, Reply
-from gateway.policies.cache_store import Flight, Key, Turn
+from gateway.policies.cache_flight import Flight, Turn
+from gateway.policies.cache_key import Key
 
 KEY: Key = (("shop", "http", b"h", b"/x"), (), ())
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gateway.exchange import Exchange, Headers
+from gateway.policies.cache_key import Key, primary_key
 from gateway.policies.cache_rules import Terms
-from gateway.policies.cache_store import MAX_PASSES, OVERHEAD, PASS_FOR, Entry, Key, Store, primary_key
+from gateway.policies.cache_store import MAX_PASSES, OVERHEAD, PASS_FOR, Entry, Store
 
 TERMS = Terms(0, 10, 0, 0, public=True)
 BOUND = 10 * OVERHEAD

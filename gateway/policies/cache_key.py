@@ -1,0 +1,52 @@
+"""Under what an answer is kept: the target, and what the upstream saw of the fields that Vary names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.exchange import Exchange
+
+Primary = tuple[str, str, bytes, bytes]  # upstream, scheme, host, target
+Key = tuple[Primary, tuple[bytes, ...], tuple[bytes | None, ...]]  # and the Vary fields with their values
+
+# Fields of which the upstream sees our value, not the client's.
+_OURS: dict[bytes, Callable[[Exchange], bytes]] = {
+    b"host": lambda exchange: exchange.host,
+    b"tidegate-degraded": lambda exchange: exchange.degraded.encode(),
+    b"tidegate-user": lambda exchange: (exchange.user or "").encode(),
+    b"x-forwarded-for": lambda exchange: exchange.forwarded_for,
+    b"x-forwarded-host": lambda exchange: exchange.host,
+    b"x-forwarded-proto": lambda exchange: exchange.scheme.encode(),
+}
+# Different in every request, or dropped on the way: an answer that varies by one is never the same again.
+NEVER_THE_SAME = frozenset(
+    {
+        *(b"connection", b"forwarded", b"proxy-authorization", b"te", b"tidegate-deadline", b"traceparent"),
+        *(
+            b"tracestate",
+            b"x-forwarded-port",
+            b"x-forwarded-prefix",
+            b"x-forwarded-server",
+            b"x-forwarded-ssl",
+        ),
+        *(b"x-real-ip", b"x-request-id"),
+    }
+)
+
+
+def primary_key(exchange: Exchange) -> Primary:
+    """What a GET for the same thing has in common."""
+    return exchange.upstream, exchange.scheme, exchange.host.lower(), exchange.target
+
+
+def field_values(exchange: Exchange, names: tuple[bytes, ...]) -> tuple[bytes | None, ...]:
+    """Of each field, what the upstream saw; None when it was not there (RFC 9111, 4.1)."""
+    return tuple(_value(exchange, name) for name in names)
+
+
+def _value(exchange: Exchange, wanted: bytes) -> bytes | None:
+    ours = _OURS.get(wanted)
+    if ours is not None:
+        return ours(exchange)
+    lines = [value for name, value in exchange.headers if name == wanted]
+    return b", ".join(lines) if lines else None
