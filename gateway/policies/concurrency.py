@@ -2,7 +2,7 @@
 
 The family is that of TCP Vegas (Brakmo and Peterson, 1995) and of Gradient2Limit in Netflix's
 concurrency-limits: latency above an idle upstream's is a queue, and the limit is cut in proportion to it. As
-there, it grows by its square root while there is no queue, and only while it is what holds requests back.
+there, it grows by its square root (or an eighth) while there is no queue, and only while it holds back.
 
 Three things differ, each for a failing of the models:
 
@@ -25,13 +25,15 @@ from collections.abc import Callable
 from gateway.config import Concurrency
 from gateway.exchange import Clock
 
-TOLERANCE = 1.5  # times the base: so much latency is no queue yet (Gradient2Limit's rttTolerance)
+TOLERANCE = 1.75  # times the base: so much latency is no queue yet (Gradient2Limit's rttTolerance)
 SLACK = 0.002  # seconds on top; noise to an upstream that answers at once
 WINDOW = 0.1  # seconds; a window lasts at least so long, and twice the mean latency
-FEW, MANY = 10, 50  # answers that a window needs, by the limit; twice as many to judge an exploring cut
+FEW, MANY = 20, 50  # answers that a window needs, by the limit; twice as many to judge an exploring cut
 DROPS_FREE = 0.05  # failures that cost nothing: a bug in one page must not throttle the rest
-DEEPEST_CUT = 0.7  # of one window for latency; for failures it is half
-ENOUGH = 0.6  # cuts to this share of the limit must shorten a queue, whatever other workers do meanwhile
+CUT = 0.7  # at most, in one window
+DEEP_CUT = 0.5  # for failures, and for a latency of LONG_QUEUE bases
+LONG_QUEUE = 3.0
+ENOUGH = 0.2  # cuts to this share must shorten any queue, whatever other workers do meanwhile
 DRAIN = 0.95  # a cut for latency goes a little below where the queue ends
 EXPLORE_EVERY = 10.0  # seconds
 EXPLORE_ABOVE = 0.01  # seconds; a queue within that is not worth looking for
@@ -165,7 +167,7 @@ class AdaptiveLimit:
         if saturated:
             if self._failed > DROPS_FREE * self._count:
                 self._trial, self._exploring = None, False
-                self._limit *= max(0.5, 1 - self._failed / self._count)
+                self._limit *= max(DEEP_CUT, 1 - self._failed / self._count)
             elif answers:
                 self._steer(now, answers, actual)
         elif answers:
@@ -186,8 +188,8 @@ class AdaptiveLimit:
         excess = actual - expected - answers * (SLACK + 2 * self.own_delay)
         queued = self.base_ratio = 1 + max(0.0, excess) / expected
         if ratio < 1:
-            self._learn(0.7 if ratio < 0.8 else 0.1)
-            if ratio < 0.8:
+            self._learn(0.5 if ratio < 0.75 else 0.05)
+            if ratio < 0.75:
                 self._confirmed = -1
         exploring, self._exploring = self._exploring, False
         trial, self._trial = self._trial, None
@@ -199,17 +201,17 @@ class AdaptiveLimit:
             self._limit /= EXPLORE_CUT  # it cost throughput and found nothing: taken back
         elif queued > TOLERANCE:
             if trial is None or paid:
-                self._cut(max(DEEPEST_CUT, DRAIN / queued), actual)
+                self._cut(DEEP_CUT if queued > LONG_QUEUE else max(CUT, DRAIN / queued), actual)
             elif trial[1] > ENOUGH:
                 depth = trial[1]
-                self._cut(DEEPEST_CUT, actual)
+                self._cut(CUT, actual)
                 if self._trial is not None:
-                    self._trial = (trial[0], depth * DEEPEST_CUT)
+                    self._trial = (trial[0], depth * CUT)
             else:
                 # Cuts so deep, and no shorter a queue: there was none, and the upstream has become slower.
                 self._confirmed = self._spell(now)
-                self._learn(0.3)
-                self._trial = (trial[0] * expected / self._expected(), trial[1])
+                self._learn(0.7)
+                self._limit /= trial[1]  # they cost throughput and found nothing: taken back
         elif exploring or (
             self._was_saturated  # else the queue was still filling, and no latency to compare with
             and self._confirmed != self._spell(now)
@@ -219,7 +221,7 @@ class AdaptiveLimit:
             self._exploring = self._trial is not None
         else:
             room = (TOLERANCE - queued) / (TOLERANCE - 1)
-            self._limit += math.sqrt(self._limit) * max(0.25, room)
+            self._limit += max(math.sqrt(self._limit), self._limit / 8) * max(0.25, room)
 
     def _cut(self, depth: float, actual: float) -> None:
         after = max(self._limit * depth, float(self._min))
@@ -242,7 +244,7 @@ class AdaptiveLimit:
         if ratio > 1:
             self._learn(1 - math.exp((self._began - now) / DRIFT))
         else:
-            self._learn(0.3 if ratio < 0.8 else 0.05)
+            self._learn(0.3 if ratio < 0.75 else 0.05)
 
     # ---- bases -------------------------------------------------------------------------------
 

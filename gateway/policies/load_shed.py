@@ -46,7 +46,10 @@ class Limiter(Protocol):
 class Gate(Protocol):
     """Who decides how many requests an upstream holds at once."""
 
-    in_flight: int
+    @property
+    def in_flight(self) -> int:
+        """Requests that it holds."""
+        ...
 
     @property
     def lanes(self) -> Mapping[Priority, Lane]:
