@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from shop_backend.delivery import cards_of
-from shop_backend.errors import NotFound, Unavailable, Unprocessable
+from shop_backend.errors import NotFound, SoldOut, Unavailable, Unprocessable, problem
 from shop_backend.metrics import ORDERS
 from shop_backend.requests import Body, Email, Sku, idempotency_key, parse, read
 from shop_backend.restock import current_epoch, fingerprint
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _EPOCH_PAUSE = 0.1  # seconds between two questions for the epoch, while it is refused
+# Seconds for which the gateway may tell others "sold out" by itself. Short: an unpaid order that expires
+# makes room, and a buyer who repeats an accepted order shall soon hear of it again.
+_SHUT_FOR = 2
 _NO_STORE = {"cache-control": "no-store"}
 _HOLD_STATUS = {"held": "reserved", "confirmed": "paid", "released": "expired", "expired": "expired"}
 
@@ -163,18 +166,24 @@ def routes(context: Context) -> list[Route]:
         user = context.sessions.require(request)
         key = idempotency_key(request)
         body = parse(OrderBody, await read(request, context.settings.max_body))
-        hold = await orders.place(user, key, body)
+        try:
+            hold = await orders.place(user, key, body)
+        except SoldOut as sold_out:
+            answer = problem(sold_out)
+            if not sold_out.extra.get("left"):  # else fewer may still be had
+                answer.headers["tidegate-shut"] = f"sku={body.sku}; for={_SHUT_FOR}"
+            return answer
         if hold.new:
             ORDERS.labels("reserved").inc()
         where = f"/api/orders/{hold.order_id}"
-        answer = {
+        accepted = {
             "order_id": hold.order_id,
             "token": context.tokens.order_token(hold.order_id),
             "status": "reserved",
             "expires_at": _from_ms(hold.expires_ms),
             "status_url": where,
         }
-        return JSONResponse(answer, 202, _NO_STORE | {"location": where})
+        return JSONResponse(accepted, 202, _NO_STORE | {"location": where})
 
     async def show(request: Request) -> Response:
         answer = await orders.show(

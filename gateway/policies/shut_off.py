@@ -35,6 +35,8 @@ _SAID = re.compile(
 # Fields of the one answer that was given, not of those that repeat it.
 _NOT_HELD = frozenset({b"age", b"date", b"set-cookie", b"x-request-id", FIELD})
 
+_OF_ONE_REQUEST = frozenset({206, 304})  # say nothing to one who asked for something else
+
 Key = tuple[str, str, str]  # route, parameter, value
 
 
@@ -193,6 +195,9 @@ class Shut:
     Attributes:
         held: shared by all routes of this worker.
         in_body: parameters of the route that stand in the JSON body of its requests.
+
+    A request is told by its parameter alone, so a repeated one (same Idempotency-Key) is refused like a new
+    one as long as the shut-off holds, although the upstream would repeat what it had answered.
     """
 
     held: Held
@@ -230,7 +235,7 @@ class Shut:
         """Take the field off the answer, and hold the answer."""
         said = [value for name, value in reply.headers if name == FIELD]
         reply.headers = [field for field in reply.headers if field[0] != FIELD]
-        if exchange.method == "HEAD":
+        if exchange.method == "HEAD" or reply.status in _OF_ONE_REQUEST:
             return  # its body is not here to be repeated
         whole = False
         for value in said:
@@ -240,6 +245,10 @@ class Shut:
                     "%s: the upstream's Tidegate-Shut is not understood; write name=value; for=seconds",
                     exchange.route,
                 )
+                continue
+            if match["name"] not in self.in_body and match["name"] not in exchange.params:
+                # No request of this route could be told to be meant. Said with every answer, perhaps.
+                _log.debug("%s has no parameter %s to be shut off by", exchange.route, match["name"])
                 continue
             whole = whole or await collect(reply, MAX_ANSWER)
             if not whole:

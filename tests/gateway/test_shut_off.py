@@ -229,18 +229,30 @@ async def test_those_under_way_tell_nobody_again() -> None:
     assert len(told) == 1
 
 
-async def test_head_has_no_body_and_shuts_nothing() -> None:
-    """The answer to a HEAD is no answer to repeat; a held one is repeated without its body."""
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 410), ("GET", 304), ("GET", 206)])
+async def test_what_is_no_whole_answer_is_not_repeated(method: str, status: int) -> None:
+    """Answers to HEAD, conditions and ranges shut nothing; HEAD gets a held one without its body."""
     held = ShutOffs(clock=lambda: 0.0)
     policy = Shut(held)
 
     async def upstream(_: Exchange) -> Reply:
-        return Reply(410, [(b"tidegate-shut", b"sku=a; for=5")])
+        return Reply(status, [(b"tidegate-shut", b"sku=a; for=5")])
 
-    assert (await policy(request(method="HEAD"), upstream)).headers == []
+    assert (await policy(request(method=method), upstream)).headers == []
     assert len(held) == 0
     held.add(shut())
     assert (await policy(request(method="HEAD"), upstream)).body == b""
+
+
+async def test_a_parameter_that_the_route_lacks_shuts_nothing() -> None:
+    """Neither in the path nor named under `shut:`: the field is taken off, and nothing is held or listed."""
+    held = ShutOffs(clock=lambda: 0.0)
+
+    async def upstream(_: Exchange) -> Reply:
+        return Reply(410, [(b"tidegate-shut", b"colour=red; for=5")], b"gone")
+
+    assert (await Shut(held)(request(), upstream)).headers == []
+    assert len(held) == 0
 
 
 async def test_an_answer_too_large_is_not_held() -> None:

@@ -187,8 +187,17 @@ async def test_the_sales_rules_answer_with_their_status(shop: Any) -> None:
     assert gone.status_code == 410
     assert gone.headers["content-type"] == "application/problem+json"
     assert gone.json()["type"] == "urn:tidegate:sold-out"
+    assert gone.headers["tidegate-shut"] == "sku=single; for=2"  # the gateway tells the others
     await shop.drain()
     await shop.check()
+
+
+async def test_too_many_at_once_shuts_nobody_off(shop: Any) -> None:
+    """Asking for more than is left is no reason to turn away those who want one."""
+    refused = await shop.order("single", 2)
+    assert refused.status_code == 410
+    assert "tidegate-shut" not in refused.headers
+    assert (await shop.order("single")).status_code == 202
 
 
 async def test_unpaid_orders_of_one_buyer_are_limited(shop: Any) -> None:
