@@ -101,7 +101,9 @@ class Lane:
         now = slots.clock()
         if not self._waiters:
             self._stood_since = now
-        patience = slots.patience(standing=now - self._stood_since)
+        # The critical are served before all others, so a queue of theirs is soon over; giving up costs most.
+        standing = 0.0 if self.priority == "critical" else now - self._stood_since
+        patience = slots.patience(standing)
         slots.found_full()
         if len(self._waiters) >= slots.queue_bound(standing=now - self._stood_since):
             self._refuse(slots.settings.target)
