@@ -17,9 +17,10 @@ def build(route: Route, parts: Parts) -> Handler:
     return compose(
         parts.shut_off(route),
         parts.rate_limit(route.limits, route.cost),
-        LoadShed(parts.gates[upstream], route.priority),
         Degrade(route.feature, route.priority, parts.switches, fallback),
         parts.response_cache(route),
+        # Below the cache: what costs the upstream nothing takes no slot.
+        LoadShed(parts.gates[upstream], route.priority),
         Breaker(parts.circuits[upstream], fallback, route.feature) if upstream in parts.circuits else None,
         then=parts.upstreams[upstream],
     )
