@@ -23,39 +23,24 @@ class Ladder:
 
     def __init__(self, settings: Degradation, clock: Clock = time.monotonic, *, step: int = 0) -> None:
         self.settings = settings
-        self.pinned: int | None = None
         self._clock = clock
         self._step = min(max(step, 0), len(settings.steps))
         self._high_since: float | None = None
         self._low_since: float | None = None
-        off: frozenset[str] = frozenset()
-        self._off = [off]
-        self._only_critical = [False]
-        for rung in settings.steps:
-            off |= frozenset(rung.off)
-            self._off.append(off)
-            self._only_critical.append(self._only_critical[-1] or rung.only == "critical")
 
     @property
     def step(self) -> int:
         """The step in force."""
         return self._step
 
-    @property
-    def top(self) -> int:
-        """The highest step."""
-        return len(self.settings.steps)
-
     def observe(self, pressure: float) -> int:
         """Take note of the pressure now (1 is full), and return the step in force."""
-        if self.pinned is not None:
-            return self._step
         now = self._clock()
         climb, descend = self.settings.climb, self.settings.descend
         if pressure >= climb.pressure:
             self._low_since = None
             since = self._high_since = now if self._high_since is None else self._high_since
-            if now - since >= climb.after and self._step < self.top:
+            if now - since >= climb.after and self._step < len(self.settings.steps):
                 self._step += 1
                 self._high_since = now
         elif pressure < descend.pressure:
@@ -67,28 +52,3 @@ class Ladder:
         else:
             self._high_since = self._low_since = None
         return self._step
-
-    def pin(self, step: int | None) -> None:
-        """Hold a step whatever the pressure; None lets it move again, one step at a time from there.
-
-        Raises:
-            ValueError: no such step.
-        """
-        if step is not None and not 0 <= step <= self.top:
-            raise ValueError(f"no step {step}; the ladder has steps 0 to {self.top}")
-        self.pinned = step
-        self._high_since = self._low_since = None
-        if step is not None:
-            self._step = step
-
-    def name(self, step: int) -> str:
-        """What a step is called; step 0 is "normal"."""
-        return self.settings.steps[step - 1].name if step > 0 else "normal"
-
-    def off(self, step: int) -> frozenset[str]:
-        """The features that are off at a step."""
-        return self._off[step]
-
-    def only_critical(self, step: int) -> bool:
-        """Whether only critical requests pass at a step."""
-        return self._only_critical[step]

@@ -138,12 +138,6 @@ class Pins:
         """The newest of every switch, those that ended among them."""
         return list(self._newest.values())
 
-    def next_end(self) -> float | None:
-        """When the next pin ends, seconds since 1970, or None."""
-        now = self._clock()
-        ends = [pin.until for pin in self._newest.values() if pin.until is not None and pin.until > now]
-        return min(ends, default=None)
-
     def _load(self) -> None:
         if self._path is None:
             return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,21 +61,6 @@ def test_it_moves_exactly_when_pressure_was_held(samples: list[tuple[float, floa
             history = [(time.now, pressure)]
 
 
-@given(st.lists(st.tuples(GAPS, PRESSURES), max_size=40), st.integers(0, 3))
-def test_a_pinned_step_stays(samples: list[tuple[float, float]], pinned: int) -> None:
-    """Whatever the pressure, a pin holds; released, the ladder moves from there by one step at most."""
-    time = Time()
-    ladder = ladder_at(time)
-    ladder.pin(pinned)
-    for gap, pressure in samples:
-        time.now += gap
-        assert ladder.observe(pressure) == pinned
-    ladder.pin(None)
-    assert ladder.observe(9.0) == pinned  # the dwell time starts anew
-    time.now += 3
-    assert ladder.observe(9.0) == min(pinned + 1, 3)
-
-
 def test_a_pulse_goes_up_and_all_the_way_down() -> None:
     """Each further step takes the dwell time again, both ways; the middle band holds still."""
     time = Time()
@@ -98,28 +82,6 @@ def test_a_pulse_goes_up_and_all_the_way_down() -> None:
     assert after(29.75, 0.1) == 2
     assert after(0.25, 0.1) == 1
     assert after(30, 0.1) == 0
-
-
-def test_steps_add_up() -> None:
-    """Each step keeps off what those before it switched off."""
-    ladder = ladder_at(Time())
-    assert [sorted(ladder.off(step)) for step in range(4)] == [
-        [],
-        ["recommendations"],
-        ["profile", "recommendations"],
-        ["profile", "recommendations"],
-    ]
-    assert [ladder.only_critical(step) for step in range(4)] == [False, False, False, True]
-    assert [ladder.name(step) for step in range(4)] == ["normal", "elevated", "high", "emergency"]
-
-
-@pytest.mark.parametrize("step", [-1, 4])
-def test_no_such_step(step: int) -> None:
-    """Pinning a step that is not there changes nothing and names those that are."""
-    ladder = ladder_at(Time())
-    with pytest.raises(ValueError, match="0 to 3"):
-        ladder.pin(step)
-    assert ladder.pinned is None
 
 
 def test_a_ladder_that_replaces_another_goes_on_from_its_step() -> None:
