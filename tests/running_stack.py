@@ -1,0 +1,147 @@
+"""A running `tidegate up`, for tests that need the whole stack, and waiting without guessing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def wait_until(
+    condition: Callable[[], Any], *, within: float = 15.0, what: str = "", every: float = 0.02
+) -> Any:
+    """Wait for a condition (truthy), return its value, fail after `within` seconds."""
+    deadline = time.monotonic() + within
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {within:g} s: {what or condition}")
+        time.sleep(every)
+    return value
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that nobody holds just now."""
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        return int(door.getsockname()[1])
+
+
+@dataclass
+class Stack:
+    """A running `tidegate up`.
+
+    Attributes:
+        url: the gateway, as shoppers see it, without a trailing slash.
+        admin_url: the admin API.
+        admin_token: its bearer token.
+        sandbox_url: the payment provider.
+        shop_url: the shop behind the gateway.
+        data_dir: its --data.
+        config: the gateway's config file, a copy of this stack's own: edit it freely, then put it back.
+        env: environment in which `tidegate` commands speak to it.
+        pid: process id of `tidegate up`.
+    """
+
+    url: str
+    admin_url: str
+    admin_token: str
+    sandbox_url: str
+    shop_url: str
+    data_dir: Path
+    config: Path
+    env: dict[str, str]
+    pid: int
+    process: subprocess.Popen[str]
+
+    def state(self) -> dict[str, Any]:
+        """What stack.json says now: URLs, and the pid of each service."""
+        return dict(json.loads((self.data_dir / "stack.json").read_text()))
+
+    def service_pid(self, name: str) -> int:
+        """The process id of one service (shop, worker, sandbox, gateway, …) just now."""
+        return int(self.state()["pids"][name])
+
+    def tidegate(self, *words: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Run `tidegate WORDS` against this stack."""
+        return subprocess.run(
+            [sys.executable, "-m", "ops.cli", *words],
+            env=self.env,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def stop(self, within: float = 15.0) -> int:
+        """SIGTERM, as an operator would; the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(within)
+
+
+def start_stack(data: Path, *words: str, env: Mapping[str, str] | None = None) -> Stack:
+    """Run `tidegate up WORDS` in a folder and wait until it is ready."""
+    data.mkdir(parents=True, exist_ok=True)
+    data.chmod(0o711)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDEGATE_")}
+    environment |= {"PYTHONUNBUFFERED": "1", **(env or {})}
+    argv = [sys.executable, "-m", "ops.cli", "up", "--data", str(data)]
+    config = data / "gateway.yaml"
+    if not config.exists():
+        shutil.copyfile(ROOT / "config/gateway.yaml", config)
+    argv += [
+        "--config",
+        str(config),
+        "--port",
+        str(free_port()),
+        "--admin-port",
+        str(free_port()),
+        "--workers",
+        "2",
+        *words,
+    ]
+    console = data / "console.log"
+    with console.open("w") as out:
+        process = subprocess.Popen(
+            argv, env=environment, cwd=ROOT, text=True, stdout=out, stderr=subprocess.STDOUT
+        )
+
+    def ready() -> bool:
+        if process.poll() is not None:
+            pytest.fail(f"tidegate up ended with status {process.returncode}:\n{console.read_text()}")
+        return re.search(r"^ready\b", console.read_text(), re.MULTILINE) is not None
+
+    try:
+        wait_until(ready, within=90, what=f"tidegate up; see {console}")
+        state = json.loads((data / "stack.json").read_text())
+    except BaseException:
+        process.kill()
+        print(console.read_text())  # noqa: T201 - pytest shows it beside the failure
+        raise
+    return Stack(
+        url=state["urls"]["gateway"],
+        admin_url=state["urls"]["admin"],
+        admin_token=(data / "admin-token").read_text().strip(),
+        sandbox_url=state["urls"]["sandbox"],
+        shop_url=state["urls"]["shop"],
+        data_dir=data,
+        config=config,
+        env={**environment, "TIDEGATE_DATA_DIR": str(data)},
+        pid=process.pid,
+        process=process,
+    )
