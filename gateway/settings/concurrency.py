@@ -1,0 +1,62 @@
+"""How much an upstream may hold at once, and who comes first."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from gateway.settings.base import Settings
+from gateway.units import Duration
+
+
+class Shares(Settings):
+    """How full an upstream may be, as a share of its slots, for a priority to be let in; critical: all."""
+
+    normal: float = Field(0.85, gt=0, le=1)
+    optional: float = Field(0.60, gt=0, le=1)
+
+
+class Floors(Settings):
+    """The share of the slots that a priority keeps, whatever those above it ask for."""
+
+    normal: float = Field(0.05, ge=0, lt=0.5)
+    optional: float = Field(0.02, ge=0, lt=0.5)
+
+
+class Queue(Settings):
+    """Who may wait for a slot, and how long. The words are CoDel's (RFC 8289)."""
+
+    size: int = Field(64, ge=0)  # waiters of one priority, and never more than slots; 0: nobody waits
+    interval: Duration = Field(0.1, gt=0, le=10)  # patience while the queue is short-lived
+    target: Duration = Field(0.005, gt=0, le=10)  # patience once it has stood for an interval
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.target > self.interval:
+            raise ValueError("target is longer than interval")
+        return self
+
+
+class Concurrency(Settings):
+    """How many requests an upstream may hold at once, over one worker. Where min is max, it is fixed."""
+
+    min: int = Field(4, ge=1)
+    max: int = Field(400, ge=1)
+    initial: int | None = Field(None, ge=1)  # left out: 100, or the bound nearest to it
+    shares: Shares = Shares()
+    floors: Floors = Floors()
+    queue: Queue = Queue()
+
+    @property
+    def start(self) -> int:
+        """The limit to begin with."""
+        return min(max(100 if self.initial is None else self.initial, self.min), self.max)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) is above max ({self.max})")
+        if self.initial is not None and not self.min <= self.initial <= self.max:
+            raise ValueError(f"initial ({self.initial}) is not between min ({self.min}) and max ({self.max})")
+        return self

@@ -1,0 +1,107 @@
+"""How much of the shop anyone may ask for."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv6Network, ip_network
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+
+from gateway.settings.base import Name, Settings, word
+from gateway.units import Rate, RateField
+
+
+def _by_tier(value: object) -> object:
+    return value if isinstance(value, dict) else {"default": value}
+
+
+def _has_default(value: dict[str, Rate]) -> dict[str, Rate]:
+    if "default" not in value:
+        raise ValueError("a rate by tiers needs a default, for those who have none of them")
+    return value
+
+
+def _plain(rates: dict[str, Rate]) -> str | dict[str, str]:
+    """As it was written: one rate for all, or one for each tier."""
+    written = {tier: str(rate) for tier, rate in rates.items()}
+    return written["default"] if len(written) == 1 else written
+
+
+def _someone(value: object) -> object:
+    """An entry of an allow or deny list: a network in its shortest form, or a user."""
+    text = value if isinstance(value, str) else ""
+    kind, _, user = text.partition(":")
+    if kind == "user":
+        if not _USER.fullmatch(user):
+            raise ValueError(f"{value!r} names no user; write for example user:42")
+        return text
+    try:
+        network = ip_network(text)
+    except ValueError as error:
+        why = "it has host bits set" if "host bits" in str(error) else "neither network nor user"
+        raise ValueError(f"{value!r}: {why}; write for example 10.0.0.0/8, 2001:db8::1 or user:42") from None
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
+        raise ValueError(f"{value!r}: such clients are known by their IPv4 address; write that")
+    return str(network)
+
+
+_USER = re.compile(r"[!-~]{1,128}")  # as identities are
+Someone = Annotated[str, BeforeValidator(_someone)]
+Rates = Annotated[
+    dict[Name, RateField],
+    BeforeValidator(_by_tier),
+    AfterValidator(_has_default),
+    PlainSerializer(_plain),
+    WithJsonSchema(
+        {
+            "examples": ["20/second", {"default": "20/second", "vip": "100/second"}],
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "additionalProperties": {"type": "string"},
+                    "required": ["default"],
+                },
+            ],
+        }
+    ),
+]
+
+
+class Limit(Settings):
+    """So many requests per window, counted for each key of `per`."""
+
+    rates: Rates = Field(alias="rate")  # by tier; a bare rate is that of all
+    per: Annotated[
+        tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v), Field(min_length=1)
+    ]
+    algorithm: Literal["sliding-window", "fixed-window", "token-bucket"] = "sliding-window"
+    mode: Annotated[Literal["enforce", "shadow", "off"], BeforeValidator(word)] = "enforce"
+    on_store_failure: Literal["local", "allow", "refuse"] = "local"
+    allow: tuple[Someone, ...] = ()  # whom it does not count
+    deny: tuple[Someone, ...] = ()  # whom it refuses with 403, also when they are allowed by another entry
+
+    @property
+    def rate(self) -> Rate:
+        """For those who have no tier of their own."""
+        return self.rates["default"]
+
+    @model_validator(mode="after")
+    def _one_list(self) -> Self:
+        for entry in self.allow:
+            if entry in self.deny:
+                raise ValueError(f"{entry} is in allow and in deny; remove one")
+        return self
+
+    @model_validator(mode="after")
+    def _known_keys(self) -> Self:
+        for part in self.per:
+            kind, _, name = part.partition(":")
+            if part not in {"global", "user", "address", "route"} and not (
+                kind in {"header", "param"} and name
+            ):
+                raise ValueError(
+                    f"per: {part!r} is none of global, user, address, route, header:NAME, param:NAME"
+                )
+        return self
