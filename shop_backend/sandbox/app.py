@@ -58,8 +58,10 @@ from shop_backend.origin import SameOrigin
 from shop_backend.pages.assets import Assets
 from shop_backend.pages.money import money
 from shop_backend.requests import parse, read
+from shop_backend.sandbox.books import Row
 from shop_backend.sandbox.callbacks import Sender
-from shop_backend.sandbox.ledger import Clock, Ledger, Order, Row, Unknown
+from shop_backend.sandbox.debts import Clock
+from shop_backend.sandbox.ledger import Ledger, Order, Unknown
 from shop_backend.sandbox.requests import MAX_BODY, CheckoutBody, RefundBody, is_under, parse_pay
 
 log = logging.getLogger(__name__)
@@ -86,7 +88,7 @@ def create_app(
         SetupError: the signing secret is missing or malformed.
     """
     ledger = Ledger(Path(settings.data_dir) / "sandbox.sqlite3", clock=clock)
-    sender = Sender(ledger, settings.require("sandbox_secret"), transport=transport)
+    sender = Sender(ledger.debts, settings.require("sandbox_secret"), transport=transport)
     provider = Provider(settings, ledger, sender)
 
     @contextlib.asynccontextmanager
@@ -223,7 +225,7 @@ class Provider:
 
     async def readyz(self, _: Request) -> Response:
         """200 while the ledger can be read."""
-        return PlainTextResponse(f"ok, {await self._ledger.owed()} callbacks owed\n")
+        return PlainTextResponse(f"ok, {await self._ledger.debts.owed()} callbacks owed\n")
 
     # ---- looks -------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import httpx
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
 from shop_backend.errors import SetupError
-from shop_backend.sandbox.ledger import Callback, Ledger
+from shop_backend.sandbox.debts import Callback, Debts
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Sender:
     """Delivers due callbacks, several at once, oldest first.
 
     Args:
-        ledger: what is owed.
+        debts: what is owed.
         secret: Standard Webhooks secret, `whsec_…`; an empty one is refused.
         transport: how requests leave, for tests.
 
@@ -48,7 +48,7 @@ class Sender:
     """
 
     def __init__(
-        self, ledger: Ledger, secret: str, *, transport: httpx.AsyncBaseTransport | None = None
+        self, debts: Debts, secret: str, *, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
         if not secret.removeprefix("whsec_"):
             raise SetupError("no signing secret: set TIDEGATE_SANDBOX_SECRET to whsec_<base64>")
@@ -57,7 +57,7 @@ class Sender:
         except (ValueError, EmptyWebhookSecretError):
             # From nothing: the cause may quote the secret.
             raise SetupError("TIDEGATE_SANDBOX_SECRET is not whsec_<base64>") from None
-        self._ledger = ledger
+        self._debts = debts
         self._transport = transport
         self._wake = asyncio.Event()
         self._busy: dict[int, asyncio.Task[None]] = {}
@@ -95,7 +95,7 @@ class Sender:
         if room <= 0:
             return None  # whoever finishes wakes us
         try:
-            callbacks, wait = await self._ledger.due(room, besides=list(self._busy))
+            callbacks, wait = await self._debts.due(room, besides=list(self._busy))
         except sqlite3.Error as error:
             log.error("the ledger can't be read (%s); callbacks wait %.0f s", error, TROUBLE)  # noqa: TRY400 - one line
             return TROUBLE
@@ -130,7 +130,7 @@ class Sender:
             status, why = 0, type(error).__name__
         try:
             if 200 <= status < 300:
-                await self._ledger.taken(callback.seq)
+                await self._debts.taken(callback.seq)
                 return
             delay = back_off(callback.attempts, random.random())  # noqa: S311 - jitter
             attempt = callback.attempts + 1
@@ -141,7 +141,7 @@ class Sender:
                 attempt,
                 delay,
             )
-            await self._ledger.retry(callback.seq, delay)
+            await self._debts.retry(callback.seq, delay)
         except sqlite3.Error as error:
             log.error("the ledger can't be written (%s); callback %s will repeat", error, callback.message_id)  # noqa: TRY400 - one line
             await asyncio.sleep(TROUBLE)

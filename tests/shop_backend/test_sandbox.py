@@ -220,7 +220,7 @@ async def test_a_refused_callback_is_sent_again(shop: Shop) -> None:
 
     assert shop.merchant.refused == 2
     async with asyncio.timeout(5):
-        while await shop.ledger.owed():  # noqa: ASYNC110 - erased just after the merchant's answer
+        while await shop.ledger.debts.owed():  # noqa: ASYNC110 - erased just after the merchant's answer
             await asyncio.sleep(0.005)
 
 
@@ -242,7 +242,7 @@ async def test_a_delayed_callback_is_owed_meanwhile(shop: Shop) -> None:
     await shop.pay(checkout, delay=3600)
 
     assert (await shop.http.get("/checkouts/by-order/order-1")).json()["state"] == "paid"
-    assert await shop.ledger.owed() == 1
+    assert await shop.ledger.debts.owed() == 1
     assert shop.merchant.taken == []
 
 
@@ -540,7 +540,7 @@ def test_the_books_are_private(tmp_path: Path) -> None:
     async def write() -> list[Path]:
         ledger = Ledger(tmp_path / "sandbox.sqlite3")
         await ledger.open()
-        await ledger.owed()
+        await ledger.debts.owed()
         found = sorted(tmp_path.glob("sandbox.sqlite3*"))  # noqa: ASYNC240 - nobody else waits on this loop
         assert len(found) >= 2
         assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in found} == dict.fromkeys(

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shop_backend.sandbox.ledger import Conflict, Ledger, Order, Row, Unknown
+from shop_backend.sandbox.books import Row
+from shop_backend.sandbox.ledger import Conflict, Ledger, Order, Unknown
 
 ORDERS = ("o-1", "o-2", "o-3")
 STEPS = st.lists(
@@ -90,15 +91,15 @@ async def test_the_books_agree_with_the_model(steps: list[tuple[str, str, int]])
                 ledger = Ledger(path)
                 await ledger.open()
             elif kind == "deliver":
-                callbacks, _ = await ledger.due(int(order))
+                callbacks, _ = await ledger.debts.due(int(order))
                 for callback in callbacks:
-                    await ledger.taken(callback.seq)
+                    await ledger.debts.taken(callback.seq)
                 model.owed -= len(callbacks)
             else:
                 expected = getattr(model, kind)(order, value)
                 assert await step(ledger, kind, order, value) is expected
         payments = await ledger.payments(0, 1000)
-        owed = await ledger.owed()
+        owed = await ledger.debts.owed()
         await ledger.close()
 
     by_outcome = {
@@ -119,15 +120,15 @@ async def test_callbacks_wait_for_their_time(tmp_path: Path) -> None:
     checkout, _ = await ledger.create_checkout(Order("o-1", 5, "EUR", "http://s/c", "http://s/o", "x"))
     await ledger.pay(checkout["id"], success=True, delays=[0.0, 10.0])
 
-    callbacks, wait = await ledger.due(10)
+    callbacks, wait = await ledger.debts.due(10)
     assert (len(callbacks), wait) == (1, 10.0)
     busy = [callbacks[0].seq]
-    assert await ledger.due(10, besides=busy) == ([], 10.0)
+    assert await ledger.debts.due(10, besides=busy) == ([], 10.0)
 
-    await ledger.retry(callbacks[0].seq, 4.0)
-    assert await ledger.due(10) == ([], 4.0)
+    await ledger.debts.retry(callbacks[0].seq, 4.0)
+    assert await ledger.debts.due(10) == ([], 4.0)
     now += 4.0
-    again, _ = await ledger.due(10)
+    again, _ = await ledger.debts.due(10)
     assert [(c.seq, c.attempts) for c in again] == [(busy[0], 1)]
     assert json.loads(again[0].body)["type"] == "payment.succeeded"
     await ledger.close()
@@ -144,6 +145,6 @@ async def test_a_refused_step_leaves_no_trace(tmp_path: Path) -> None:
         raise Conflict("in the middle")
 
     with pytest.raises(Conflict):
-        await ledger._run(half)
+        await ledger._books.run(half)
     assert (await ledger.checkout(checkout["id"]))["state"] == "open"
     await ledger.close()
