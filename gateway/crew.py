@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from gateway.channel import Channel, Message
 from gateway.metrics import Totals
+from gateway.pressure import Pressures, highest
 
 _log = logging.getLogger("gateway")
 _BACKOFF = (0.1, 5.0)  # seconds before a worker that dies young is replaced, first and longest
@@ -31,7 +32,7 @@ class Member:
     ready: bool = False
     serial: int = -1  # of the switches that it serves by
     version: int = -1  # of the configuration that it serves by
-    pressure: float = 0.0
+    pressures: Pressures = field(default_factory=dict)
     scraped: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -113,9 +114,9 @@ class Crew:
                 task.cancel()
         self._totals.own.gauge("tidegate_workers", self.ready)
 
-    def pressure(self) -> float:
-        """The most pressed worker's pressure."""
-        return max((member.pressure for member in self.members.values()), default=0.0)
+    def pressures(self) -> dict[str, float]:
+        """Each signal of pressure, as the most pressed worker has it."""
+        return highest(member.pressures for member in self.members.values())
 
     async def stop(self) -> None:
         """Drain them all; those that take too long are killed."""
@@ -186,7 +187,7 @@ class Crew:
     def _hear(self, member: Member, message: Message) -> None:
         kind = message["type"]
         if kind == "report":
-            member.pressure = message["pressure"]
+            member.pressures = message["pressures"]
         elif kind == "metrics":
             self._totals.update(member.id, message["snapshot"])
             member.scraped.set()

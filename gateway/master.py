@@ -22,6 +22,7 @@ from gateway.crew import Crew
 from gateway.ladder import Ladder
 from gateway.metrics import Totals
 from gateway.policies.shut_off import ShutOff, ShutOffs
+from gateway.pressure import on_ladder
 from gateway.reload import ConfigFile
 from gateway.server import HANDSHAKE, deafen, serve_admin
 from gateway.state.pin_sync import PinSync
@@ -210,10 +211,14 @@ class Master:
         while True:
             await asyncio.sleep(_TICK)
             before = self.ladder.step
-            pressure = self.crew.pressure() if self.crew is not None else 0.0
+            pressures = self.crew.pressures() if self.crew is not None else {}
+            pressure = on_ladder(pressures, self.ladder.settings, before)
             if self.ladder.observe(pressure) != before:
-                _log.warning("degradation step %d -> %d at pressure %.2f", before, self.ladder.step, pressure)
+                told = ", ".join(f"{name} {value:.2f}" for name, value in pressures.items())
+                _log.warning("degradation step %d -> %d at pressure: %s", before, self.ladder.step, told)
             self.totals.own.gauge("tidegate_pressure", pressure)
+            for name, value in pressures.items():
+                self.totals.own.gauge("tidegate_pressure_signal", value, name)
             self.totals.own.gauge("tidegate_shut_offs", len(self.shut_offs.all()))
             self._recompute()
 

@@ -55,7 +55,10 @@ METRICS: Mapping[str, Spec] = {
     ),
     "tidegate_feature_on": Spec("gauge", "1 while a feature is served.", ("feature",)),
     "tidegate_degradation_step": Spec("gauge", "Rung of the degradation ladder; 0 is normal."),
-    "tidegate_pressure": Spec("gauge", "How close the gateway's upstreams are to full; 1 is full."),
+    "tidegate_pressure": Spec("gauge", "The pressure that the ladder goes by; 1 is full."),
+    "tidegate_pressure_signal": Spec(
+        "gauge", "Each signal of pressure as a share of what alone is full.", ("signal",)
+    ),
     "tidegate_breaker_state": Spec("gauge", "1 for the state the breaker is in.", ("upstream", "state")),
     "tidegate_concurrency_limit": Spec(
         "gauge", "Requests that the upstream may hold at once, over all workers.", ("upstream",)

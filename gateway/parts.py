@@ -20,6 +20,7 @@ from gateway.policies.circuit import Change, Circuit
 from gateway.policies.degrade import build_fallback
 from gateway.policies.shut_off import Shut, ShutOff, ShutOffs
 from gateway.policies.slots import Slots
+from gateway.pressure import measured
 from gateway.state.limits import LocalLimits, SharedLimits
 from gateway.state.switches import LiveSwitches, Switches
 from gateway.units import parse_rate
@@ -60,6 +61,7 @@ class Parts:
         self._workers = workers
         self._dropped_before = 0  # lines lost by access logs since replaced
         self._on_trip = on_trip
+        self._lag = 0.0  # seconds; the loop's longest turn of late
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def adopt(self, new: config.Config) -> None:
@@ -151,12 +153,30 @@ class Parts:
         """Access log lines lost so far."""
         return self._dropped_before + (self.access_log.dropped if self.access_log is not None else 0)
 
-    def pressure(self) -> float:
-        """How pressed the most pressed upstream is, 1 being full."""
-        return max((gate.pressure() for gate in self.gates.values()), default=0.0)
+    def pressures(self, cpu: float) -> dict[str, float]:
+        """What each signal says, of the most pressed upstream; asked at a steady pace.
+
+        Args:
+            cpu: cores that this worker has used since it was last asked.
+        """
+        assert self.config is not None  # noqa: S101 - adopt comes first, by construction
+        in_flight = queue_delay = 0.0
+        for gate in self.gates.values():
+            gate.pressure()  # works out the delay since it was last asked
+            in_flight = max(in_flight, gate.in_flight / gate.limit)
+            queue_delay = max(queue_delay, gate.queue_delay / gate.settings.target)
+        return measured(
+            self.config.degradation.signals,
+            in_flight=in_flight,
+            queue_delay=queue_delay,
+            lag=self._lag,
+            cpu=cpu,
+            sick=any(circuit.sick for circuit in self.circuits.values()),
+        )
 
     def lagging(self, seconds: float) -> None:
         """A turn of the loop takes so long; that much of any latency is the gateway's own."""
+        self._lag = seconds
         self.metrics.gauge("tidegate_loop_lag_seconds", seconds)
         for gate in self.gates.values():
             if gate.limiter is not None:

@@ -20,12 +20,12 @@ from gateway.metrics import WorkerMetrics
 from gateway.parts import Parts
 from gateway.policies.circuit import Change
 from gateway.policies.shut_off import ShutOff
+from gateway.pressure import CpuShare
 from gateway.server import QuietServer, protocol_for
 from gateway.state.switches import Switches
 
 _log = logging.getLogger("gateway.worker")
 _REPORT = 0.25  # seconds between two reports of pressure
-_LAG_FULL = 0.25  # seconds that the loop may come late before that alone counts as full pressure
 _COLLECT = (20_000, 20, 50)  # net new objects, then young and middle collections, that make it look
 _BACKLOG = 4096  # connections the kernel holds for us
 
@@ -155,13 +155,10 @@ class Worker:
 
     async def _report(self) -> None:
         """Say how pressed this worker is, a few times a second."""
-        loop = asyncio.get_running_loop()
+        cpu = CpuShare()
         while True:
-            due = loop.time() + _REPORT
             await asyncio.sleep(_REPORT)
-            lag = max(0.0, loop.time() - due)
-            pressure = max(self._parts.pressure(), min(1.0, lag / _LAG_FULL))
-            self._channel.send({"type": "report", "pressure": pressure})
+            self._channel.send({"type": "report", "pressures": self._parts.pressures(cpu.read())})
 
 
 def _calm_collector() -> None:

@@ -157,7 +157,9 @@ def _step(gate: Mapping[str, Any]) -> RenderableType:
             name.stylize("reverse")
         gives_up = f"only {rung['only']}" if rung.get("only") else ", ".join(rung.get("off") or [])
         rungs.append((name, gives_up if rung.get("only") or not gives_up else f"off: {gives_up}"))
-    return _grid("step", [("pressure", gate.get("pressure")), ("set to", step.get("state")), *rungs])
+    signals = [(f"  {name.replace('_', ' ')}", value) for name, value in (gate.get("signals") or {}).items()]
+    pressure = [("pressure", gate.get("pressure")), *signals]
+    return _grid("step", [*pressure, ("set to", step.get("state")), *rungs])
 
 
 def _features(gate: Mapping[str, Any]) -> RenderableType:

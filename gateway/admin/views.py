@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from gateway.metrics import BREAKER_STATES
+from gateway.pressure import SIGNALS
 from gateway.state.pins import Pin
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def status(master: Master) -> Json:
         },
         "draining": master.draining,
         "pressure": round(gauges.get(("tidegate_pressure", ()), 0.0), 4),
+        "signals": {s: round(gauges.get(("tidegate_pressure_signal", (s,)), 0.0), 4) for s in SIGNALS},
         "limit_store": {
             "shared": settings.redis is not None,
             "up": bool(gauges.get(("tidegate_limit_store_up", ()), 0)),

@@ -179,6 +179,11 @@ class Circuit:
         """Whether an operator holds it open or closed."""
         return self._forced
 
+    @property
+    def sick(self) -> bool:
+        """Whether it has found the upstream unwell, and not yet found it well again."""
+        return self._state != "closed" and not self._forced
+
     def on_change(self, callback: Callable[[Change], None]) -> None:
         """Call back after each transition, in the caller's task; must not block."""
         self._callbacks.append(callback)

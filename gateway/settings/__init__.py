@@ -3,7 +3,7 @@
 from gateway.settings.admin import Admin
 from gateway.settings.base import Priority
 from gateway.settings.concurrency import Concurrency
-from gateway.settings.degradation import Degradation, Fallback, Feature
+from gateway.settings.degradation import Degradation, Fallback, Feature, Signals
 from gateway.settings.identity import Identity, Jwt
 from gateway.settings.limit import Limit
 from gateway.settings.listen import Listen
@@ -31,6 +31,7 @@ __all__ = [
     "Retries",
     "Route",
     "RouteCache",
+    "Signals",
     "Timeout",
     "Tls",
     "Upstream",

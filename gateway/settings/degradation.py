@@ -58,10 +58,23 @@ class Descend(Settings):
     after: Duration = 30.0
 
 
+def _none_when_off(value: object) -> object:
+    return None if value is False or value == "off" else value
+
+
+class Signals(Settings):
+    """What alone counts as full pressure, beside slots taken and waited for; off: it does not count."""
+
+    loop_lag: Annotated[Duration | None, BeforeValidator(_none_when_off)] = Field(0.25, gt=0)  # of one turn
+    cpu: Annotated[float | None, BeforeValidator(_none_when_off)] = Field(1.0, gt=0)  # cores, of a worker
+    breakers: bool = True  # one that is not closed by itself
+
+
 class Degradation(Settings):
     """The ladder: what is given up first, and when."""
 
     steps: tuple[Step, ...] = ()
+    signals: Signals = Signals()
     climb: Climb = Climb()
     descend: Descend = Descend()
 

@@ -75,7 +75,8 @@ function show(status) {
     tiles.push([`${outcome} /s`, rate.toFixed(rate < 10 ? 1 : 0)]);
   }
   before = { requests: status.requests, at: now };
-  tiles.push(["pressure", `${Math.round(status.pressure * 100)} %`]);
+  const high = Object.entries(status.signals).reduce((a, b) => (b[1] > a[1] ? b : a))[0].replace("_", " ");
+  tiles.push(["pressure", `${Math.round(status.pressure * 100)} %${status.pressure ? `, ${high}` : ""}`]);
   for (const up of status.upstreams) tiles.push([`in flight, ${up.name}`, `${up.in_flight} of ${up.concurrency_limit ?? "∞"}`]);
   tiles.push(["limits", status.limit_store.up ? (status.limit_store.shared ? "shared" : "local") : "Redis away"]);
   tiles.push(["workers", `${status.workers.ready} of ${status.workers.wanted}`]);
