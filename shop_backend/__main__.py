@@ -147,7 +147,7 @@ async def _work(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with connect(settings) as parts:
-        metrics.REGISTRY.register(metrics.PoolCollector(parts.database.usage))
+        metrics.REGISTRY.register(metrics.PoolCollector(parts.database.usage, parts.database.ceilings))
         metrics.REGISTRY.register(metrics.OUTBOX)
         _log.info("worker started")
         await Worker(settings, parts).run(stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
@@ -87,17 +88,22 @@ def create_app(settings: Settings, *, transport: httpx.AsyncBaseTransport | None
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with connect(settings, transport=transport) as parts:
             context = build_context(settings, parts)
-            pool = metrics.PoolCollector(parts.database.usage)
-            metrics.REGISTRY.register(pool)
             # Routes need the parts, which need a running loop; so they come now, before the first request.
             servers = health.readiness(context)
+            collectors = (
+                metrics.PoolCollector(parts.database.usage, parts.database.ceilings),
+                metrics.ServersCollector(servers.state, servers.names, asyncio.get_running_loop()),
+            )
             app.router.routes = routes(context, servers)
             app.state.context = context
+            for collector in collectors:
+                metrics.REGISTRY.register(collector)
             try:
                 yield
             finally:
+                for collector in collectors:
+                    metrics.REGISTRY.unregister(collector)
                 await servers.close()
-                metrics.REGISTRY.unregister(pool)
 
     app = Starlette(
         lifespan=lifespan,

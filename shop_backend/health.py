@@ -45,6 +45,11 @@ class Readiness:
         self._asking: asyncio.Task[dict[str, str]] | None = None
         self._asked_at = float("-inf")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The servers that are asked."""
+        return tuple(self._probes)
+
     async def state(self) -> dict[str, str]:
         """By server: "ok", or the name of the error."""
         if self._asking is None or (

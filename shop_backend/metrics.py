@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import CancelledError
 from http.server import HTTPServer
 from threading import Thread
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    disable_created_metrics,
+    start_http_server,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from shop_backend.errors import SetupError
 
+_PATIENCE = 2.0  # seconds for the servers to answer at a scrape
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, that nobody asks for
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 
@@ -28,19 +39,77 @@ OUTBOX = Gauge("shop_outbox_pending", "Mails still to send.", registry=None)  # 
 DEAD = Counter("shop_dead_letters", "Stream entries given up.", ["stream"], registry=REGISTRY)
 
 
-class PoolCollector(Collector):
-    """Asks the pools at the moment of the scrape."""
+# There from the start, so that the first of each is a rise from nought and not a new line.
+for _state in ("reserved", "pending", "paid", "delivered", "expired", "refunding", "refunded"):
+    ORDERS.labels(_state)
+for _result in ("queued", "forged", "stale", "malformed", "parked", "duplicate", "mismatch"):
+    CALLBACKS.labels(_result)
+for _stream in ("orders", "callbacks"):
+    DEAD.labels(_stream)
 
-    def __init__(self, usage: Callable[[], dict[tuple[str, str], int]]) -> None:
+
+class PoolCollector(Collector):
+    """Asks the pools at the moment of the scrape.
+
+    Args:
+        usage: connections and waiting callers by role and state.
+        ceilings: how many connections each role may grow to.
+    """
+
+    def __init__(
+        self, usage: Callable[[], dict[tuple[str, str], int]], ceilings: Callable[[], dict[str, int]]
+    ) -> None:
         self._usage = usage
+        self._ceilings = ceilings
 
     def collect(self) -> Iterable[Metric]:
-        """One gauge per role and state."""
+        """One gauge per role and state, and one per role."""
         family = GaugeMetricFamily(
             "shop_db_pool_connections", "Database connections.", labels=["role", "state"]
         )
         for (role, state), count in self._usage().items():
             family.add_metric([role, state], count)
+        yield family
+        family = GaugeMetricFamily(
+            "shop_db_pool_max_connections", "Database connections a pool may grow to.", labels=["role"]
+        )
+        for role, count in self._ceilings().items():
+            family.add_metric([role], count)
+        yield family
+
+
+class ServersCollector(Collector):
+    """Asks at the moment of the scrape which servers answer the shop.
+
+    Args:
+        ask: by the server's name: "ok", or what is wrong; runs in the shop's event loop.
+        names: every server asked, for when the loop itself does not answer.
+        loop: the shop's event loop; the scrape is answered in another thread.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[], Coroutine[None, None, Mapping[str, str]]],
+        names: Iterable[str],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._ask = ask
+        self._names = tuple(names)
+        self._loop = loop
+
+    def collect(self) -> Iterable[Metric]:
+        """One gauge per server."""
+        family = GaugeMetricFamily(
+            "shop_server_up", "1 while a server that the shop stands on answers it.", labels=["server"]
+        )
+        state: Mapping[str, str] = {}
+        asking = asyncio.run_coroutine_threadsafe(self._ask(), self._loop)
+        try:
+            state = asking.result(_PATIENCE)
+        except (TimeoutError, CancelledError):
+            asking.cancel()
+        for name in self._names:
+            family.add_metric([name], float(state.get(name) == "ok"))
         yield family
 
 

@@ -45,6 +45,22 @@ def short_tmp() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _prometheus_program(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        missing = f"no {name} on PATH; scripts/test fetches it, or unset TIDEGATE_REQUIRE_PROMETHEUS"
+        if os.environ.get("TIDEGATE_REQUIRE_PROMETHEUS") == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return path
+
+
+@pytest.fixture(scope="session")
+def prometheus_program() -> Callable[[str], str]:
+    """`prometheus_program("promtool")`: its path; the test is skipped without it, unless it is demanded."""
+    return _prometheus_program
+
+
 # ---- Redis --------------------------------------------------------------------------------------
 
 

@@ -20,3 +20,8 @@ GROUP = "shop"
 def failures(stream: str) -> str:
     """Where tries that failed are counted for a stream."""
     return f"{stream}:failures"
+
+
+def label(stream: str) -> str:
+    """A stream's name in metrics."""
+    return stream.removeprefix(_TAG)

@@ -135,6 +135,11 @@ class Database:
                 found[role, "waiting"] = stats.get("requests_waiting", 0)
         return found
 
+    def ceilings(self) -> dict[str, int]:
+        """How many connections each role's pool may grow to."""
+        pools = (("primary", self._primary), ("replica", self._replica))
+        return {role: pool.max_size for role, pool in pools if pool is not None}
+
 
 async def share_cards(connection: Connection) -> None:
     """Until this transaction ends, nobody loads the stock into Redis."""

@@ -254,7 +254,7 @@ class StreamRunner:
         if real:
             _log.error("%s %s: given up: %s", self._stream, entry.id, _brief(error))
             await self._handler.gave_up(entry)
-            DEAD.labels(self._stream).inc()
+            DEAD.labels(keys.label(self._stream)).inc()
         await self._acknowledge([entry])
 
     async def _bury(self, entry: Entry, fields: Mapping[str, str], why: str) -> bool:

@@ -78,7 +78,8 @@ class Gauges:
             metrics.STOCK.labels(sku, "free").set(free)
             metrics.STOCK.labels(sku, "held").set(held[sku])
         now = await self._redis.time()
-        for stream, name in ((keys.ORDERS, "orders"), (keys.CALLBACKS, "callbacks")):
+        for stream in (keys.ORDERS, keys.CALLBACKS):
+            name = keys.label(stream)
             depth: Any = await self._redis.xlen(stream)
             first: Any = await self._redis.xrange(stream, count=1)
             age = now[0] - int(first[0][0].partition("-")[0]) / 1000 if first else 0.0

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from tests.http_client import Answer, Client, Lost
@@ -94,6 +95,30 @@ class Buyer:
                 return answer
             self.limited += answer.status in {429, 503}
             await asyncio.sleep(min(float(answer.headers.get("retry-after", "0.3")), 2.0))
+
+
+def _trade(stack: Any) -> None:
+    buyer = Buyer(stack.url, stack.sandbox_url, "steam-20")
+    asyncio.run(buyer.buy())
+    assert buyer.outcome == "delivered", buyer
+    with httpx.Client(base_url=stack.url) as shopper:
+        shopper.post("/api/session", json={}).raise_for_status()
+        for _ in range(2):
+            for path in ("/", "/api/products/steam-20", "/api/me/profile", "/nowhere"):
+                shopper.get(path)
+        codes = [shopper.post("/api/orders", json={}).status_code for _ in range(7)]
+    assert set(codes) == {400, 429}, codes  # no Idempotency-Key; then over the checkout limit
+    operator = {"Authorization": f"Bearer {stack.admin_token}"}
+    feature = f"{stack.admin_url}/api/features/recommendations"
+    for state in ("off", "auto"):
+        httpx.put(feature, json={"state": state}, headers=operator).raise_for_status()
+        httpx.get(f"{stack.url}/api/products/steam-20/recommendations").raise_for_status()
+
+
+@pytest.fixture(scope="session")
+def trade() -> Callable[[Any], None]:
+    """`trade(stack)`: a purchase, and of every other outcome that a well stack has, a few requests."""
+    return _trade
 
 
 @pytest.fixture(scope="session")

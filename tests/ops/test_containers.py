@@ -1,4 +1,4 @@
-"""Image, compose file and Prometheus rules, as far as they can be checked without an engine."""
+"""Image and compose file, as far as they can be checked without an engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("keys", "migrate", "shop", "worker", "sandbox", "gateway")
 ONCE = ("keys", "migrate")  # end by themselves
-ALERTS = yaml.safe_load((ROOT / "config/prometheus/alerts.yml").read_text(encoding="utf-8"))
 PROMETHEUS = yaml.safe_load((ROOT / "config/prometheus/prometheus.yml").read_text(encoding="utf-8"))
 
 
@@ -71,8 +70,8 @@ def test_no_image_floats() -> None:
 
 
 def test_every_part_of_the_stack_is_there() -> None:
-    """Redis twice, PostgreSQL, keys, migration with seed, shop, worker, sandbox, gateway, Prometheus."""
-    stores = {"redis-durable", "redis-volatile", "postgres", "prometheus"}
+    """Redis twice, PostgreSQL, keys, migration with seed, every process of ours, Prometheus, Grafana."""
+    stores = {"redis-durable", "redis-volatile", "postgres", "prometheus", "grafana"}
 
     assert set(SERVICES) == {*OURS, *stores}
     assert "seed" in SERVICES["migrate"]["command"][-1]
@@ -98,7 +97,7 @@ def test_only_loopback_ports_are_published() -> None:
     """Nobody outside the machine reaches anything; stores and shop are published nowhere."""
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
 
-    assert set(published) == {"gateway", "sandbox", "prometheus"}
+    assert set(published) == {"gateway", "sandbox", "prometheus", "grafana"}
     for ports in published.values():
         assert all(port.startswith("127.0.0.1:") for port in ports)
     assert COMPOSE["networks"]["back"] == {"internal": True}
@@ -181,20 +180,16 @@ def test_prometheus_scrapes_what_serves_metrics() -> None:
     assert all((ROOT / "config/prometheus" / file).exists() for file in PROMETHEUS["rule_files"])
 
 
-def test_alerts_are_about_metrics_we_have_and_say_what_to_do() -> None:
-    """A metric nobody exports would never fire."""
-    code = "".join(
-        path.read_text(encoding="utf-8")
-        for package in ("gateway", "shop_backend")
-        for path in (ROOT / package).rglob("*.py")
-    )
-    rules = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+def test_grafana_finds_its_dashboards_where_they_are_mounted() -> None:
+    """The provisioned folder, the home page and the source's address are those of the compose file."""
+    grafana = ROOT / "config/grafana"
+    provider = yaml.safe_load((grafana / "provisioning/dashboards/tidegate.yml").read_text())["providers"][0]
+    source = yaml.safe_load((grafana / "provisioning/datasources/prometheus.yml").read_text())["datasources"][
+        0
+    ]
+    mounts = dict(volume.removesuffix(":ro").split(":") for volume in SERVICES["grafana"]["volumes"])
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
 
-    assert rules
-    for rule in rules:
-        for metric in re.findall(r"\b(?:tidegate|shop)_[a-z_]+", rule["expr"]):
-            # prometheus_client appends _total to counters by itself
-            assert metric in code or metric.removesuffix("_total") in code, metric
-        assert rule["annotations"]["summary"]
-        assert rule["annotations"]["action"]
-        assert rule["labels"]["severity"] in {"page", "ticket"}
+    assert mounts["./config/grafana/dashboards"] == provider["options"]["path"] == str(Path(home).parent)
+    assert (grafana / "dashboards" / Path(home).name).is_file()
+    assert source["url"] == "http://prometheus:9090"
