@@ -59,7 +59,12 @@ METRICS: Mapping[str, Spec] = {
     "tidegate_pressure_signal": Spec(
         "gauge", "Each signal of pressure as a share of what alone is full.", ("signal",)
     ),
-    "tidegate_breaker_state": Spec("gauge", "1 for the state the breaker is in.", ("upstream", "state")),
+    "tidegate_breaker_state": Spec(
+        "gauge", "1 for the state the breaker is in, of several the sickest.", ("upstream", "state")
+    ),
+    "tidegate_route_breaker_state": Spec(
+        "gauge", "1 for the state the breaker of one route is in.", ("upstream", "route", "state")
+    ),
     "tidegate_concurrency_limit": Spec(
         "gauge", "Requests that the upstream may hold at once, over all workers.", ("upstream",)
     ),
@@ -81,7 +86,11 @@ METRICS: Mapping[str, Spec] = {
     "tidegate_worker_restarts_total": Spec("counter", "Workers that died and were started anew."),
     "tidegate_workers": Spec("gauge", "Workers serving."),
 }
-_BREAKER_LEVEL = "breaker_level"  # between workers and master only
+# Between workers and master only: the index of a state, and the metric that it becomes.
+_LEVELS = {
+    "breaker_level": "tidegate_breaker_state",
+    "route_breaker_level": "tidegate_route_breaker_state",
+}
 
 Labels = tuple[str, ...]
 Snapshot = dict[str, Any]  # JSON: counters, histograms and gauges, each a list of rows
@@ -141,7 +150,11 @@ class WorkerMetrics:
 
     def breaker(self, upstream: str, state: str) -> None:
         """Set an upstream's breaker state."""
-        self.gauge(_BREAKER_LEVEL, BREAKER_STATES.index(state), upstream)
+        self.gauge("breaker_level", BREAKER_STATES.index(state), upstream)
+
+    def route_breaker(self, upstream: str, route: str, state: str) -> None:
+        """Set the state of the breaker that one route has to itself."""
+        self.gauge("route_breaker_level", BREAKER_STATES.index(state), upstream, route)
 
     def snapshot(self) -> Snapshot:
         """All of it, as plain JSON values."""
@@ -232,10 +245,10 @@ class Totals(Collector):
                         "max": max(before, value),
                     }[merge]
         for (name, labels), level in list(merged.items()):
-            if name == _BREAKER_LEVEL:
+            if name in _LEVELS:
                 del merged[name, labels]
                 for index, state in enumerate(BREAKER_STATES):
-                    merged["tidegate_breaker_state", (*labels, state)] = float(index == level)
+                    merged[_LEVELS[name], (*labels, state)] = float(index == level)
         return merged
 
     def describe(self) -> Iterable[Metric]:

@@ -10,13 +10,14 @@ from pydantic import BaseModel
 
 from gateway import config
 from gateway.access_log import AccessLog
+from gateway.breakers import Breakers
 from gateway.exchange import Exchange, Policy, Reply
 from gateway.identity import Identity
 from gateway.metrics import WorkerMetrics
 from gateway.policies import rate_limit
 from gateway.policies.cache import Cache
 from gateway.policies.cache_store import Store
-from gateway.policies.circuit import Change, Circuit
+from gateway.policies.circuit import Change
 from gateway.policies.degrade import build_fallback
 from gateway.policies.shut_off import Shut, ShutOff, ShutOffs
 from gateway.policies.slots import Slots
@@ -52,7 +53,7 @@ class Parts:
         self.config: config.Config | None = None
         self.limits: LocalLimits | SharedLimits = LocalLimits(workers)
         self.gates: dict[str, Slots] = {}
-        self.circuits: dict[str, Circuit] = {}
+        self.breakers = Breakers(on_trip)
         self.upstreams: dict[str, Upstream] = {}
         self.cache = Store()
         self.shut_offs = ShutOffs(on_shut)
@@ -60,7 +61,6 @@ class Parts:
         self.access_log: AccessLog | None = None
         self._workers = workers
         self._dropped_before = 0  # lines lost by access logs since replaced
-        self._on_trip = on_trip
         self._lag = 0.0  # seconds; the loop's longest turn of late
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -89,22 +89,18 @@ class Parts:
                 await upstream.start()
             if before is None or before.concurrency != settings.concurrency:
                 self.gates[name] = Slots(settings.concurrency or _UNLIMITED)
-            if before is None or before.breaker != settings.breaker or before.timeout != settings.timeout:
-                self._new_circuit(name, settings)
         self.cache.resize(new.cache.max_bytes)
         for name in set(self.upstreams) - set(new.upstreams):
             self._leave(self.upstreams.pop(name))
             self.gates.pop(name, None)
-            self.circuits.pop(name, None)
+        self.breakers.adopt(new)
         self.apply(self.switches.now)
 
     def apply(self, switches: Switches) -> bool:
         """Let switches hold; say whether the routes must be built anew."""
         changed = self.switches.now.rates != switches.rates
         self.switches.apply(switches)
-        for name, circuit in self.circuits.items():
-            forced = switches.breakers.get(name)
-            circuit.force("open" if forced == "open" else "closed" if forced == "closed" else "auto")
+        self.breakers.force(switches.breakers)
         return changed
 
     def rate_limit(self, names: Iterable[str], cost: int = 1) -> Policy | None:
@@ -146,8 +142,7 @@ class Parts:
             self.metrics.gauge("tidegate_queue_delay_seconds", gate.queue_delay, name)
             if gate.limit < _UNLIMITED.min:
                 self.metrics.gauge("tidegate_concurrency_limit", gate.limit, name)
-        for name, circuit in self.circuits.items():
-            self.metrics.breaker(name, circuit.state)
+        self.breakers.gauges(self.metrics)
 
     def dropped_lines(self) -> int:
         """Access log lines lost so far."""
@@ -171,7 +166,7 @@ class Parts:
             queue_delay=queue_delay,
             lag=self._lag,
             cpu=cpu,
-            sick=any(circuit.sick for circuit in self.circuits.values()),
+            sick=self.breakers.sick,
         )
 
     def lagging(self, seconds: float) -> None:
@@ -211,14 +206,6 @@ class Parts:
             )
         await self.limits.start()
         await before.aclose()
-
-    def _new_circuit(self, name: str, settings: config.Upstream) -> None:
-        self.circuits.pop(name, None)
-        if settings.breaker is not None:
-            # A probe that hangs gives its permit back after the time in which it must have failed.
-            circuit = Circuit(name, settings.breaker, lease=settings.timeout.total + 1.0)
-            circuit.on_change(self._on_trip)
-            self.circuits[name] = circuit
 
     def _leave(self, upstream: Upstream | None) -> None:
         """Let an upstream's last requests end, then close it."""

@@ -13,7 +13,7 @@ from gateway.policies.load_shed import LoadShed
 def build(route: Route, parts: Parts) -> Handler:
     """The walk of one request; read top to bottom."""
     upstream = route.upstream
-    fallback = parts.fallback(route.feature)
+    fallback, circuit = parts.fallback(route.feature), parts.breakers.of(route)
     return compose(
         parts.shut_off(route),
         parts.rate_limit(route.limits, route.cost),
@@ -21,6 +21,6 @@ def build(route: Route, parts: Parts) -> Handler:
         parts.response_cache(route),
         # Below the cache: what costs the upstream nothing takes no slot.
         LoadShed(parts.gates[upstream], route.priority),
-        Breaker(parts.circuits[upstream], fallback, route.feature) if upstream in parts.circuits else None,
+        Breaker(circuit, fallback, route.feature) if circuit is not None else None,
         then=parts.upstreams[upstream],
     )

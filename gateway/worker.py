@@ -104,9 +104,9 @@ class Worker:
             elif kind == "scrape":
                 self._send_metrics(message["id"])
             elif kind == "trip":
-                circuit = self._parts.circuits.get(message["upstream"])
-                if circuit is not None:
-                    circuit.trip(message["seconds"])
+                self._parts.breakers.trip(
+                    message["upstream"], message["route"], message["seconds"], doubt=message["doubt"]
+                )
             elif kind == "shut":
                 shut_offs = self._parts.shut_offs
                 shut_offs.add(ShutOff.from_json(message["shut"], shut_offs.clock()))
@@ -141,12 +141,12 @@ class Worker:
         self._channel.send({"type": "metrics", "id": scrape, "snapshot": self._metrics.snapshot()})
 
     def _tripped(self, change: Change) -> None:
-        """Let the other workers of this host know what this one has learned."""
-        _log.warning(
-            "breaker of %s: %s to %s (%s)", change.upstream, change.before, change.after, change.cause
-        )
+        """Let the other workers know what this one has learned."""
+        where = f"{change.upstream} {change.route}".rstrip()
+        _log.warning("breaker of %s: %s to %s (%s)", where, change.before, change.after, change.cause)
         if change.after == "open" and change.cause not in {"hint", "forced"}:
-            self._channel.send({"type": "trip", "upstream": change.upstream, "seconds": change.seconds})
+            trip = {"upstream": change.upstream, "route": change.route, "seconds": change.seconds}
+            self._channel.send({"type": "trip", "doubt": False, **trip})
 
     def _shut(self, new: ShutOff) -> None:
         """Let the other workers of this host answer as the upstream answered this one."""

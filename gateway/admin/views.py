@@ -63,10 +63,16 @@ def breaker(master: Master, name: str) -> Json:
     pin = master.pins.get("breaker", name)
     gauges = master.totals.gauges()
     now = [s for s in BREAKER_STATES if gauges.get(("tidegate_breaker_state", (name, s)))]
+    routes = {
+        labels[1]: labels[2]
+        for (metric, labels), value in gauges.items()
+        if metric == "tidegate_route_breaker_state" and labels[0] == name and value
+    }
     return {
         "upstream": name,
         "state": pin.value if pin is not None else "auto",
         "now": now[0] if now else "closed",
+        "routes": routes,  # where each has its own
         "configured": master.config.upstreams[name].breaker is not None,
         "pin": _pinned(pin),
     }

@@ -11,8 +11,6 @@ from gateway.policies.circuit import REFUSED, Change, Circuit
 
 __all__ = ["Breaker", "Change", "Circuit"]
 
-FAILURES = frozenset({500, 502, 503, 504})  # statuses by which an upstream says that it is sick
-
 
 class _Watched:
     """A reply's stream that remembers how it ended."""
@@ -53,13 +51,11 @@ class Breaker:
         circuit: the upstream's, shared by all its routes in this worker.
         fallback: what to answer in place of a refusal, or None.
         feature: the route's feature, named in `Tidegate-Degraded` when its fallback stands in.
-        failures: statuses that count as failures.
     """
 
     circuit: Circuit
     fallback: Callable[[], Reply] | None = None
     feature: str | None = None
-    failures: frozenset[int] = FAILURES
 
     async def __call__(self, exchange: Exchange, proceed: Handler) -> Reply:
         """Handle one exchange.
@@ -80,7 +76,7 @@ class Breaker:
             # The client left, or we refused ourselves, or we are at fault: says nothing of the upstream.
             circuit.release(ticket)
             raise
-        if reply.status in self.failures:
+        if reply.status in circuit.settings.failures:
             circuit.record(ticket, failed=True, slow=self._slow(exchange))
         elif reply.stream is None:
             circuit.record(ticket, failed=False, slow=self._slow(exchange))

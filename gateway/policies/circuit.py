@@ -8,7 +8,6 @@ the ratio window, the probes' permits and the rules of what counts as a failure 
 from __future__ import annotations
 
 import logging
-import math
 import random
 import time
 from collections.abc import Callable
@@ -19,18 +18,18 @@ import pybreaker
 
 from gateway import config
 from gateway.exchange import Clock
+from gateway.policies.probes import Probes
+from gateway.policies.ramp import Ramp
+from gateway.policies.ratio_window import RatioWindow
 
 State = Literal["closed", "open", "half-open"]
 Cause = Literal["failures", "slowness", "probes", "hint", "forced"]
 
 REFUSED = 0  # the ticket of those who may not pass; others are never 0
-BUCKETS = 10  # the window forgets a tenth of itself at a time
 GROWTH = 1.5  # each opening in a row lasts so much longer than the one before
 MAX_GROWTH = 6.0  # but at most so many times open_for
 JITTER = 0.1  # of the open time, either way: workers must not probe in step
 RAMP_SECONDS = 3.0  # over which traffic comes back after closing
-RAMP_START = 16  # requests that may be in flight when it begins, one page's worth; a crowd may not
-RAMP_DOUBLES = 0.5  # seconds in which that number doubles
 LEASE_SECONDS = 15.0  # after which the permit of a probe that hangs is given to another
 
 log = logging.getLogger(__name__)
@@ -42,6 +41,7 @@ class Change:
 
     Attributes:
         upstream: the circuit's name.
+        route: the pattern of the one route that it judges; empty for all of the upstream.
         before: the state it left.
         after: the state it entered.
         cause: why; "hint" and "forced" come from outside and are not to be published again.
@@ -49,52 +49,11 @@ class Change:
     """
 
     upstream: str
+    route: str
     before: State
     after: State
     cause: Cause
     seconds: float
-
-
-class Window:
-    """Requests, failures and slow answers of the last `seconds`, in buckets."""
-
-    __slots__ = ("_counts", "_ends", "_epoch", "_width", "failed", "slow", "total")
-
-    def __init__(self, seconds: float) -> None:
-        self._width = seconds / BUCKETS
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._counts = [[0, 0, 0] for _ in range(BUCKETS)]
-        self._epoch = -BUCKETS  # number of the newest bucket since the clock's zero
-        self._ends = -math.inf  # when the newest bucket is full
-        self.total = self.failed = self.slow = 0
-
-    def add(self, now: float, *, failed: bool, slow: bool) -> None:
-        """Count one result at `now`, seconds on a clock that never goes back."""
-        if now >= self._ends:
-            self._advance(now)
-        bucket = self._counts[self._epoch % BUCKETS]
-        bucket[0] += 1
-        self.total += 1
-        if failed:
-            bucket[1] += 1
-            self.failed += 1
-        if slow:
-            bucket[2] += 1
-            self.slow += 1
-
-    def _advance(self, now: float) -> None:
-        epoch = int(now / self._width)
-        for fresh in range(max(self._epoch, epoch - BUCKETS) + 1, epoch + 1):
-            bucket = self._counts[fresh % BUCKETS]
-            self.total -= bucket[0]
-            self.failed -= bucket[1]
-            self.slow -= bucket[2]
-            bucket[:] = (0, 0, 0)
-        self._epoch = max(epoch, self._epoch)
-        self._ends = (self._epoch + 1) * self._width
 
 
 class _Relay(pybreaker.CircuitBreakerListener):
@@ -114,7 +73,7 @@ class _Relay(pybreaker.CircuitBreakerListener):
 
 
 class Circuit:
-    """The health of one upstream as one worker sees it.
+    """The health of one upstream, or of one route to it, as one worker sees it.
 
     Whoever enters gets a ticket, and gives it back with `record` or `release`. A ticket from before
     the last transition says nothing any more and is ignored.
@@ -122,6 +81,7 @@ class Circuit:
     Args:
         name: the upstream's name.
         settings: thresholds.
+        route: the pattern of the one route that it judges; empty for all.
         clock: seconds, monotonic.
         rng: the source of jitter.
         lease: seconds after which a probe that hangs loses its permit; more than the upstream's timeout.
@@ -133,17 +93,17 @@ class Circuit:
         name: str,
         settings: config.Breaker,
         *,
+        route: str = "",
         clock: Clock = time.monotonic,
         rng: random.Random | None = None,
         lease: float = LEASE_SECONDS,
         ramp: float = RAMP_SECONDS,
     ) -> None:
         self.name = name
+        self.route = route
         self.settings = settings
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter is no secret
-        self._lease = lease
-        self._ramp = ramp
         self._callbacks: list[Callable[[Change], None]] = []
         self._machine = pybreaker.CircuitBreaker(
             name=name,
@@ -154,16 +114,12 @@ class Circuit:
         self._forced = False
         self._flowing = True  # closed and past the ramp: the hot path asks nothing else
         self._generation = 1  # of tickets given while closed
-        self._window = Window(settings.window)
+        self._window = RatioWindow(settings.window)
+        self._probes = Probes(settings.probes, lease)
         self._until = 0.0  # when an open circuit begins to probe
         self._streak = 0  # openings in a row, for growth
-        self._closed_at = -math.inf
-        self._ramping = 0  # requests in flight since it closed, while the ramp lasts
-        self._last_permit = 0  # permits count downwards, so that no ticket is ever given twice
-        self._permits: dict[int, float] = {}  # a probe's ticket, and when its lease runs out
-        self._answered: dict[int, bool] = {}  # probes whose header has come, and whether it was slow
-        self._judged = self._failed = self._slow = 0  # probes of this half-open spell
-        self._change = Change(name, "closed", "closed", "forced", 0.0)  # the last one
+        self._ramp = Ramp(ramp)  # begins when it closes
+        self._change = Change(name, route, "closed", "closed", "forced", 0.0)  # the last one
 
     # ---- what others see ---------------------------------------------------------------------
 
@@ -204,16 +160,15 @@ class Circuit:
 
     def answered(self, ticket: int, *, slow: bool) -> None:
         """The header of a stream has come; a probe that flows on for its whole lease is well."""
-        if ticket in self._permits:
-            self._answered[ticket] = slow
+        self._probes.answered(ticket, slow=slow)
 
     def record(self, ticket: int, *, failed: bool, slow: bool = False) -> None:
         """The upstream's own result."""
         if ticket < 0:
-            if ticket in self._permits:
+            if ticket in self._probes:
                 self._judge_probe(ticket, failed, slow)
         elif ticket == self._generation:
-            self._ramping -= 1
+            self._ramp.in_flight -= 1
             window = self._window
             window.add(self._clock(), failed=failed, slow=slow)
             if window.failed or window.slow:
@@ -222,9 +177,9 @@ class Circuit:
     def release(self, ticket: int) -> None:
         """It came to nothing, and by no fault of the upstream's: give the permit back."""
         if ticket == self._generation:
-            self._ramping -= 1
-        elif self._permits.pop(ticket, None) is not None:
-            self._answered.pop(ticket, None)
+            self._ramp.in_flight -= 1
+        else:
+            self._probes.release(ticket)
 
     # ---- orders from outside -----------------------------------------------------------------
 
@@ -246,12 +201,17 @@ class Circuit:
             self._forced = False
             self._streak = 0
             if self._state == "open":
-                self._closed_at = self._clock()
+                self._ramp.began = self._clock()
             self._move("closed", "forced", 0.0)
 
-    def trip(self, seconds: float) -> None:
-        """Another worker found the upstream sick; believe it for so long."""
-        if self._forced or not seconds > 0:
+    def trip(self, seconds: float, *, doubt: bool = False) -> None:
+        """Another found the upstream sick; believe it for so long.
+
+        Args:
+            seconds: how long the other leaves it alone.
+            doubt: do not believe it against good evidence of our own: the other's network may be at fault.
+        """
+        if self._forced or not seconds > 0 or (doubt and self._knows_better()):
             return
         seconds = min(seconds, self.settings.open_for * MAX_GROWTH * (1 + JITTER))
         self._until = max(self._until, self._clock() + seconds)
@@ -270,30 +230,32 @@ class Circuit:
         if self._state == "half-open":
             self._reap(now)  # may close or open it
         if self._state == "closed":
-            return self._generation if self._ramp_admits(now) else REFUSED
-        if self._state == "open" or len(self._permits) + self._judged >= self.settings.probes:
+            if self._ramp.over(now):
+                self._flowing = True
+            elif not self._ramp.admits(now):
+                return REFUSED
+            return self._generation
+        if self._state == "open":
             return REFUSED
-        self._last_permit -= 1
-        self._permits[self._last_permit] = now + self._lease
-        return self._last_permit
-
-    def _ramp_admits(self, now: float) -> bool:
-        """Whoever comes one after the other passes; a crowd is let in by and by."""
-        elapsed = now - self._closed_at
-        if elapsed >= self._ramp:
-            self._flowing = True
-        elif self._ramping >= RAMP_START * 2.0 ** (elapsed / RAMP_DOUBLES):
-            return False
-        self._ramping += 1
-        return True
+        return self._probes.permit(now) or REFUSED
 
     def _reap(self, now: float) -> None:
-        for ticket in [ticket for ticket, ends in self._permits.items() if now >= ends]:
-            slow = self._answered.get(ticket)
+        for ticket, slow in self._probes.overdue(now):
             if slow is None:
                 self.release(ticket)
             else:
                 self.record(ticket, failed=False, slow=slow)  # ignored once one of them has decided
+
+    def _knows_better(self) -> bool:
+        """Whether enough of late was answered here, and half as bad as it may be at most."""
+        window, settings = self._window, self.settings
+        window.forget(self._clock())
+        return (
+            self._state == "closed"
+            and window.total >= settings.min_requests
+            and window.failed <= settings.failure_ratio * window.total / 2
+            and window.slow <= settings.slow_ratio * window.total / 2
+        )
 
     def _judge_window(self) -> None:
         window, settings = self._window, self.settings
@@ -305,24 +267,21 @@ class Circuit:
             self._open("slowness")
 
     def _judge_probe(self, ticket: int, failed: bool, slow: bool) -> None:
-        self.release(ticket)
-        self._judged += 1
-        self._failed += failed
-        self._slow += slow
-        settings = self.settings
+        probes, settings = self._probes, self.settings
+        probes.judge(ticket, failed=failed, slow=slow)
         # The same ratios as in the window: whatever was well enough to stay closed is so to close again.
         if (
-            self._failed >= settings.failure_ratio * settings.probes
-            or self._slow >= settings.slow_ratio * settings.probes
+            probes.failed >= settings.failure_ratio * settings.probes
+            or probes.slow >= settings.slow_ratio * settings.probes
         ):
             self._open("probes")
-        elif self._judged >= settings.probes:
-            self._closed_at = self._clock()
+        elif probes.judged >= settings.probes:
+            self._ramp.began = self._clock()
             self._move("closed", "probes", 0.0)
 
     def _open(self, cause: Cause) -> None:
         now = self._clock()
-        relapse = self._state == "half-open" or now - self._closed_at <= self.settings.window
+        relapse = self._state == "half-open" or now - self._ramp.began <= self.settings.window
         self._streak = self._streak + 1 if relapse else 0
         # GROWTH ** 8 is already beyond MAX_GROWTH; a year of outage must not overflow.
         growth = min(GROWTH ** min(self._streak, 8), MAX_GROWTH)
@@ -337,7 +296,9 @@ class Circuit:
             return
         # Set before the machine moves: those whom its listener calls may look at us.
         self._state = state
-        self._change = Change(self.name, before, state, cause, seconds if state == "open" else 0.0)
+        self._change = Change(
+            self.name, self.route, before, state, cause, seconds if state == "open" else 0.0
+        )
         if state == "open":
             self._machine.open()
         elif state == "closed":
@@ -357,7 +318,6 @@ class Circuit:
         """Tickets of before are void, counts begin anew."""
         self._generation += 1
         self._flowing = False
-        self._permits.clear()
-        self._answered.clear()
-        self._judged = self._failed = self._slow = self._ramping = 0
+        self._ramp.in_flight = 0
+        self._probes.restart()
         self._window.clear()

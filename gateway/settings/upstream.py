@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
@@ -29,6 +29,9 @@ class Breaker(Settings):
     slow_after: Duration = Field(2.0, gt=0)
     open_for: Duration = Field(5.0, gt=0)
     probes: int = Field(3, ge=1)  # admitted at once while half-open
+    # Statuses that say it is sick. No answer always is a failure, a client that leaves never is.
+    failures: frozenset[Annotated[int, Field(ge=400, le=599)]] = frozenset({500, 502, 503, 504})
+    per: Literal["upstream", "route"] = "upstream"  # route: a sick route leaves the others alone
 
 
 class Retries(Settings):

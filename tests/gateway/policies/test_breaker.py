@@ -101,10 +101,14 @@ async def test_other_answers_are_none(circuit: Circuit, exchange: Make, status: 
     assert circuit.state == "closed"
 
 
-async def test_the_set_of_failures_can_be_chosen(circuit: Circuit, exchange: Make) -> None:
-    """An upstream that says 501 when sick is believed, if told so."""
+async def test_the_set_of_failures_can_be_chosen(exchange: Make) -> None:
+    """An upstream that says 429 when sick is believed, if told so; what isn't named is no failure then."""
+    circuit = Circuit("shop", SETTINGS.model_copy(update={"failures": frozenset({429})}))
     for _ in range(10):
-        await ask(circuit, exchange(), answering(501), failures=frozenset({501}))
+        await ask(circuit, exchange(), answering(503))
+    assert circuit.state == "closed"
+    for _ in range(10):
+        await ask(circuit, exchange(), answering(429))
     assert circuit.state == "open"
 
 
@@ -137,6 +141,43 @@ async def test_neither_failure_nor_success(circuit: Circuit, exchange: Make, err
     assert circuit.state == "closed"
     for _ in range(10):
         await ask(circuit, exchange(), answering(500))
+    assert circuit.state == "open"
+
+
+async def test_ten_thousand_cancelled_clients_open_nothing(circuit: Circuit, exchange: Make) -> None:
+    """All under way at once, each gone before the header or in the middle of the body."""
+    stuck = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"first"
+        await stuck.wait()
+
+    async def upstream(asked: Exchange) -> Reply:
+        if asked.method == "GET":
+            await stuck.wait()
+        return Reply(200, [], stream=endless())
+
+    async def client(number: int) -> None:
+        asked = exchange("GET" if number % 2 else "POST")
+        try:
+            reply = await ask(circuit, asked, upstream)
+            assert reply.stream is not None
+            async for _ in reply.stream:
+                pass
+        finally:
+            asked.finish()
+
+    clients = [asyncio.create_task(client(number)) for number in range(10_000)]
+    await asyncio.sleep(0)  # every one runs to where it hangs
+    for task in clients:
+        task.cancel()
+    ends = await asyncio.gather(*clients, return_exceptions=True)
+    assert all(isinstance(end, asyncio.CancelledError) for end in ends)
+    assert circuit.state == "closed"
+    for _ in range(9):
+        await ask(circuit, exchange(), answering(500))
+    assert circuit.state == "closed"  # not one of them stands in the window
+    await ask(circuit, exchange(), answering(500))
     assert circuit.state == "open"
 
 

@@ -13,18 +13,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gateway import config
 from gateway.policies.circuit import (
-    BUCKETS,
     GROWTH,
     JITTER,
     MAX_GROWTH,
-    RAMP_DOUBLES,
     RAMP_SECONDS,
-    RAMP_START,
     REFUSED,
     Change,
     Circuit,
-    Window,
 )
+from gateway.policies.ramp import DOUBLES, START
+from gateway.policies.ratio_window import BUCKETS, RatioWindow
 
 SETTINGS = config.Breaker(
     window=10, min_requests=20, failure_ratio=0.5, slow_ratio=0.8, slow_after=2, open_for=5, probes=3
@@ -96,7 +94,7 @@ def test_the_window_counts_its_buckets(
     results: list[tuple[int, bool, bool]], seconds: int, start: int
 ) -> None:
     """Totals are those of the last ten buckets, whatever the gaps (a reference keeps every result)."""
-    window, halves, kept = Window(seconds), 2 * start, []
+    window, halves, kept = RatioWindow(seconds), 2 * start, []
     for gap, failed, slow in results:
         halves += gap  # half buckets since the clock's zero
         # A quarter past: which side of a bucket's edge a result falls is a matter of rounding.
@@ -270,10 +268,10 @@ def test_a_crowd_is_let_in_by_and_by(half_open: Circuit, clock: Any) -> None:
     """How many may be in flight doubles with time, until the ramp is over and all may."""
     close_again(half_open)
     waiting, inside = 500, []
-    for _ in range(int(RAMP_SECONDS / RAMP_DOUBLES)):
+    for _ in range(int(RAMP_SECONDS / DOUBLES)):
         inside.append(sum(half_open.enter() != REFUSED for _ in range(waiting)))
-        clock.advance(RAMP_DOUBLES)
-    assert [sum(inside[: n + 1]) for n in range(5)] == [RAMP_START * 2**n for n in range(5)]
+        clock.advance(DOUBLES)
+    assert [sum(inside[: n + 1]) for n in range(5)] == [START * 2**n for n in range(5)]
     clock.advance(RAMP_SECONDS)
     assert all(half_open.enter() != REFUSED for _ in range(waiting))
 
@@ -283,7 +281,7 @@ def test_one_after_the_other_passes_the_ramp_whole(half_open: Circuit, clock: An
     """Who waits for an answer before asking again is no crowd, however quick; however it ended."""
     close_again(half_open)
     for _ in range(200):
-        tickets = [half_open.enter() for _ in range(RAMP_START)]
+        tickets = [half_open.enter() for _ in range(START)]
         assert REFUSED not in tickets
         for ticket in tickets:
             if end == "record":
@@ -305,7 +303,7 @@ def test_forced_open_stays_open(clock: Any) -> None:
     assert circuit.retry_after() == SETTINGS.open_for
     circuit.force("auto")
     assert (circuit.state, circuit.forced) == ("closed", False)
-    assert all(circuit.enter() != REFUSED for _ in range(RAMP_START))
+    assert all(circuit.enter() != REFUSED for _ in range(START))
 
 
 def test_forced_closed_stays_closed(clock: Any) -> None:
