@@ -76,7 +76,7 @@ class Breakers:
         """Tell each route's state, and for each upstream the sickest of its circuits."""
         sickest: dict[str, str] = {}
         for (name, route), kept in self._kept.items():
-            state = kept.circuit.state
+            state: str = kept.circuit.state
             sickest[name] = max(sickest.get(name, state), state, key=BREAKER_STATES.index)
             if route:
                 metrics.route_breaker(name, route, state)
