@@ -171,6 +171,22 @@ def keys(data: Path) -> None:
     click.echo(f"keys in {data.resolve() / 'keys'}, admin token in {place}")
 
 
+def _become_shop(data: Path, *words: str) -> NoReturn:
+    """One of the shop's own commands, on the stores of the stack in `data`."""
+    from ops import stores
+
+    os.environ.update(stores.client_environment(data, os.environ))
+    _become("shop_backend", *words)
+
+
+@main.command()
+@_data_option
+@click.option("--retry", is_flag=True, help="Send those again that were given up.")
+def outbox(data: Path, retry: bool) -> None:
+    """Show which messages to buyers wait, and which were given up and why."""
+    _become_shop(data, "outbox", *(["--retry"] if retry else []))
+
+
 @main.group()
 def cards() -> None:
     """Card keys."""
@@ -181,10 +197,7 @@ def cards() -> None:
 @_data_option
 def import_cards(file: Path, data: Path) -> None:
     """Import card keys from a CSV with the columns sku and secret."""
-    from ops import stores
-
-    os.environ.update(stores.client_environment(data, os.environ))
-    _become("shop_backend", "import-cards", str(file.resolve()))
+    _become_shop(data, "import-cards", str(file.resolve()))
 
 
 # ---- the admin API ------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""python -m shop_backend: serve | worker | sandbox | migrate | seed | import-cards FILE."""
+"""python -m shop_backend: serve | worker | sandbox | migrate | seed | import-cards FILE | outbox."""
 
 from __future__ import annotations
 
@@ -66,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     seed = commands.add_parser("seed", help="fill an empty shop from the catalogue")
     seed.add_argument("--from", dest="folder", type=Path, help="folder with products.csv and cards.csv")
     seed.set_defaults(run=_seed)
+    outbox = commands.add_parser("outbox", help="messages to buyers: how many wait, which were given up")
+    outbox.add_argument("--retry", action="store_true", help="send those again that were given up")
+    outbox.set_defaults(run=_outbox)
     cards = commands.add_parser("import-cards", help="add card keys: CSV with the columns sku,secret")
     cards.add_argument("file", type=Path)
     cards.set_defaults(run=_import_cards)
@@ -149,6 +152,7 @@ async def _work(settings: Settings) -> int:
     async with connect(settings) as parts:
         metrics.REGISTRY.register(metrics.PoolCollector(parts.database.usage, parts.database.ceilings))
         metrics.REGISTRY.register(metrics.OUTBOX)
+        metrics.REGISTRY.register(metrics.OUTBOX_DEAD)
         _log.info("worker started")
         await Worker(settings, parts).run(stop)
     return 0
@@ -173,6 +177,25 @@ def _seed(settings: Settings, arguments: argparse.Namespace) -> int:
         summary = seed(arguments.folder or settings.catalog.directory, connection, vault)
     sys.stdout.write(f"{summary or 'nothing to do: there are products and cards'}\n")
     return _restock(settings)
+
+
+def _outbox(settings: Settings, arguments: argparse.Namespace) -> int:
+    with psycopg.connect(settings.require("database_url")) as connection:
+        if arguments.retry:
+            again = connection.execute(
+                "UPDATE outbox SET state = 'pending', attempts = 0, next_attempt_at = now()"
+                " WHERE state = 'dead'"
+            ).rowcount
+            sys.stdout.write(f"{again} to be sent again\n")
+        dead = connection.execute(
+            "SELECT DISTINCT channel, reference, recipient, error FROM outbox WHERE state = 'dead'"
+            " ORDER BY channel, reference"
+        ).fetchall()
+        for channel, reference, recipient, error in dead:
+            sys.stdout.write(f"{channel} {reference} to {recipient}: {error}\n")
+        waiting = connection.execute("SELECT count(*) FROM outbox WHERE state = 'pending'").fetchone()
+    sys.stdout.write(f"{waiting[0] if waiting else 0} waiting, {len(dead)} given up\n")
+    return 0
 
 
 def _import_cards(settings: Settings, arguments: argparse.Namespace) -> int:

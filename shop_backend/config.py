@@ -89,11 +89,14 @@ class CatalogSettings(Section):
 
 
 class OutboxSettings(Section):
-    """Mail about deliveries."""
+    """Mail and text messages."""
 
-    attempts: int = Field(8, ge=1)
-    backoff: Duration = 1.0  # doubled after every failure
-    sender: str = "shop@tidegate.example"
+    attempts: int = Field(20, ge=1)  # then a message is a dead letter
+    backoff: Duration = 5.0  # after the first failure, doubled after every other,
+    longest: Duration = 900.0  # up to this: twenty tries take some three hours
+    timeout: Duration = 30.0  # for sending one
+    at_once: int = Field(16, ge=1)  # of each channel, and worker
+    sender: str = Field("shop@tidegate.example", pattern=r"^[^@\s]+@[^@\s]+$")
 
 
 class Settings(Section):
@@ -114,6 +117,9 @@ class Settings(Section):
     card_key: SecretStr | None = None  # kid:base64url(32 bytes), comma list, the first encrypts
     session_key_file: Path | None = None  # Ed25519 private key, PEM
     sandbox_secret: SecretStr | None = None  # whsec_...
+    smtp_url: SecretStr | None = None  # smtp[+starttls|s]://user:password@host:port; else mails become files
+    sms_url: SecretStr | None = None  # a webhook that sends text messages; else they become files
+    sms_secret: SecretStr | None = None  # whsec_..., signs what goes there
 
     sandbox_url: str = "http://127.0.0.1:8200"
     public_url: str = "http://127.0.0.1:8000"  # the shop as shoppers see it
@@ -160,6 +166,9 @@ _VARIABLES = {
     "card_key": "TIDEGATE_CARD_KEY",
     "session_key_file": "TIDEGATE_SESSION_KEY_FILE",
     "sandbox_secret": "TIDEGATE_SANDBOX_SECRET",
+    "smtp_url": "TIDEGATE_SMTP_URL",
+    "sms_url": "TIDEGATE_SMS_URL",
+    "sms_secret": "TIDEGATE_SMS_SECRET",
     "sandbox_url": "TIDEGATE_SANDBOX_URL",
     "public_url": "TIDEGATE_PUBLIC_URL",
     "shop_url": "TIDEGATE_SHOP_URL",

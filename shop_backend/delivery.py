@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from shop_backend.notifications import announce_delivery
 from shop_backend.storage.database import Connection
 from shop_backend.vault import Vault
 
@@ -51,14 +55,18 @@ async def lock_held(connection: Connection, order_id: str) -> list[int]:
     return [int(row["id"]) for row in await cursor.fetchall()]
 
 
-async def deliver(
-    connection: Connection, order_id: str, cards: list[int], *, quantity: int, recipient: str
-) -> None:
-    """Make locked cards the buyer's and queue the mails, in the caller's transaction.
+async def deliver(connection: Connection, order: Mapping[str, Any], cards: list[int]) -> None:
+    """Make locked cards the buyer's and queue the messages about it, in the caller's transaction.
+
+    Args:
+        connection: inside a transaction.
+        order: its row of `orders`.
+        cards: ids of what the caller has locked for it.
 
     Raises:
-        RuntimeError: not exactly `quantity` cards could be delivered; the transaction must not commit.
+        RuntimeError: not exactly the order's quantity could be delivered; the transaction must not commit.
     """
+    order_id, quantity = str(order["id"]), order["quantity"]
     cursor = await connection.execute(
         "UPDATE cards SET state = 'delivered', order_id = %(order)s WHERE id = ANY(%(cards)s)"
         " AND (state = 'available' OR (state = 'held' AND order_id = %(order)s))",
@@ -69,10 +77,7 @@ async def deliver(
     await connection.execute(
         "INSERT INTO deliveries (card_id, order_id) SELECT unnest(%s::bigint[]), %s::uuid", (cards, order_id)
     )
-    await connection.execute(
-        "INSERT INTO outbox (card_id, order_id, recipient) SELECT unnest(%s::bigint[]), %s::uuid, %s",
-        (cards, order_id, recipient),
-    )
+    await announce_delivery(connection, order, cards)
 
 
 async def cards_of(connection: Connection, order_id: str, vault: Vault) -> list[str]:

@@ -35,7 +35,12 @@ CALLBACKS = Counter(
 STOCK = Gauge("shop_stock", "Stock in Redis.", ["sku", "state"], registry=REGISTRY)
 DEPTH = Gauge("shop_stream_depth", "Entries of a stream still to do.", ["stream"], registry=REGISTRY)
 LAG = Gauge("shop_stream_lag_seconds", "Age of a stream's oldest entry.", ["stream"], registry=REGISTRY)
-OUTBOX = Gauge("shop_outbox_pending", "Mails still to send.", registry=None)  # the worker registers it
+# The worker registers these two.
+OUTBOX = Gauge("shop_outbox_pending", "Mails and text messages still to send.", registry=None)
+OUTBOX_DEAD = Gauge("shop_outbox_dead", "Mails and text messages given up.", registry=None)
+MESSAGES = Counter(
+    "shop_outbox_messages", "Tries to send: sent, failed, dead.", ["channel", "result"], registry=REGISTRY
+)
 DEAD = Counter("shop_dead_letters", "Stream entries given up.", ["stream"], registry=REGISTRY)
 
 

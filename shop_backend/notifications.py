@@ -1,145 +1,247 @@
-"""Mail about deliveries: an outbox row per delivery, sent later, retried, never in a shopper's way."""
+"""The outbox: messages written with what they tell about, sent later, retried, never in a shopper's way."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable, Sequence
+import contextlib
+import hashlib
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.message import EmailMessage
-from email.utils import format_datetime
-from pathlib import Path
 from typing import Any, Protocol
 
 from shop_backend.config import OutboxSettings
-from shop_backend.storage.database import Database
+from shop_backend.letters import Channel, Letters, Message
+from shop_backend.metrics import MESSAGES
+from shop_backend.money import money
+from shop_backend.storage.database import Connection, Database
 
-_BATCH = 50  # outbox rows claimed at once
-_LONGEST = 300.0  # seconds between two tries
+_log = logging.getLogger(__name__)
+
+_SLACK = 30.0  # seconds that a claim outlasts the longest sending, so that nobody else sends it too
+_LAST_WORDS = 3.0  # seconds for what is being sent when the worker stops
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One mail. `reference` is the same when it is sent again, so that a mailbox can tell."""
-
-    reference: str
-    subject: str
-    text: str
+class Undeliverable(Exception):  # noqa: N818 - reads as what it says
+    """Refused for good: trying again can't help."""
 
 
 class Notifier(Protocol):
     """Brings messages to people."""
 
     async def send(self, to: str, message: Message) -> None:
-        """Send one; raises when it did not go out."""
+        """Send one; raises when it did not go out, Undeliverable when it never will."""
         ...
 
 
-class FileMailbox:
-    """Writes each mail to a file of its own: what a developer reads, and a rehearsal counts."""
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """A message that is being sent: `ids` are the rows it is for."""
 
-    def __init__(self, folder: Path, sender: str) -> None:
-        self._folder = folder
-        self._sender = sender
+    reference: str
+    ids: list[int]
+    recipient: str
+    attempts: int
 
-    async def send(self, to: str, message: Message) -> None:
-        """Write the mail; the same reference again replaces it.
 
-        Raises:
-            OSError: it can't be written.
-        """
-        mail = EmailMessage()
-        mail["From"] = self._sender
-        mail["To"] = to
-        mail["Date"] = format_datetime(datetime.now(UTC))
-        mail["Message-ID"] = f"<{message.reference}@tidegate.example>"
-        mail["Subject"] = message.subject
-        mail.set_content(message.text)
-        await asyncio.to_thread(self._write, self._folder / f"{message.reference}.eml", bytes(mail))
+async def announce_delivery(connection: Connection, order: Mapping[str, Any], cards: Sequence[int]) -> None:
+    """Queue the mail about a delivery, a row for each card, and one text message when a number was given."""
+    reference = f"{order['id']}-delivered"
+    await connection.execute(
+        "INSERT INTO outbox (card_id, order_id, recipient, reference, occasion)"
+        " SELECT unnest(%s::bigint[]), %s::uuid, %s, %s, 'delivered'",
+        (list(cards), str(order["id"]), order["email"], reference),
+    )
+    if order["phone"]:
+        await connection.execute(
+            "INSERT INTO outbox (card_id, order_id, recipient, reference, occasion, channel)"
+            " VALUES (%s, %s, %s, %s, 'delivered', 'sms')",
+            (min(cards), str(order["id"]), order["phone"], reference),
+        )
 
-    def _write(self, path: Path, content: bytes) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Renamed when whole: a reader never sees half a mail.
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_bytes(content)
-        part.replace(path)
+
+async def announce_refund(connection: Connection, order: Mapping[str, Any], payment_id: str) -> None:
+    """Queue the mail, and the text message, about a payment on its way back."""
+    # Hashed: a provider's ids are not made for file names and Message-IDs.
+    payment = hashlib.sha256(payment_id.encode()).hexdigest()[:16]
+    for channel, recipient in (("mail", order["email"]), ("sms", order["phone"])):
+        if recipient:
+            await connection.execute(
+                "INSERT INTO outbox (payment_id, order_id, recipient, reference, occasion, channel)"
+                " VALUES (%s, %s, %s, %s, 'refunding', %s)",
+                (payment_id, str(order["id"]), recipient, f"{order['id']}-{payment}-refunding", channel),
+            )
 
 
 class Outbox:
-    """Sends what is due.
+    """Sends the messages of one channel that are due, several at once: a slow one holds up no other.
+
+    A message may go out twice (its worker died before it could say so), then under the same reference.
 
     Args:
         link: the address of an order's page, by order id.
     """
 
     def __init__(
-        self, database: Database, notifier: Notifier, settings: OutboxSettings, *, link: Callable[[str], str]
+        self,
+        database: Database,
+        notifier: Notifier,
+        settings: OutboxSettings,
+        *,
+        link: Callable[[str], str],
+        channel: Channel = "mail",
     ) -> None:
         self._database = database
         self._notifier = notifier
         self._settings = settings
         self._link = link
+        self._channel = channel
+        self._letters = Letters()
+        self._busy: dict[asyncio.Task[None], _Letter] = {}
 
-    async def send_due(self) -> int:
-        """Claim some rows, send one mail per order, and note what became of each.
+    async def send_due(self, *, until: str = asyncio.ALL_COMPLETED) -> int:
+        """Start what is due, as far as there is room, and note what became of what has ended.
+
+        Args:
+            until: asyncio.ALL_COMPLETED to wait for all; FIRST_COMPLETED leaves the slow ones under way.
 
         Returns:
-            How many rows were claimed.
+            How many messages were started or ended: 0 when there is nothing to do.
         """
-        rows = await self._claim()
-        orders: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        begun = await self._begin()
+        if not self._busy:
+            return begun
+        done, _ = await asyncio.wait(
+            self._busy, timeout=None if until == asyncio.ALL_COMPLETED else 1.0, return_when=until
+        )
+        await self._note(done)
+        return begun + len(done)
+
+    async def keep_sending(self) -> int:
+        """For a loop: see `send_due`; slow messages stay under way."""
+        return await self.send_due(until=asyncio.FIRST_COMPLETED)
+
+    async def close(self) -> None:
+        """Let what is under way end, for a moment; what does not is sent by the next worker."""
+        if not self._busy:
+            return
+        done, late = await asyncio.wait(self._busy, timeout=_LAST_WORDS)
+        for task in late:
+            task.cancel()
+        with contextlib.suppress(Exception):  # then they are sent again, as after a crash
+            await self._note(done)
+        await asyncio.gather(*late, return_exceptions=True)
+        self._busy.clear()
+
+    # ---- sending -----------------------------------------------------------------------------
+
+    async def _begin(self) -> int:
+        room = self._settings.at_once - len(self._busy)
+        rows = await self._claim(room) if room > 0 else []
+        groups: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
-            orders.setdefault((row["order_id"], row["recipient"]), []).append(row)
-        for (order_id, recipient), lines in orders.items():
-            try:
-                await self._notifier.send(recipient, self._message(order_id, lines))
-            except Exception as error:  # noqa: BLE001 - whatever a mail server does wrong is kept beside the row
-                await self._failed(lines, error)
+            groups.setdefault(row["reference"], []).append(row)
+        for reference, lines in groups.items():
+            first = lines[0]
+            letter = _Letter(reference, [row["id"] for row in lines], first["recipient"], first["attempts"])
+            self._busy[asyncio.create_task(self._send(letter, first))] = letter
+        return len(groups)
+
+    async def _send(self, letter: _Letter, row: Mapping[str, Any]) -> None:
+        message = self._letters.write(
+            row["occasion"],
+            row["language"],
+            self._channel,
+            reference=letter.reference,
+            values={
+                "order_id": row["order_id"],
+                "product": row["product"],
+                "quantity": row["quantity"],
+                "amount": money(row["amount_cents"], row["currency"]),
+                # No card key: messages are read by others on their way. The page shows it to the owner.
+                "link": self._link(row["order_id"]),
+            },
+        )
+        async with asyncio.timeout(self._settings.timeout):
+            await self._notifier.send(letter.recipient, message)
+
+    async def _note(self, done: set[asyncio.Task[None]]) -> None:
+        sent: list[int] = []
+        for task in done:
+            letter, error = self._busy[task], task.exception()
+            if error is None:
+                sent += letter.ids
             else:
-                await self._sent([row["id"] for row in lines])
-        return len(rows)
+                await self._failed(letter, error)
+        if sent:
+            async with self._database.primary() as connection:
+                await connection.execute(
+                    "UPDATE outbox SET state = 'sent', sent_at = now(), error = NULL WHERE id = ANY(%s)"
+                    " AND state = 'pending'",
+                    (sent,),
+                )
+        for task in done:
+            if task.exception() is None:
+                MESSAGES.labels(self._channel, "sent").inc()
+            del self._busy[task]
 
-    async def pending(self) -> int:
-        """How many rows are still to send."""
-        async with self._database.primary() as connection:
-            cursor = await connection.execute("SELECT count(*) AS n FROM outbox WHERE state = 'pending'")
-            row = await cursor.fetchone()
-        return int(row["n"]) if row else 0
+    # ---- rows --------------------------------------------------------------------------------
 
-    async def _claim(self) -> list[dict[str, Any]]:
-        """By state, never by id: ids commit out of order. A claim ends by itself when its worker dies."""
+    async def _claim(self, room: int) -> list[dict[str, Any]]:
+        """Due messages, with what they tell. By state, never by id: ids commit out of order.
+
+        A message's first row stands for all of its rows, so that two workers never share one. A claim
+        ends by itself when its worker dies.
+        """
         async with self._database.primary() as connection:
             cursor = await connection.execute(
-                "UPDATE outbox SET attempts = attempts + 1, next_attempt_at = now() + make_interval(secs =>"
-                " least(%s * 2 ^ attempts, %s)) WHERE id IN (SELECT id FROM outbox WHERE state = 'pending'"
-                " AND next_attempt_at <= now() ORDER BY next_attempt_at, order_id LIMIT %s"
-                " FOR UPDATE SKIP LOCKED) RETURNING id, order_id::text, recipient, attempts",
-                (max(self._settings.backoff, 1.0), _LONGEST, _BATCH),
+                "WITH due AS (SELECT reference FROM outbox AS b WHERE channel = %(channel)s"
+                "  AND state = 'pending' AND next_attempt_at <= now() AND NOT EXISTS (SELECT FROM outbox AS o"
+                "   WHERE o.reference = b.reference AND o.channel = b.channel AND o.state = 'pending'"
+                "   AND o.id < b.id)"
+                "  ORDER BY next_attempt_at LIMIT %(room)s FOR UPDATE OF b SKIP LOCKED),"
+                " claimed AS (UPDATE outbox SET attempts = attempts + 1,"
+                "  next_attempt_at = now() + make_interval(secs => %(lease)s) WHERE channel = %(channel)s"
+                "  AND state = 'pending' AND reference IN (SELECT reference FROM due)"
+                "  RETURNING id, reference, order_id, recipient, occasion, payment_id, attempts)"
+                " SELECT c.*, c.order_id::text AS order_id, o.quantity, o.language, o.currency,"
+                " p.name AS product, coalesce(r.amount_cents, o.amount_cents) AS amount_cents FROM claimed c"
+                " JOIN orders o ON o.id = c.order_id JOIN products p ON p.sku = o.sku"
+                " LEFT JOIN refunds r ON r.order_id = c.order_id AND r.payment_id = c.payment_id"
+                " ORDER BY c.id",
+                {"channel": self._channel, "room": room, "lease": self._settings.timeout + _SLACK},
             )
-            return sorted(await cursor.fetchall(), key=lambda row: row["id"])
+            return await cursor.fetchall()
 
-    def _message(self, order_id: str, lines: Sequence[dict[str, Any]]) -> Message:
-        # No card key: mail is read by others on its way. The page shows it to the owner.
-        return Message(
-            reference=f"{order_id}-{lines[0]['id']}",
-            subject="Your key is ready" if len(lines) == 1 else f"Your {len(lines)} keys are ready",
-            text="Thank you for your order.\n\nRead your key here:\n"
-            f"{self._link(order_id)}\n\nOrder {order_id}\n",
-        )
-
-    async def _sent(self, ids: list[int]) -> None:
+    async def _failed(self, letter: _Letter, error: BaseException) -> None:
+        dead = isinstance(error, Undeliverable) or letter.attempts >= self._settings.attempts
+        why = f"{type(error).__name__}: {error}".rstrip(": ")[:500].replace("\x00", "")
+        if dead:
+            _log.error(
+                "%s %s given up after %d tries: %s", self._channel, letter.reference, letter.attempts, why
+            )
         async with self._database.primary() as connection:
             await connection.execute(
-                "UPDATE outbox SET state = 'sent', sent_at = now(), error = NULL WHERE id = ANY(%s)"
+                "UPDATE outbox SET error = %s, state = CASE WHEN %s THEN 'dead' ELSE state END,"
+                " next_attempt_at = now() + make_interval(secs => %s) WHERE id = ANY(%s)"
                 " AND state = 'pending'",
-                (ids,),
+                (why, dead, self._pause(letter.attempts), letter.ids),
             )
+        MESSAGES.labels(self._channel, "dead" if dead else "failed").inc()
 
-    async def _failed(self, lines: Sequence[dict[str, Any]], error: Exception) -> None:
-        async with self._database.primary() as connection:
-            await connection.execute(
-                "UPDATE outbox SET error = %s, state = CASE WHEN attempts >= %s THEN 'dead' ELSE state END"
-                " WHERE id = ANY(%s) AND state = 'pending'",
-                (f"{type(error).__name__}: {error}"[:500], self._settings.attempts, [r["id"] for r in lines]),
-            )
+    def _pause(self, attempts: int) -> float:
+        """Seconds until the next try: doubled each time, up to `longest`; the upper half is jitter."""
+        s = self._settings
+        return min(s.backoff * 2.0 ** min(attempts - 1, 30), s.longest) * random.uniform(0.5, 1.0)  # noqa: S311 - spread, not secret
+
+
+async def counts(database: Database) -> tuple[int, int]:
+    """Messages still to send, and those given up."""
+    async with database.primary() as connection:
+        cursor = await connection.execute(
+            "SELECT count(*) FILTER (WHERE state = 'pending') AS pending,"
+            " count(*) FILTER (WHERE state = 'dead') AS dead FROM outbox WHERE state <> 'sent'"
+        )
+        row = await cursor.fetchone()
+    return (int(row["pending"]), int(row["dead"])) if row else (0, 0)

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from shop_backend import history
 from shop_backend.delivery import CardsMissing, deliver, lock_available, lock_held
+from shop_backend.notifications import announce_refund
 from shop_backend.stock.ledger import StockLedger
 from shop_backend.storage.database import Connection, Database, share_cards
 
@@ -126,7 +127,7 @@ class Payments:
                 if source == "callback":
                     self._check(payment, order)
                 await _record(connection, payment, "refund", source)
-                await _owe(connection, payment, "wrong amount or currency")
+                await _owe(connection, order, payment, "wrong amount or currency")
                 result = "refund"
             elif order["state"] == "pending":
                 cards = await lock_held(connection, order_id)
@@ -137,7 +138,7 @@ class Payments:
                 result, release, reached = await self._late(connection, payment, order, source)
             else:
                 await _record(connection, payment, "refund", source)
-                await _owe(connection, payment, "the order was paid already")
+                await _owe(connection, order, payment, "the order was paid already")
                 result = "refund"
             delivered = order["state"] == "delivered" or "delivered" in reached
         history.count(reached)
@@ -202,7 +203,7 @@ class Payments:
     ) -> None:
         order_id = str(order["id"])
         await _record(connection, payment, "delivered", source)
-        await deliver(connection, order_id, cards, quantity=order["quantity"], recipient=order["email"])
+        await deliver(connection, order, cards)
         await history.step(
             connection, order_id, (order["state"], "paid", "delivered"), f"paid by {payment.payment_id}"
         )
@@ -224,7 +225,7 @@ class Payments:
                 await self._deliver(connection, payment, order, cards, source)
                 return "delivered", None, ["paid", "delivered"]
         await _record(connection, payment, "refund", source)
-        await _owe(connection, payment, f"paid late: {why}")
+        await _owe(connection, order, payment, f"paid late: {why}")
         await history.step(
             connection,
             order_id,
@@ -259,7 +260,7 @@ async def _record(connection: Connection, payment: Payment, disposition: str, so
     )
 
 
-async def _owe(connection: Connection, payment: Payment, reason: str) -> None:
+async def _owe(connection: Connection, order: Mapping[str, Any], payment: Payment, reason: str) -> None:
     await connection.execute(
         "INSERT INTO refunds (provider, payment_id, order_id, amount_cents, currency, state, reason)"
         " VALUES (%s, %s, %s, %s, %s, 'pending', %s)",
@@ -272,6 +273,7 @@ async def _owe(connection: Connection, payment: Payment, reason: str) -> None:
             reason,
         ),
     )
+    await announce_refund(connection, order, payment.payment_id)
 
 
 def _uuid(text: str) -> str:

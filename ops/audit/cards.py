@@ -145,13 +145,14 @@ def i11(evidence: Evidence) -> Iterator[str]:
     """One outbox row per delivery, each sent or dead-lettered."""
     for row in evidence.rows(
         "SELECT d.card_id, d.order_id, count(b.id) AS n FROM deliveries d LEFT JOIN outbox b"
-        " ON b.card_id = d.card_id AND b.order_id = d.order_id GROUP BY d.card_id, d.order_id"
+        " ON b.card_id = d.card_id AND b.order_id = d.order_id AND b.channel = 'mail'"
+        " GROUP BY d.card_id, d.order_id"
         " HAVING count(b.id) <> 1"
     ):
         yield f"the delivery of card {row['card_id']} to order {row['order_id']} has {row['n']} outbox rows"
     for row in evidence.rows(
         "SELECT b.id, b.card_id FROM outbox b LEFT JOIN deliveries d ON d.card_id = b.card_id"
-        " AND d.order_id = b.order_id WHERE d.card_id IS NULL"
+        " AND d.order_id = b.order_id WHERE d.card_id IS NULL AND b.occasion = 'delivered'"
     ):
         yield f"outbox row {row['id']} tells about card {row['card_id']}, which was not delivered"
     for row in evidence.rows("SELECT id, order_id, attempts FROM outbox WHERE state NOT IN ('sent', 'dead')"):

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from shop_backend.catalog import Product, StockHint
+from shop_backend.money import money
 from shop_backend.pages.assets import Assets
-from shop_backend.pages.money import money
 
 Phase = Literal["soon", "open", "over"]
 

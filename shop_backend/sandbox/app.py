@@ -54,9 +54,9 @@ from shop_backend.errors import (
     on_shop_error,
     problem,
 )
+from shop_backend.money import money
 from shop_backend.origin import SameOrigin
 from shop_backend.pages.assets import Assets
-from shop_backend.pages.money import money
 from shop_backend.requests import parse, read
 from shop_backend.sandbox.books import Row
 from shop_backend.sandbox.callbacks import Sender

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from shop_backend import metrics
 from shop_backend.config import StockSettings
-from shop_backend.notifications import Outbox
+from shop_backend.notifications import counts
 from shop_backend.restock import current_epoch, restock
 from shop_backend.stock import keys
 from shop_backend.stock.ledger import StockLedger
@@ -63,10 +63,10 @@ class StockKeeper:
 class Gauges:
     """What the worker reports about Redis and the outbox."""
 
-    def __init__(self, redis: Redis, stock: StockLedger, outbox: Outbox) -> None:
+    def __init__(self, redis: Redis, stock: StockLedger, database: Database) -> None:
         self._redis = redis
         self._stock = stock
-        self._outbox = outbox
+        self._database = database
 
     async def report(self) -> int:
         """Set every gauge once; always 0, there is never more to do at once."""
@@ -85,5 +85,7 @@ class Gauges:
             age = now[0] - int(first[0][0].partition("-")[0]) / 1000 if first else 0.0
             metrics.DEPTH.labels(name).set(depth)
             metrics.LAG.labels(name).set(max(0.0, age))
-        metrics.OUTBOX.set(await self._outbox.pending())
+        pending, dead = await counts(self._database)
+        metrics.OUTBOX.set(pending)
+        metrics.OUTBOX_DEAD.set(dead)
         return 0

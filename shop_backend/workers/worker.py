@@ -6,9 +6,11 @@ import asyncio
 import logging
 
 from shop_backend.config import Settings
-from shop_backend.notifications import FileMailbox, Notifier, Outbox
+from shop_backend.mail import FileMailbox, SmtpMailer
+from shop_backend.notifications import Notifier, Outbox
 from shop_backend.parts import Parts
 from shop_backend.payments import Payments
+from shop_backend.sms import SmsFiles, SmsWebhook
 from shop_backend.workers.callbacks import CallbackHandler
 from shop_backend.workers.loop import Loop
 from shop_backend.workers.money import Cashier
@@ -23,17 +25,18 @@ _log = logging.getLogger(__name__)
 class Worker:
     """All background work of the shop. Any number may run side by side."""
 
-    def __init__(self, settings: Settings, parts: Parts, *, notifier: Notifier | None = None) -> None:
+    def __init__(self, settings: Settings, parts: Parts, *, mailer: Notifier | None = None) -> None:
         w, database, stock = settings.workers, parts.database, parts.stock
         payments = Payments(database, stock)
         cashier = Cashier(database, payments, parts.provider, w)
         public = settings.public_url.rstrip("/")
-        outbox = Outbox(
-            database,
-            notifier or FileMailbox(settings.data_dir / "mail", settings.outbox.sender),
-            settings.outbox,
-            link=lambda order_id: f"{public}/orders/{order_id}?token={parts.tokens.order_token(order_id)}",
-        )
+
+        def link(order_id: str) -> str:
+            return f"{public}/orders/{order_id}?token={parts.tokens.order_token(order_id)}"
+
+        mails = Outbox(database, mailer or _mailer(settings), settings.outbox, link=link)
+        texts = Outbox(database, _texts(settings), settings.outbox, link=link, channel="sms")
+        self._outboxes = (mails, texts)
         self._keeper = StockKeeper(database, parts.redis_durable, stock, settings.stock)
         checkouts = Loop("checkouts", cashier.open_checkouts, w.interval)
         self._loops = [
@@ -41,9 +44,10 @@ class Worker:
             Loop("sweeper", Sweeper(database, stock, batch=w.sweep_batch).sweep, w.interval),
             Loop("poller", cashier.poll, w.interval),
             Loop("refunds", cashier.refund, w.interval),
-            Loop("outbox", outbox.send_due, w.interval),
+            Loop("mail", mails.keep_sending, w.interval),
+            Loop("text messages", texts.keep_sending, w.interval),
             Loop("stock", self._keeper.check, 1.0),
-            Loop("gauges", Gauges(parts.redis_durable, stock, outbox).report, 2.0),
+            Loop("gauges", Gauges(parts.redis_durable, stock, database).report, 2.0),
         ]
         orders = OrderHandler(database, stock, w, provider=parts.provider.name, written=checkouts.wake.set)
         callbacks = CallbackHandler(database, payments, parts.provider, w)
@@ -64,6 +68,8 @@ class Worker:
                 group.create_task(runner.run(stop))
             await stop.wait()
             self._counted.set()
+        for outbox in self._outboxes:
+            await outbox.close()
         _log.info("worker stopped")
 
     async def _first(self) -> int:
@@ -71,3 +77,17 @@ class Worker:
         await self._keeper.load()
         self._counted.set()
         return 1
+
+
+def _mailer(settings: Settings) -> Notifier:
+    sender = settings.outbox.sender
+    if settings.smtp_url is None:
+        return FileMailbox(settings.data_dir / "mail", sender)
+    return SmtpMailer(settings.smtp_url.get_secret_value(), sender, timeout=settings.outbox.timeout)
+
+
+def _texts(settings: Settings) -> Notifier:
+    if settings.sms_url is None:
+        return SmsFiles(settings.data_dir / "sms")
+    secret = settings.require("sms_secret")
+    return SmsWebhook(settings.sms_url.get_secret_value(), secret, timeout=settings.outbox.timeout)

@@ -13,8 +13,12 @@ INSERT INTO cards (id, sku, state, order_id, key_id, secret, fingerprint) VALUES
   (3, 'card', 'held', :pending, 'k1', '', '3'), (4, 'card', 'available', NULL, 'k1', '', '4'),
   (5, 'card', 'available', NULL, 'k1', '', '5'), (6, 'card', 'disabled', NULL, 'k1', '', '6');
 INSERT INTO deliveries (card_id, order_id) VALUES (1, :delivered), (2, :delivered);
-INSERT INTO outbox (card_id, order_id, recipient, state) VALUES
-  (1, :delivered, 'a@example.org', 'sent'), (2, :delivered, 'a@example.org', 'dead');
+INSERT INTO outbox (card_id, order_id, recipient, reference, state) VALUES
+  (1, :delivered, 'a@example.org', 'd', 'sent'), (2, :delivered, 'a@example.org', 'd', 'dead');
+INSERT INTO outbox (card_id, order_id, recipient, reference, state, channel) VALUES
+  (1, :delivered, '+4930123456', 'd', 'sent', 'sms');
+INSERT INTO outbox (payment_id, order_id, recipient, reference, state, occasion) VALUES
+  ('pay3', :refunded, 'e@example.org', 'r', 'sent', 'refunding');
 INSERT INTO payments (provider, payment_id, outcome, order_id, amount_cents, currency, disposition, source) VALUES
   ('sandbox', 'pay1', 'succeeded', :delivered, 1000, 'EUR', 'delivered', 'callback'),
   ('sandbox', 'pay2', 'failed',    :expired,    500, 'EUR', 'declined',  'callback'),

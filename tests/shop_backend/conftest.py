@@ -23,7 +23,8 @@ from standardwebhooks.webhooks import Webhook
 from shop_backend.app import create_app
 from shop_backend.config import Settings
 from shop_backend.context import Context
-from shop_backend.notifications import Message, Outbox
+from shop_backend.letters import Message
+from shop_backend.notifications import Outbox
 from shop_backend.parts import Parts, connect
 from shop_backend.payments import Payments
 from shop_backend.sandbox.app import create_app as create_sandbox

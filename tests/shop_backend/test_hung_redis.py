@@ -174,7 +174,7 @@ async def test_cancelled_calls_never_hand_their_answer_on(servers: dict[str, Ser
 async def test_the_worker_carries_on_after_both_hung(frail: Any, servers: dict[str, Server]) -> None:
     """Both Redis stopped under a running worker and continued: it writes, delivers and expires."""
     stop = asyncio.Event()
-    working = asyncio.create_task(Worker(frail.settings, frail.parts, notifier=frail.mailbox).run(stop))
+    working = asyncio.create_task(Worker(frail.settings, frail.parts, mailer=frail.mailbox).run(stop))
     first = (await frail.order()).json()
     await _until(lambda: _has_checkout(frail, first))
     with servers["durable"].hung(), servers["volatile"].hung():

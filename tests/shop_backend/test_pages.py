@@ -20,8 +20,8 @@ from shop_backend import pages
 from shop_backend.catalog import Catalog, Product
 from shop_backend.config import DatabaseSettings, Settings
 from shop_backend.errors import ShopError, on_shop_error
+from shop_backend.money import money
 from shop_backend.pages.assets import Assets, folder
-from shop_backend.pages.money import money
 from shop_backend.pages.views import view
 from shop_backend.seed import read_products
 from shop_backend.stock.ledger import StockLedger

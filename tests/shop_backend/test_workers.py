@@ -281,26 +281,3 @@ async def test_a_poisonous_entry_stops_no_other(shop: Any) -> None:
     await shop.drain()
     assert await redis.xlen(keys.CALLBACKS) == 0
     assert len(await shop.rows("SELECT 1 AS one FROM dead_letters")) == 2
-
-
-async def test_mail_is_retried_then_given_up(shop: Any) -> None:
-    """A mail server that is away costs tries, not shoppers; in the end the row says why."""
-    order = await shop.placed()
-    await shop.callback(order, await shop.pay(order))
-    await shop.drain()
-    shop.mailbox.failures = 2
-    for _ in range(3):
-        await shop.execute("UPDATE outbox SET next_attempt_at = now() WHERE state = 'pending'")
-        await shop.outbox.send_due()
-    assert [to for to, _ in shop.mailbox.sent] == ["buyer@example.com"]
-    assert (await shop.row("SELECT * FROM outbox"))["state"] == "sent"
-    order = await shop.placed()
-    await shop.callback(order, await shop.pay(order))
-    await shop.drain()
-    shop.mailbox.failures = 10**6
-    for _ in range(shop.settings.outbox.attempts):
-        await shop.execute("UPDATE outbox SET next_attempt_at = now() WHERE state = 'pending'")
-        await shop.outbox.send_due()
-    dead = await shop.row("SELECT * FROM outbox WHERE state = 'dead'")
-    assert "mail server away" in dead["error"]
-    assert await shop.outbox.pending() == 0

@@ -1,0 +1,153 @@
+"""Mail: to an SMTP server, or without one to files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from email.utils import format_datetime
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import aiosmtplib
+
+from shop_backend.errors import SetupError
+from shop_backend.letters import Message
+from shop_backend.notifications import Undeliverable
+
+_KEPT = 8  # connections that wait for the next mail
+_PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
+
+
+def compose(sender: str, to: str, message: Message) -> EmailMessage:
+    """The mail as it goes out."""
+    mail = EmailMessage()
+    mail["From"] = sender
+    mail["To"] = to
+    mail["Date"] = format_datetime(datetime.now(UTC))
+    mail["Message-ID"] = f"<{message.reference}@{sender.rpartition('@')[2]}>"
+    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: vacation replies to a shop help nobody
+    mail["Subject"] = message.subject
+    mail.set_content(message.text)
+    return mail
+
+
+class SmtpMailer:
+    """Hands mails to an SMTP server, over connections that are used again.
+
+    Args:
+        url: `smtp://`, `smtp+starttls://` (refuses to go on without) or `smtps://`, then
+            `[user:password@]host[:port]`. With `smtp://` STARTTLS is used when the server offers it.
+        sender: the From address.
+        timeout: seconds for each step.
+
+    Raises:
+        SetupError: the URL is malformed; it is not shown.
+    """
+
+    def __init__(self, url: str, sender: str, *, timeout: float, tls: ssl.SSLContext | None = None) -> None:
+        try:
+            parts = urlsplit(url)
+            port = parts.port or _PORTS[parts.scheme]
+        except (ValueError, KeyError):
+            port = 0
+        if not port or not parts.hostname:
+            raise SetupError("TIDEGATE_SMTP_URL: must be smtp://, smtp+starttls:// or smtps:// and a host")
+        self._host, self._port, self._scheme = parts.hostname, port, parts.scheme
+        self._user = unquote(parts.username) if parts.username else None
+        self._password = unquote(parts.password) if parts.password else None
+        self._sender = sender
+        self._timeout = timeout
+        self._tls = tls
+        self._idle: list[aiosmtplib.SMTP] = []
+
+    async def send(self, to: str, message: Message) -> None:
+        """Hand one over.
+
+        Raises:
+            Undeliverable: the server refuses this recipient, or this mail, for good (5xx).
+            aiosmtplib.SMTPException, OSError: not now.
+        """
+        mail = compose(self._sender, to, message)
+        while self._idle:
+            # Servers close what was idle for long: then the next one is tried, at last a new one.
+            try:
+                await self._hand_over(self._idle.pop(), mail)
+            except aiosmtplib.SMTPServerDisconnected:
+                continue
+            return
+        client = self._client()
+        await client.connect()
+        await self._hand_over(client, mail)
+
+    async def close(self) -> None:
+        """Close what is idle."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _client(self) -> aiosmtplib.SMTP:
+        start_tls = {"smtp": None, "smtp+starttls": True, "smtps": False}[self._scheme]
+        return aiosmtplib.SMTP(
+            hostname=self._host,
+            port=self._port,
+            username=self._user,
+            password=self._password,
+            timeout=self._timeout,
+            use_tls=self._scheme == "smtps",
+            start_tls=start_tls,
+            tls_context=self._tls,
+        )
+
+    async def _hand_over(self, client: aiosmtplib.SMTP, mail: EmailMessage) -> None:
+        try:
+            await client.send_message(mail)
+        except BaseException as error:
+            client.close()  # who knows in the middle of what
+            if (why := _for_good(error)) is not None:
+                raise Undeliverable(why) from error
+            raise
+        if len(self._idle) < _KEPT:
+            self._idle.append(client)
+        else:
+            await client.quit()
+
+
+def _for_good(error: BaseException) -> str | None:
+    """What a server says that refuses a recipient or a text with 5xx; a refused sender is our mistake."""
+    if isinstance(error, aiosmtplib.SMTPRecipientsRefused):
+        first = error.recipients[0]
+        return f"{first.code} {first.message}" if all(each.code >= 500 for each in error.recipients) else None
+    if isinstance(error, aiosmtplib.SMTPRecipientRefused | aiosmtplib.SMTPDataError) and error.code >= 500:
+        return f"{error.code} {error.message}"
+    return None
+
+
+class FileMailbox:
+    """Writes each mail to a file of its own: what a developer reads, and a rehearsal counts."""
+
+    def __init__(self, folder: Path, sender: str) -> None:
+        self._folder = folder
+        self._sender = sender
+
+    async def send(self, to: str, message: Message) -> None:
+        """Write the mail; the same reference again replaces it.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        content = bytes(compose(self._sender, to, message))
+        await asyncio.to_thread(write_whole, self._folder / f"{message.reference}.eml", content)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that nobody sees half of, and nobody else reads.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_bytes(content)
+    part.replace(path)
