@@ -29,19 +29,30 @@ def read(url: str, timeout: float = 2.0) -> Stock:
         raise Unreachable(f"the durable Redis does not answer: {error}") from error
 
 
+def tags(client: redis.Redis) -> list[str]:
+    """What the keys of each shard begin with; the mark beside the epoch says how many shards there are."""
+    mark: Any = client.get("{stock}:epoch")
+    shards = int((mark or "").partition("/")[2] or 1)
+    return ["{stock}", *(f"{{stock:{shard}}}" for shard in range(1, shards))]
+
+
 def _count(client: redis.Redis) -> Stock:
-    skus: list[str] = sorted(map(str, client.smembers("{stock}:skus")))
-    with client.pipeline(transaction=False) as pipe:
-        for sku in skus:
-            pipe.hget(f"{{stock}}:sku:{sku}", "free")
-        free = pipe.execute()
-    held = dict.fromkeys(skus, 0)
-    orders: Any = client.zrange("{stock}:holds", 0, -1)
-    for start in range(0, len(orders), PAGE):
+    found: Stock = {}
+    for tag in tags(client):
+        skus: list[str] = sorted(map(str, client.smembers(f"{tag}:skus")))
         with client.pipeline(transaction=False) as pipe:
-            for order in orders[start : start + PAGE]:
-                pipe.hmget(f"{{stock}}:hold:{order}", "sku", "quantity")
-            for sku, quantity in pipe.execute():
-                if sku in held:
-                    held[sku] += int(quantity or 0)
-    return {sku: (int(count or 0), held[sku]) for sku, count in zip(skus, free, strict=True)}
+            for sku in skus:
+                pipe.hget(f"{tag}:sku:{sku}", "free")
+            free = pipe.execute()
+        held = dict.fromkeys(skus, 0)
+        orders: Any = client.zrange(f"{tag}:holds", 0, -1)
+        for start in range(0, len(orders), PAGE):
+            with client.pipeline(transaction=False) as pipe:
+                for order in orders[start : start + PAGE]:
+                    # A hold is named by the end of its order's id: shop_backend/stock/order_ids.py.
+                    pipe.hmget(f"{tag}:hold:{order[15:]}", "sku", "quantity")
+                for sku, quantity in pipe.execute():
+                    if sku in held:
+                        held[sku] += int(quantity or 0)
+        found |= {sku: (int(count or 0), held[sku]) for sku, count in zip(skus, free, strict=True)}
+    return dict(sorted(found.items()))

@@ -44,6 +44,8 @@ class DatabaseSettings(Section):
     statement_timeout: Duration = 5.0
     lock_timeout: Duration = 2.0
     startup_timeout: Duration = 30.0  # waiting for the servers when a process starts
+    partition_rows: int = Field(5_000_000, ge=10)  # no partition of orders or their events has more
+    partitions_ahead: int = Field(2, ge=1)  # made before they are needed
 
 
 class StockSettings(Section):
@@ -51,6 +53,8 @@ class StockSettings(Section):
 
     hold_for: Duration = 600.0  # a buyer's time to pay
     open_holds_per_user: int = Field(5, ge=1)  # unpaid orders at once
+    open_holds_per_address: int = Field(100, ge=1)  # the same from one client address (IPv6: its /64)
+    shards: int = Field(1, ge=1, le=1024)  # slots over which the SKUs are spread; more than 1 for a cluster
     max_quantity: int = Field(100, ge=1)  # of one order, whatever the product's cap
     remember: Duration = 86400.0  # how long a closed hold still answers its idempotency key
     timeout: Duration = 2.0  # one call to Redis

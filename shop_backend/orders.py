@@ -18,9 +18,9 @@ from starlette.routing import Route
 from shop_backend.delivery import cards_of
 from shop_backend.errors import NotFound, SoldOut, Unavailable, Unprocessable, problem
 from shop_backend.metrics import ORDERS
-from shop_backend.requests import Body, Email, Sku, idempotency_key, parse, read
+from shop_backend.requests import Body, Email, Sku, client_network, idempotency_key, parse, read
 from shop_backend.restock import current_epoch, fingerprint
-from shop_backend.stock.ledger import Hold, Intent, StockClosed
+from shop_backend.stock.records import Hold, Intent, StockClosed
 
 if TYPE_CHECKING:
     from shop_backend.context import Context  # wiring; nothing here needs it at run time
@@ -51,8 +51,10 @@ class Orders:
         self._epoch_asked_at = float("-inf")
         self._epoch_lock = asyncio.Lock()
 
-    async def place(self, user: str, key: str, body: OrderBody) -> Hold:
+    async def place(self, user: str, key: str, body: OrderBody, address: str) -> Hold:
         """Reserve stock; the same user and key get the same order.
+
+        `address` is the client's network, "" when it can't be told from others'.
 
         Raises:
             ShopError: see `StockLedger.reserve`; also NotFound and Unprocessable for the body.
@@ -64,7 +66,7 @@ class Orders:
         if body.quantity > c.settings.stock.max_quantity:
             raise Unprocessable(f"quantity: at most {c.settings.stock.max_quantity} in one order")
         intent = Intent(
-            order_id=c.tokens.order_id(user, key),
+            seed=c.tokens.order_seed(user, key),
             sku=body.sku,
             user=user,
             quantity=body.quantity,
@@ -72,6 +74,7 @@ class Orders:
             unit_cents=product.price_cents,
             currency=product.currency,
             body=fingerprint(body.sku, body.quantity, body.email),
+            origin=c.tokens.origin(address) if address else "",
         )
         epoch = c.stock.epoch
         try:
@@ -167,7 +170,7 @@ def routes(context: Context) -> list[Route]:
         key = idempotency_key(request)
         body = parse(OrderBody, await read(request, context.settings.max_body))
         try:
-            hold = await orders.place(user, key, body)
+            hold = await orders.place(user, key, body, client_network(request))
         except SoldOut as sold_out:
             answer = problem(sold_out)
             if not sold_out.extra.get("left"):  # else fewer may still be had

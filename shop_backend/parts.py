@@ -23,6 +23,7 @@ from shop_backend.restock import current_epoch
 from shop_backend.stock.ledger import StockLedger
 from shop_backend.storage.bounded_redis import BoundedRedis, Patience
 from shop_backend.storage.database import Database
+from shop_backend.storage.partitions import orders_in_each
 from shop_backend.tokens import Tokens
 
 _log = logging.getLogger(__name__)
@@ -92,7 +93,12 @@ async def connect(
         patience = settings.database.startup_timeout
         await _answers(durable, "the durable Redis", "TIDEGATE_STOCK_REDIS_URL", patience)
         await _answers(volatile, "the volatile Redis", "TIDEGATE_SESSION_REDIS_URL", patience)
-        stock = StockLedger(durable, settings.stock, epoch=await current_epoch(database))
+        stock = StockLedger(
+            durable,
+            settings.stock,
+            epoch=await current_epoch(database),
+            partition_orders=orders_in_each(settings.database),
+        )
         yield Parts(database, durable, streams, volatile, stock, tokens, provider)
     finally:
         await provider.close()

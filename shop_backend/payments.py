@@ -144,7 +144,7 @@ class Payments:
         history.count(reached)
         # After the commit; when this fails the news are handled again, and come here again.
         if delivered:
-            await self._stock.confirm(order_id)
+            await self._stock.confirm([(order_id, order["sku"])])
         elif release is not None:
             await self._stock.release(order_id, release[0], release[1], state="expired")
         return result

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -90,6 +92,28 @@ def idempotency_key(request: Request) -> str:
     if not _PRINTABLE.fullmatch(values[0]):
         raise Unprocessable("Idempotency-Key: must be 1 to 200 printable ASCII characters")
     return values[0]
+
+
+def client_network(request: Request) -> str:
+    """Whose connection the request came by, as the gateway says: an IPv4 address, or an IPv6 network of /64.
+
+    Empty when many clients may share it: behind a proxy that hides them all look local.
+    """
+    told = request.headers.get("x-forwarded-for", "")
+    return _network(told.partition(",")[0].strip() or (request.client.host if request.client else ""))
+
+
+@functools.lru_cache(maxsize=8192)
+def _network(address: str) -> str:
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return ""
+    if isinstance(ip, IPv6Address):
+        ip = ip.ipv4_mapped or ip
+    if not ip.is_global:
+        return ""
+    return str(ip) if ip.version == 4 else str(ip_network((int(ip) >> 64 << 64, 64)))
 
 
 def _no_constant(name: str) -> NoReturn:

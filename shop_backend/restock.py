@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -20,6 +20,8 @@ from shop_backend.config import StockSettings
 from shop_backend.errors import Unavailable
 from shop_backend.stock import keys
 from shop_backend.stock.ledger import StockLedger
+from shop_backend.stock.order_ids import partition_of, seed_of
+from shop_backend.stock.records import Snapshot
 from shop_backend.storage.database import Connection, Database, own_cards
 
 _log = logging.getLogger(__name__)
@@ -50,12 +52,15 @@ async def restock(database: Database, redis: Redis, stock: StockLedger, settings
     try:
         async with database.primary() as connection:
             await own_cards(connection)
+            await connection.execute(
+                "SET LOCAL statement_timeout = '10min'"
+            )  # who bought what is counted over all orders
             epoch = await _epoch(connection)
             snapshot = await stock.snapshot()
             if epoch and snapshot.epoch == epoch:
-                await _correct(connection, redis, snapshot.free, snapshot.holds)
+                await _correct(connection, redis, stock, snapshot)
             else:
-                epoch = await _rebuild(connection, redis, settings)
+                epoch = await _rebuild(connection, redis, stock, settings)
     except RedisError as error:
         raise Unavailable(f"the stock does not answer ({type(error).__name__})", retry_after=1) from error
     stock.epoch = epoch
@@ -85,58 +90,75 @@ def _rules(product: dict[str, Any]) -> dict[Any, Any]:
     }
 
 
-async def _correct(
-    connection: Connection, redis: Redis, free: dict[str, int], holds: Sequence[tuple[str, str, int]]
-) -> None:
+def _by_shard(rows: list[dict[str, Any]], shards: int) -> dict[int, list[dict[str, Any]]]:
+    found: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(keys.shard_of(row["sku"], shards), []).append(row)
+    return found
+
+
+async def _correct(connection: Connection, redis: Redis, stock: StockLedger, snapshot: Snapshot) -> None:
     """Add to each count what SQL has more. Free plus unsettled holds does not change by selling."""
-    ids = [order_id for order_id, _, _ in holds]
+    ids = [order_id for order_id, _, _ in snapshot.holds]
     cursor = await connection.execute(
         "SELECT id::text FROM orders WHERE id = ANY(%s::uuid[]) AND state = ANY(%s)", (ids, list(_PERSISTED))
     )
     persisted = {row["id"] for row in await cursor.fetchall()}
     unsettled: Counter[str] = Counter()
-    for order_id, sku, quantity in holds:
+    for order_id, sku, quantity in snapshot.holds:
         if order_id not in persisted:
             unsettled[sku] += quantity
-    async with redis.pipeline(transaction=True) as pipe:
-        for product in await _products(connection):
-            sku = product["sku"]
-            missing = product["available"] - unsettled[sku] - free.get(sku, 0)
-            pipe.hset(keys.SKU + sku, mapping=_rules(product))
-            pipe.hincrby(keys.SKU + sku, "free", missing)
-            pipe.sadd(keys.SKUS, sku)
-            if missing:
-                _log.info("stock of %s corrected by %+d", sku, missing)
-        await pipe.execute()
+    for shard, products in _by_shard(await _products(connection), stock.shards).items():
+        async with redis.pipeline(transaction=True) as pipe:
+            for product in products:
+                sku = product["sku"]
+                missing = product["available"] - unsettled[sku] - snapshot.free.get(sku, 0)
+                pipe.hset(keys.on(shard, keys.SKU) + sku, mapping=_rules(product))
+                pipe.hincrby(keys.on(shard, keys.SKU) + sku, "free", missing)
+                pipe.sadd(keys.on(shard, keys.SKUS), sku)
+                if missing:
+                    _log.info("stock of %s corrected by %+d", sku, missing)
+            await pipe.execute()
 
 
-async def _rebuild(connection: Connection, redis: Redis, settings: StockSettings) -> int:
+async def _rebuild(connection: Connection, redis: Redis, stock: StockLedger, settings: StockSettings) -> int:
     """Write everything anew; the epoch goes last, so that nothing is sold from half a count."""
     cursor = await connection.execute(
         "UPDATE stock_epoch SET epoch = epoch + 1, since = now() RETURNING epoch"
     )
     row = await cursor.fetchone()
     epoch = int(row["epoch"]) if row else 1
-    await redis.delete(keys.EPOCH)
-    await _clear(redis)
+    for shard in range(stock.shards):
+        await redis.delete(keys.on(shard, keys.EPOCH))
+        await _clear(redis, shard)
     products = await _products(connection)
-    async with redis.pipeline(transaction=True) as pipe:
-        for product in products:
-            pipe.hset(keys.SKU + product["sku"], mapping=_rules(product) | {"free": product["available"]})
-            pipe.sadd(keys.SKUS, product["sku"])
-        await pipe.execute()
-    await _holds(connection, redis, settings)
-    await _bought(connection, redis)
-    await cast("Awaitable[Any]", redis.set(keys.EPOCH, epoch))
+    for shard, some in _by_shard(products, stock.shards).items():
+        async with redis.pipeline(transaction=True) as pipe:
+            for product in some:
+                name = keys.on(shard, keys.SKU) + product["sku"]
+                pipe.hset(name, mapping=_rules(product) | {"free": product["available"]})
+                pipe.sadd(keys.on(shard, keys.SKUS), product["sku"])
+            await pipe.execute()
+    await _holds(connection, redis, stock.shards, settings)
+    await _bought(connection, redis, stock.shards)
+    partition = await _partition(connection)
+    for shard in range(stock.shards):
+        # Of a partition that is in use nobody knows how much each shard had filled: a new one is begun.
+        await cast(
+            "Awaitable[Any]",
+            redis.hset(keys.on(shard, keys.SERIES), mapping={"partition": partition, "orders": 0}),
+        )
+    for shard in range(stock.shards):
+        await cast("Awaitable[Any]", redis.set(keys.on(shard, keys.EPOCH), f"{epoch}/{stock.shards}"))
     _log.info("stock of %d products loaded under epoch %d", len(products), epoch)
     return epoch
 
 
-async def _clear(redis: Redis) -> None:
-    await redis.delete(keys.SKUS, keys.HOLDS, keys.OPEN)
+async def _clear(redis: Redis, shard: int) -> None:
+    await redis.delete(*(keys.on(shard, name) for name in (keys.SKUS, keys.HOLDS, keys.OPEN, keys.ORIGINS)))
     for prefix in (keys.SKU, keys.HOLD, keys.BOUGHT):
         batch: list[str] = []
-        async for name in redis.scan_iter(match=f"{prefix}*", count=1000):
+        async for name in redis.scan_iter(match=f"{keys.on(shard, prefix)}*", count=1000):
             batch.append(name)
             if len(batch) == _CHUNK:
                 await redis.delete(*batch)
@@ -145,7 +167,16 @@ async def _clear(redis: Redis) -> None:
             await redis.delete(*batch)
 
 
-async def _holds(connection: Connection, redis: Redis, settings: StockSettings) -> None:
+async def _partition(connection: Connection) -> int:
+    """The number that orders get from now on: the first without rows."""
+    cursor = await connection.execute(
+        "SELECT id::text FROM orders WHERE tableoid <> 'orders_before'::regclass ORDER BY id DESC LIMIT 1"
+    )
+    row = await cursor.fetchone()
+    return partition_of(row["id"]) + 1 if row else 0
+
+
+async def _holds(connection: Connection, redis: Redis, shards: int, settings: StockSettings) -> None:
     """Open orders get their holds back; closed ones what answers their idempotency key."""
     remember = int(settings.remember * 1000)
     async with connection.cursor(name="restock_orders") as cursor:
@@ -158,11 +189,13 @@ async def _holds(connection: Connection, redis: Redis, settings: StockSettings) 
         while rows := await cursor.fetchmany(_CHUNK):
             async with redis.pipeline(transaction=False) as pipe:
                 for row in rows:
-                    name = keys.HOLD + row["id"]
+                    shard, seed = keys.shard_of(row["sku"], shards), seed_of(row["id"])
+                    name = keys.on(shard, keys.HOLD) + seed
                     state = {"pending": "held", "paid": "confirmed", "delivered": "confirmed"}.get(
                         row["state"], "expired"
                     )
                     fields: dict[Any, Any] = {
+                        "id": row["id"],
                         "sku": row["sku"],
                         "user": row["user_id"],
                         "quantity": row["quantity"],
@@ -172,15 +205,18 @@ async def _holds(connection: Connection, redis: Redis, settings: StockSettings) 
                         "body": fingerprint(row["sku"], row["quantity"], row["email"]),
                     }
                     pipe.hset(name, mapping=fields)
+                    if shards > 1:
+                        claim = keys.on(keys.shard_of(seed, shards), keys.CLAIM) + seed
+                        pipe.set(claim, row["sku"], px=remember)
                     if state == "held":
-                        pipe.zadd(keys.HOLDS, {row["id"]: row["expires_ms"]})
-                        pipe.hincrby(keys.OPEN, row["user_id"], 1)
+                        pipe.zadd(keys.on(shard, keys.HOLDS), {row["id"]: row["expires_ms"]})
+                        pipe.hincrby(keys.on(shard, keys.OPEN), row["user_id"], 1)
                     else:
                         pipe.pexpire(name, remember)
                 await pipe.execute()
 
 
-async def _bought(connection: Connection, redis: Redis) -> None:
+async def _bought(connection: Connection, redis: Redis, shards: int) -> None:
     async with connection.cursor(name="restock_bought") as cursor:
         await cursor.execute(
             "SELECT sku, user_id, sum(quantity)::bigint AS quantity FROM orders"
@@ -190,5 +226,6 @@ async def _bought(connection: Connection, redis: Redis) -> None:
         while rows := await cursor.fetchmany(_CHUNK):
             async with redis.pipeline(transaction=False) as pipe:
                 for row in rows:
-                    pipe.hset(keys.BOUGHT + row["sku"], row["user_id"], row["quantity"])
+                    name = keys.on(keys.shard_of(row["sku"], shards), keys.BOUGHT) + row["sku"]
+                    pipe.hset(name, row["user_id"], row["quantity"])
                 await pipe.execute()

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from shop_backend.errors import SetupError
+from shop_backend.stock.order_ids import seed_of
 
 _LATEST = 253_402_300_799  # Unix time of the last second of the year 9999; nothing we sign is later
 
@@ -34,6 +35,7 @@ class Tokens:
         self._clock = clock
         self._order_ids = _derive(raw, b"tidegate order id")
         self._order_links = _derive(raw, b"tidegate order link")
+        self._origins = _derive(raw, b"tidegate client address")
 
     @classmethod
     def from_file(cls, path: Path) -> Tokens:
@@ -77,11 +79,16 @@ class Tokens:
 
     # ---- orders ------------------------------------------------------------------------------
 
-    def order_id(self, user: str, idempotency_key: str) -> str:
-        """The order that this buyer's key stands for, always the same; nobody else can guess it."""
+    def order_seed(self, user: str, idempotency_key: str) -> str:
+        """What this buyer's key gives to its order's id, always the same; nobody else can guess it."""
         text = f"{len(user)}:{user}{idempotency_key}".encode()
         digest = hmac.digest(self._order_ids, text, "sha256")
-        return str(uuid.UUID(bytes=digest[:16], version=5))
+        # The seed leaves the version out; uuid knows 8 only since Python 3.14, and sets the variant for any.
+        return seed_of(str(uuid.UUID(bytes=digest[:16], version=5)))
+
+    def origin(self, address: str) -> str:
+        """A name for an address that says nothing of it; the same address, the same name."""
+        return hmac.digest(self._origins, address.encode(), "sha256")[:9].hex()
 
     def order_token(self, order_id: str) -> str:
         """Lets its bearer read the order."""

@@ -14,8 +14,8 @@ import redis
 from psycopg.rows import dict_row
 
 from ops.errors import Unreachable
+from ops.stock import tags
 
-STREAMS = ("orders", "callbacks")
 GROUP = "shop"
 PAGE = 1000  # payments fetched at once
 Row = dict[str, Any]
@@ -120,33 +120,33 @@ def read_stock(url: str) -> Stock:
 
 
 def _stock(client: redis.Redis) -> Stock:
+    shards = tags(client)
     epoch: Any = client.get("{stock}:epoch")
-    skus: Any = sorted(client.smembers("{stock}:skus"))
-    free = {sku: int(client.hget(f"{{stock}}:sku:{sku}", "free") or 0) for sku in skus}
+    free: dict[str, int] = {}
+    for tag in shards:
+        skus: Any = sorted(client.smembers(f"{tag}:skus"))
+        free |= {sku: int(client.hget(f"{tag}:sku:{sku}", "free") or 0) for sku in skus}
+    orders = [_stream(client, "orders", f"{tag}:orders") for tag in shards]
     return Stock(
-        epoch=None if epoch is None else int(epoch),
+        epoch=None if epoch is None else int(epoch.partition("/")[0]),
         free=free,
-        holds={hold.order_id: hold for hold in _holds(client)},
-        streams=tuple(_stream(client, name) for name in STREAMS),
+        holds={hold.order_id: hold for tag in shards for hold in _holds(client, f"{tag}:hold:")},
+        streams=(*orders, _stream(client, "callbacks", "{stock}:callbacks")),
     )
 
 
-def _holds(client: redis.Redis) -> Iterator[Hold]:
-    prefix = "{stock}:hold:"
+def _holds(client: redis.Redis, prefix: str) -> Iterator[Hold]:
     names: list[str] = list(client.scan_iter(match=f"{prefix}*", count=1000))
     for start in range(0, len(names), PAGE):
-        batch = names[start : start + PAGE]
         with client.pipeline(transaction=False) as pipe:
-            for name in batch:
-                pipe.hmget(name, "sku", "user", "quantity", "state")
-            answers = pipe.execute()
-        for name, (sku, user, quantity, state) in zip(batch, answers, strict=True):
-            if sku is not None:  # else it ran out between the two calls
-                yield Hold(name.removeprefix(prefix), sku, user or "", int(quantity or 0), state or "")
+            for name in names[start : start + PAGE]:
+                pipe.hmget(name, "id", "sku", "user", "quantity", "state")
+            for order_id, sku, user, quantity, state in pipe.execute():
+                if sku is not None:  # else it ran out between the two calls
+                    yield Hold(order_id or "", sku, user or "", int(quantity or 0), state or "")
 
 
-def _stream(client: redis.Redis, name: str) -> StreamState:
-    key = f"{{stock}}:{name}"
+def _stream(client: redis.Redis, name: str, key: str) -> StreamState:
     length: Any = client.xlen(key)
     groups: Any = client.xinfo_groups(key) if client.exists(key) else []
     mine = next((group for group in groups if group["name"] == GROUP), None)

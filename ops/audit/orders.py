@@ -120,7 +120,9 @@ def i10(evidence: Evidence) -> Iterator[str]:
                 f"stream {stream.name}: {stream.length} entries, {stream.pending} pending, lag {stream.lag}; "
                 "is a worker running?"
             )
-    for row in evidence.rows("SELECT stream, entry_id, order_id::text, error FROM dead_letters"):
+    for row in evidence.rows(
+        "SELECT stream, entry_id, order_id::text, error FROM dead_letters WHERE replayed_at IS NULL"
+    ):
         name = f"dead letter {row['entry_id']} of {row['stream']}"
         hold = evidence.stock.holds.get(row["order_id"] or "")
         if row["stream"].endswith("orders") and hold is not None and hold.state == "held":

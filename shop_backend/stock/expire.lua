@@ -9,7 +9,8 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local answer = {'due'}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, tonumber(ARGV[2]))) do
-    local hold = redis.call('HMGET', ARGV[4] .. id, 'sku', 'round')
+    local seed = #id == 36 and string.sub(id, 16) or id -- as stock/order_ids.py has it
+    local hold = redis.call('HMGET', ARGV[4] .. seed, 'sku', 'round')
     if hold[1] then
         redis.call('ZADD', KEYS[2], now + tonumber(ARGV[3]), id)
         table.insert(answer, id)

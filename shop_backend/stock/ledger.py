@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -22,96 +21,76 @@ from shop_backend.errors import (
     Unavailable,
 )
 from shop_backend.stock import keys
+from shop_backend.stock.order_ids import seed_of
+from shop_backend.stock.records import Due, Hold, Intent, Snapshot, StockClosed
 
 _FOLDER = Path(__file__).parent
-
-
-class StockClosed(Unavailable):
-    """The stock in Redis is missing or of another epoch; it is being loaded anew."""
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """What a buyer wants. `unit_cents` is the price of one; `body` a fingerprint of the request."""
-
-    order_id: str
-    sku: str
-    user: str
-    quantity: int
-    email: str
-    unit_cents: int
-    currency: str
-    body: str
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Stock taken for an order.
-
-    Attributes:
-        expires_ms: Unix time in milliseconds, by Redis's clock.
-        round: number of this taking; a later one makes releases of this one void.
-        new: whether this call took it, rather than an earlier one with the same order id.
-    """
-
-    order_id: str
-    expires_ms: int
-    round: int
-    new: bool = field(default=True, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """An open hold past its time."""
-
-    order_id: str
-    sku: str
-    round: int
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Free stock by SKU and open holds as (order id, sku, quantity), of one moment. Epoch 0: none loaded."""
-
-    epoch: int
-    free: dict[str, int]
-    holds: Sequence[tuple[str, str, int]]
+_SET_ANEW = frozenset(
+    {"round", "epoch", "expires_ms", "at_ms"}
+)  # fields of an intent that its taking decides
 
 
 class StockLedger:
     """Takes, keeps and gives back stock.
 
+    Args:
+        partition_orders: orders that get the same partition's number into their ids.
+
     Attributes:
         epoch: the loading of the stock that this process trusts; from SQL.
+        shards: over how many slots the SKUs are spread.
     """
 
-    def __init__(self, redis: Redis, settings: StockSettings, *, epoch: int = 0) -> None:
+    def __init__(
+        self, redis: Redis, settings: StockSettings, *, epoch: int = 0, partition_orders: int = 1_000_000
+    ) -> None:
         self._redis = redis
         self._settings = settings
         self.epoch = epoch
+        self.shards = settings.shards
+        # Every shard counts for itself, so each may fill its part of a partition.
+        self._partition_orders = max(1, partition_orders // settings.shards)
         # register_script sends EVALSHA and loads again when Redis has forgotten (NOSCRIPT).
         self._scripts = {
             name: redis.register_script((_FOLDER / f"{name}.lua").read_text(encoding="utf-8"))
             for name in ("reserve", "retake", "confirm", "release", "expire", "snapshot")
         }
 
+    @property
+    def mark(self) -> str:
+        """What Redis must have as its epoch: the loading, and over how many shards it was spread."""
+        return f"{self.epoch}/{self.shards}"
+
     async def reserve(self, intent: Intent) -> Hold:
-        """Take stock and queue the order, in one step; the same order id gives the same hold.
+        """Take stock and queue the order, in one step; the same seed gives the same hold.
 
         Raises:
             OutsideWindow, CapReached, TooManyOpen, SoldOut: refused, nothing changed.
-            KeyReused: this order id was asked for with another body.
+            KeyReused: this seed was asked for with another body.
             NotFound: no stock of this SKU was ever loaded.
             StockClosed: the stock is being loaded anew.
             Unavailable: Redis gave no answer; it may have reserved. Asking again is safe.
         """
+        shard = self._shard(intent.sku)
+        if self.shards > 1:
+            await self._claim(intent)
         answer = await self._run(
             "reserve",
-            intent.order_id,
-            [*self._keys(intent.sku, intent.order_id), keys.BOUGHT + intent.sku, keys.OPEN, keys.ORDERS],
+            intent.seed,
             [
-                self.epoch,
-                intent.order_id,
+                keys.on(shard, keys.EPOCH),
+                keys.on(shard, keys.SKU) + intent.sku,
+                keys.on(shard, keys.HOLD) + intent.seed,
+                keys.on(shard, keys.HOLDS),
+                keys.on(shard, keys.BOUGHT) + intent.sku,
+                keys.on(shard, keys.OPEN),
+                keys.on(shard, keys.ORDERS),
+                keys.on(shard, keys.ORIGINS),
+                keys.on(shard, keys.SERIES),
+            ],
+            [
+                self.mark,
+                intent.seed,
                 intent.sku,
                 intent.user,
                 intent.quantity,
@@ -121,13 +100,16 @@ class StockLedger:
                 intent.email,
                 intent.unit_cents,
                 intent.currency,
+                intent.origin,
+                self._settings.open_holds_per_address,
+                self._partition_orders,
             ],
         )
         match answer:
-            case ["held", expires_ms, number, new]:
-                return Hold(intent.order_id, int(expires_ms), int(number), new == "new")
+            case ["held", order_id, expires_ms, number, new]:
+                return Hold(order_id, int(expires_ms), int(number), new == "new")
             case ["reused"]:
-                raise KeyReused("this Idempotency-Key was used with another body; use a new key")
+                raise _reused()
             case ["early", starts_ms]:
                 starts = _iso(int(starts_ms))
                 raise OutsideWindow(f"the sale begins at {starts}", starts_at=starts)
@@ -137,17 +119,27 @@ class StockLedger:
                 raise CapReached(f"you may order {max(0, int(left))} more of this", left=max(0, int(left)))
             case ["open"]:
                 raise TooManyOpen("pay your open orders first, or let them expire")
+            case ["origin"]:
+                raise TooManyOpen("too many unpaid orders from your address; pay some, or try again later")
             case ["sold", free]:
                 left = max(0, int(free))
                 raise SoldOut("sold out" if not left else f"only {left} left; order fewer", left=left)
             case ["unknown"]:
                 raise NotFound(f"there is no stock of {intent.sku}")
-        raise StockClosed("the stock is being counted; try again", retry_after=2)
+        raise _closed()
 
     async def retake(
-        self, order_id: str, *, sku: str, user: str, quantity: int
+        self,
+        order_id: str,
+        *,
+        sku: str,
+        user: str,
+        quantity: int,
+        requeue: Mapping[str, str] | None = None,
     ) -> int | Literal["cap", "sold"]:
-        """Take stock again for an order paid late.
+        """Take stock again for an order paid late, or for one that is to be written after all.
+
+        With `requeue`, the fields of its intent, the intent is queued in the same step.
 
         Returns:
             The new round, or why there is nothing for this buyer.
@@ -155,11 +147,21 @@ class StockLedger:
         Raises:
             StockClosed, Unavailable: try again.
         """
+        shard = self._shard(sku)
+        fields = {k: v for k, v in (requeue or {}).items() if k not in _SET_ANEW}
         answer = await self._run(
             "retake",
             order_id,
-            [*self._keys(sku, order_id), keys.BOUGHT + sku, keys.OPEN],
-            [self.epoch, order_id, sku, user, quantity, int(self._settings.hold_for * 1000)],
+            [*self._keys(shard, sku, order_id), keys.on(shard, keys.ORDERS)],
+            [
+                self.mark,
+                order_id,
+                sku,
+                user,
+                quantity,
+                int(self._settings.hold_for * 1000),
+                *(part for field in fields.items() for part in field),
+            ],
         )
         match answer:
             case ["held", number]:
@@ -170,21 +172,34 @@ class StockLedger:
                 return "cap"
             case ["sold", _] | ["unknown"]:
                 return "sold"
-        raise StockClosed("the stock is being counted; try again", retry_after=2)
+        raise _closed()
 
-    async def confirm(self, order_id: str) -> str:
-        """Make a hold final.
+    async def confirm(self, orders: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """Make the holds of orders, given as (order id, SKU), final.
 
         Returns:
-            The state it is in now, "closed" or "unknown": loading the stock counts from SQL then.
+            By order id the state it is in now, "closed" or "unknown": loading the stock counts from SQL then.
         """
-        answer = await self._run(
-            "confirm",
-            order_id,
-            [keys.EPOCH, keys.HOLD + order_id, keys.HOLDS, keys.OPEN],
-            [self.epoch, order_id, self._remember],
-        )
-        return str(answer[0])
+        by_shard: dict[int, list[str]] = {}
+        for order_id, sku in orders:
+            by_shard.setdefault(self._shard(sku), []).append(order_id)
+        states: dict[str, str] = {}
+        for shard, ids in by_shard.items():
+            hold = keys.on(shard, keys.HOLD)
+            answer = await self._run(
+                "confirm",
+                ids[0],
+                [
+                    keys.on(shard, keys.EPOCH),
+                    keys.on(shard, keys.HOLDS),
+                    keys.on(shard, keys.OPEN),
+                    keys.on(shard, keys.ORIGINS),
+                    *(hold + seed_of(order_id) for order_id in ids),
+                ],
+                [self.mark, self._remember, *ids],
+            )
+            states.update(zip(ids, map(str, answer), strict=True))
+        return states
 
     async def release(
         self, order_id: str, sku: str, number: int, *, state: Literal["released", "expired"]
@@ -194,34 +209,42 @@ class StockLedger:
         Returns:
             Whether this call gave it back.
         """
+        shard = self._shard(sku)
         answer = await self._run(
             "release",
             order_id,
-            [*self._keys(sku, order_id), keys.BOUGHT + sku, keys.OPEN],
-            [self.epoch, order_id, number, state, self._remember],
+            [*self._keys(shard, sku, order_id), keys.on(shard, keys.ORIGINS)],
+            [self.mark, order_id, number, state, self._remember],
         )
         return bool(answer[1])
 
     async def due(self, limit: int, *, lease: float) -> list[Due]:
-        """Open holds past their time; they are not listed again before `lease` seconds are over."""
-        try:
-            answer = await self._scripts["expire"](
-                keys=[keys.EPOCH, keys.HOLDS], args=[self.epoch, limit, int(lease * 1000), keys.HOLD]
-            )
-        except RedisError as error:
-            raise _away(error) from error
-        if answer[0] != "due":
-            return []
-        flat = answer[1:]
-        return [Due(flat[i], flat[i + 1], int(flat[i + 2])) for i in range(0, len(flat), 3)]
+        """Open holds past their time, at most `limit` of each shard; none is listed again for `lease` s."""
+        found: list[Due] = []
+        for shard in range(self.shards):
+            names = [keys.on(shard, keys.EPOCH), keys.on(shard, keys.HOLDS)]
+            args: list[Any] = [self.mark, limit, int(lease * 1000), keys.on(shard, keys.HOLD)]
+            try:
+                answer = await self._scripts["expire"](keys=names, args=args)
+            except RedisError as error:
+                raise _away(error) from error
+            if answer[0] == "due":
+                flat = answer[1:]
+                found += [Due(flat[i], flat[i + 1], int(flat[i + 2])) for i in range(0, len(flat), 3)]
+        return found
 
     async def hold(self, order_id: str) -> dict[str, str] | None:
         """The hold's fields as in docs/data.md, or None."""
+        seed = seed_of(order_id)
         try:
-            found: Any = await self._redis.hgetall(keys.HOLD + order_id)
+            shard = 0
+            if self.shards > 1:
+                sku: Any = self._redis.get(self._claim_key(seed))
+                shard = self._shard(await sku or "")
+            found: Any = await self._redis.hgetall(keys.on(shard, keys.HOLD) + seed)
         except RedisError as error:
             raise _away(error) from error
-        return found or None
+        return found if found.get("id") == order_id else None
 
     async def free(self, skus: Iterable[str]) -> dict[str, int]:
         """Free stock of each SKU that is loaded."""
@@ -229,25 +252,42 @@ class StockLedger:
         try:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for sku in names:
-                    pipe.hget(keys.SKU + sku, "free")
+                    pipe.hget(keys.on(self._shard(sku), keys.SKU) + sku, "free")
                 answers = await pipe.execute()
         except RedisError as error:
             raise _away(error) from error
         return {sku: int(free) for sku, free in zip(names, answers, strict=True) if free is not None}
 
     async def snapshot(self) -> Snapshot:
-        """All free stock and open holds as of one moment."""
+        """All free stock and open holds; those of one SKU as of one moment."""
+        epochs: set[int] = set()
+        stock: dict[str, int] = {}
+        holds: list[tuple[str, str, int]] = []
+        for shard in range(self.shards):
+            names = [keys.on(shard, name) for name in (keys.EPOCH, keys.SKUS, keys.HOLDS)]
+            args = [keys.on(shard, keys.SKU), keys.on(shard, keys.HOLD)]
+            try:
+                mark, free, held = await self._scripts["snapshot"](keys=names, args=args)
+            except RedisError as error:
+                raise _away(error) from error
+            epoch, _, shards = mark.partition("/")
+            epochs.add(int(epoch) if shards == str(self.shards) else 0)
+            stock |= {free[i]: int(free[i + 1]) for i in range(0, len(free), 2)}
+            holds += [(held[i], held[i + 1], int(held[i + 2])) for i in range(0, len(held), 3)]
+        return Snapshot(epochs.pop() if len(epochs) == 1 else 0, stock, holds)
+
+    async def partition(self) -> int:
+        """The highest number of a partition that new orders get."""
         try:
-            epoch, free, holds = await self._scripts["snapshot"](
-                keys=[keys.EPOCH, keys.SKUS, keys.HOLDS], args=[keys.SKU, keys.HOLD]
-            )
+            numbers = [
+                await cast(
+                    "Awaitable[str | None]", self._redis.hget(keys.on(shard, keys.SERIES), "partition")
+                )
+                for shard in range(self.shards)
+            ]
         except RedisError as error:
             raise _away(error) from error
-        return Snapshot(
-            int(epoch or 0),
-            {free[i]: int(free[i + 1]) for i in range(0, len(free), 2)},
-            [(holds[i], holds[i + 1], int(holds[i + 2])) for i in range(0, len(holds), 3)],
-        )
+        return max(int(number or 0) for number in numbers)
 
     # ---- inside ------------------------------------------------------------------------------
 
@@ -255,19 +295,61 @@ class StockLedger:
     def _remember(self) -> int:
         return int(self._settings.remember * 1000)
 
-    @staticmethod
-    def _keys(sku: str, order_id: str) -> list[str]:
-        return [keys.EPOCH, keys.SKU + sku, keys.HOLD + order_id, keys.HOLDS]
+    def _shard(self, sku: str) -> int:
+        return keys.shard_of(sku, self.shards)
 
-    async def _run(self, name: str, order_id: str, names: list[str], args: list[Any]) -> list[Any]:
+    def _keys(self, shard: int, sku: str, order_id: str) -> list[str]:
+        return [
+            keys.on(shard, keys.EPOCH),
+            keys.on(shard, keys.SKU) + sku,
+            keys.on(shard, keys.HOLD) + seed_of(order_id),
+            keys.on(shard, keys.HOLDS),
+            keys.on(shard, keys.BOUGHT) + sku,
+            keys.on(shard, keys.OPEN),
+        ]
+
+    def _claim_key(self, seed: str) -> str:
+        return keys.on(self._shard(seed), keys.CLAIM) + seed
+
+    async def _claim(self, intent: Intent) -> None:
+        """Notice a key that was used for an SKU of another shard, whose hold the script can't see.
+
+        Between two such requests at the same moment both may be held; SQL takes one and gives the other back.
+
+        Raises:
+            KeyReused: that SKU has a hold under this seed.
+        """
+        name = self._claim_key(intent.seed)
+        lifetime = int((self._settings.remember + self._settings.hold_for) * 1000)
+        try:
+            claimed: Any = await self._redis.set(name, intent.sku, nx=True, get=True, px=lifetime)
+            if claimed is None or claimed == intent.sku:
+                return
+            shard = self._shard(claimed)
+            if shard != self._shard(intent.sku):
+                if await self._redis.exists(keys.on(shard, keys.HOLD) + intent.seed):
+                    raise _reused()
+                await self._redis.set(name, intent.sku, px=lifetime)  # it was refused then
+        except RedisError as error:
+            raise _away(error) from error
+
+    async def _run(self, name: str, echo: str, names: list[str], args: list[Any]) -> list[Any]:
         try:
             answer: list[Any] = await self._scripts[name](keys=names, args=args)
         except RedisError as error:
             raise _away(error) from error
         # A connection that lost step would hand us another caller's answer; nobody may act on that.
-        if answer[0] != order_id:
+        if answer[0] != echo:
             raise Unavailable("the stock answered out of turn; try again", retry_after=1)
         return answer[1:]
+
+
+def _reused() -> KeyReused:
+    return KeyReused("this Idempotency-Key was used with another body; use a new key")
+
+
+def _closed() -> StockClosed:
+    return StockClosed("the stock is being counted; nothing is lost, try again in a moment", retry_after=2)
 
 
 def _away(error: RedisError) -> Unavailable:

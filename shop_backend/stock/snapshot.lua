@@ -1,4 +1,4 @@
--- Free stock and every open hold, as of one moment.
+-- Free stock and every open hold of a shard, as of one moment.
 -- KEYS  1 epoch, 2 skus (set), 3 holds (zset)
 -- ARGV  1 prefix of sku keys, 2 prefix of hold keys (same hash slot)
 -- returns {epoch or '', {sku, free, ...}, {order id, sku, quantity, ...}}
@@ -8,7 +8,8 @@ for _, sku in ipairs(redis.call('SMEMBERS', KEYS[2])) do
     table.insert(free, redis.call('HGET', ARGV[1] .. sku, 'free') or '0')
 end
 for _, id in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
-    local hold = redis.call('HMGET', ARGV[2] .. id, 'sku', 'quantity')
+    local seed = #id == 36 and string.sub(id, 16) or id -- as stock/order_ids.py has it
+    local hold = redis.call('HMGET', ARGV[2] .. seed, 'sku', 'quantity')
     if hold[1] then
         table.insert(holds, id)
         table.insert(holds, hold[1])

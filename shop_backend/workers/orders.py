@@ -12,7 +12,9 @@ from shop_backend.config import WorkerSettings
 from shop_backend.delivery import CardsBusy, CardsMissing, lock_available
 from shop_backend.stock import keys
 from shop_backend.stock.ledger import StockLedger
+from shop_backend.stock.order_ids import partition_of
 from shop_backend.storage.database import Connection, Database, is_outage, own_cards, share_cards
+from shop_backend.storage.partitions import Partitions
 from shop_backend.workers.runner import Entry, Hopeless, Parked
 
 _log = logging.getLogger(__name__)
@@ -37,23 +39,27 @@ class OrderHandler:
     """Writes orders.
 
     Args:
+        partitions: where the rows go.
         provider: the name of who takes the money.
+        shard: whose stream is read.
         written: called after orders were written, so that their checkouts are opened at once.
     """
-
-    stream = keys.ORDERS
 
     def __init__(
         self,
         database: Database,
         stock: StockLedger,
+        partitions: Partitions,
         settings: WorkerSettings,
         *,
         provider: str,
+        shard: int = 0,
         written: Callable[[], None] = lambda: None,
     ) -> None:
+        self.stream = keys.on(shard, keys.ORDERS)
         self._database = database
         self._stock = stock
+        self._partitions = partitions
         self._settings = settings
         self._provider = provider
         self._written = written
@@ -105,6 +111,8 @@ class OrderHandler:
         if not intents:
             return None
         try:
+            for number in {partition_of(intent.order_id) for intent in intents}:
+                await self._partitions.cover(number)
             async with self._database.primary() as connection:
                 await share_cards(connection)
                 new, stale = await self._insert(connection, intents)
@@ -129,7 +137,9 @@ class OrderHandler:
         ids = [intent.order_id for intent in intents]
         cursor = await connection.execute(
             "SELECT (SELECT epoch FROM stock_epoch) AS epoch,"
-            " array(SELECT order_id::text FROM dead_letters WHERE order_id = ANY(%s::uuid[])) AS dead",
+            # Waits for a replay under way, which queues the intent before it commits.
+            " array(SELECT order_id::text FROM dead_letters WHERE order_id = ANY(%s::uuid[])"
+            " AND replayed_at IS NULL FOR SHARE) AS dead",
             (ids,),
         )
         row = await cursor.fetchone()
@@ -222,5 +232,5 @@ def _read(entry: Entry) -> _Intent:
         int(f["expires_ms"]),
         int(f["at_ms"]),
         int(f["round"]),
-        int(f["epoch"]),
+        int(f["epoch"].partition("/")[0]),
     )

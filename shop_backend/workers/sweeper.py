@@ -6,7 +6,8 @@ import logging
 from collections.abc import Sequence
 
 from shop_backend import history
-from shop_backend.stock.ledger import Due, StockLedger
+from shop_backend.stock.ledger import StockLedger
+from shop_backend.stock.records import Due
 from shop_backend.storage.database import Connection, Database, share_cards
 
 _log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Sweeper:
                 await self._stock.release(hold.order_id, hold.sku, hold.round, state="expired")
             elif state in ("paid", "delivered"):
                 # The worker that delivered died before it could say so.
-                await self._stock.confirm(hold.order_id)
+                await self._stock.confirm([(hold.order_id, hold.sku)])
             elif state is None and hold.order_id in dead:
                 await self._stock.release(hold.order_id, hold.sku, hold.round, state="released")
             else:
@@ -68,7 +69,7 @@ class Sweeper:
                 states |= dict.fromkeys(pending, "expired")
             cursor = await connection.execute(
                 "SELECT d.order_id::text FROM dead_letters d WHERE d.order_id = ANY(%s::uuid[])"
-                " AND NOT EXISTS (SELECT FROM orders o WHERE o.id = d.order_id)",
+                " AND d.replayed_at IS NULL AND NOT EXISTS (SELECT FROM orders o WHERE o.id = d.order_id)",
                 (ids,),
             )
             dead = {row["order_id"] for row in await cursor.fetchall()}

@@ -16,6 +16,7 @@ from shop_backend.restock import current_epoch, restock
 from shop_backend.stock import keys
 from shop_backend.stock.ledger import StockLedger
 from shop_backend.storage.database import Database
+from shop_backend.storage.partitions import Partitions
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +39,10 @@ class StockKeeper:
             1 when the stock was loaded, else 0.
         """
         epoch = await current_epoch(self._database)
-        loaded: Any = self._redis.get(keys.EPOCH)
-        if epoch and await loaded == str(epoch):
+        if epoch and await self._loaded(f"{epoch}/{self._stock.shards}"):
             self._stock.epoch = epoch
             return 0
-        _log.warning("the stock in Redis is not of epoch %d; loading it from SQL", epoch)
+        _log.warning("the stock in Redis is not of epoch %d; no orders are taken until it is loaded", epoch)
         if epoch:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_DRAIN):
@@ -54,10 +54,34 @@ class StockKeeper:
         """Make Redis agree with SQL now."""
         await restock(self._database, self._redis, self._stock, self._settings)
 
+    async def _loaded(self, mark: str) -> bool:
+        """Whether every shard was loaded under `mark`."""
+        for shard in range(self._stock.shards):
+            loaded: Any = self._redis.get(keys.on(shard, keys.EPOCH))
+            if await loaded != mark:
+                return False
+        return True
+
     async def _drain(self) -> None:
         """Wait until every queued order is written; admission is closed, so no more come."""
-        while await self._redis.xlen(keys.ORDERS):  # noqa: ASYNC110 - another process empties it
-            await asyncio.sleep(0.1)
+        for shard in range(self._stock.shards):
+            while await self._redis.xlen(keys.on(shard, keys.ORDERS)):  # noqa: ASYNC110 - others empty it
+                await asyncio.sleep(0.1)
+
+
+class PartitionKeeper:
+    """Makes partitions before orders need them."""
+
+    def __init__(self, partitions: Partitions, stock: StockLedger) -> None:
+        self._partitions = partitions
+        self._stock = stock
+
+    async def check(self) -> int:
+        """Make what is missing; how many partitions were made."""
+        made = await self._partitions.ensure(await self._stock.partition())
+        if made:
+            _log.info("%d partitions for orders made ahead", made)
+        return 0
 
 
 class Gauges:
@@ -78,13 +102,16 @@ class Gauges:
             metrics.STOCK.labels(sku, "free").set(free)
             metrics.STOCK.labels(sku, "held").set(held[sku])
         now = await self._redis.time()
-        for stream in (keys.ORDERS, keys.CALLBACKS):
-            name = keys.label(stream)
-            depth: Any = await self._redis.xlen(stream)
-            first: Any = await self._redis.xrange(stream, count=1)
-            age = now[0] - int(first[0][0].partition("-")[0]) / 1000 if first else 0.0
+        orders = [keys.on(shard, keys.ORDERS) for shard in range(self._stock.shards)]
+        for streams in (orders, [keys.CALLBACKS]):
+            name, depth, age = keys.label(streams[0]), 0, 0.0
+            for stream in streams:
+                depth += await self._redis.xlen(stream)
+                first: Any = await self._redis.xrange(stream, count=1)
+                if first:
+                    age = max(age, now[0] - int(first[0][0].partition("-")[0]) / 1000)
             metrics.DEPTH.labels(name).set(depth)
-            metrics.LAG.labels(name).set(max(0.0, age))
+            metrics.LAG.labels(name).set(age)
         pending, dead = await counts(self._database)
         metrics.OUTBOX.set(pending)
         metrics.OUTBOX_DEAD.set(dead)

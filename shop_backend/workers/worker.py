@@ -11,13 +11,14 @@ from shop_backend.notifications import Notifier, Outbox
 from shop_backend.parts import Parts
 from shop_backend.payments import Payments
 from shop_backend.sms import SmsFiles, SmsWebhook
+from shop_backend.storage.partitions import Partitions
 from shop_backend.workers.callbacks import CallbackHandler
 from shop_backend.workers.loop import Loop
 from shop_backend.workers.money import Cashier
 from shop_backend.workers.orders import OrderHandler
-from shop_backend.workers.runner import StreamRunner
+from shop_backend.workers.runner import Handler, StreamRunner
 from shop_backend.workers.sweeper import Sweeper
-from shop_backend.workers.watch import Gauges, StockKeeper
+from shop_backend.workers.watch import Gauges, PartitionKeeper, StockKeeper
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Worker:
         texts = Outbox(database, _texts(settings), settings.outbox, link=link, channel="sms")
         self._outboxes = (mails, texts)
         self._keeper = StockKeeper(database, parts.redis_durable, stock, settings.stock)
+        partitions = Partitions(database, settings.database)
         checkouts = Loop("checkouts", cashier.open_checkouts, w.interval)
         self._loops = [
             checkouts,
@@ -47,13 +49,24 @@ class Worker:
             Loop("mail", mails.keep_sending, w.interval),
             Loop("text messages", texts.keep_sending, w.interval),
             Loop("stock", self._keeper.check, 1.0),
+            Loop("partitions", PartitionKeeper(partitions, stock).check, 5.0),
             Loop("gauges", Gauges(parts.redis_durable, stock, database).report, 2.0),
         ]
-        orders = OrderHandler(database, stock, w, provider=parts.provider.name, written=checkouts.wake.set)
-        callbacks = CallbackHandler(database, payments, parts.provider, w)
-        self._runners = [
-            StreamRunner(parts.redis_streams, database, handler, w) for handler in (orders, callbacks)
+        orders = [
+            OrderHandler(
+                database,
+                stock,
+                partitions,
+                w,
+                provider=parts.provider.name,
+                shard=shard,
+                written=checkouts.wake.set,
+            )
+            for shard in range(stock.shards)
         ]
+        callbacks = CallbackHandler(database, payments, parts.provider, w)
+        handlers: list[Handler] = [*orders, callbacks]
+        self._runners = [StreamRunner(parts.redis_streams, database, each, w) for each in handlers]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop; what is in hand is finished."""

@@ -71,9 +71,9 @@ class World:
             yield client
 
     def hold(self, order_id: str, state: str, user: str, quantity: int = 1) -> None:
-        fields = {"sku": "card", "user": user, "quantity": quantity, "state": state}
+        fields = {"id": order_id, "sku": "card", "user": user, "quantity": quantity, "state": state}
         with self.redis() as client:
-            client.hset(f"{{stock}}:hold:{order_id}", mapping=fields)
+            client.hset(f"{{stock}}:hold:{order_id[15:]}", mapping=fields)
 
     def set(self, key: str, name: str, value: object) -> None:
         with self.redis() as client:
@@ -93,7 +93,7 @@ def world(migrated_database_url: str, redis_durable_url: str) -> World:
     world = World(migrated_database_url, redis_durable_url)
     world.sql(_script("audit_shop.sql"))
     with world.redis() as client:
-        client.set("{stock}:epoch", 7)
+        client.set("{stock}:epoch", "7/1")
         client.sadd("{stock}:skus", "card")
         client.hset("{stock}:sku:card", mapping={"free": 2, "cap": 3})
         for stream in ("orders", "callbacks"):
@@ -156,7 +156,7 @@ def _flush(world: World) -> None:
 def _forget(world: World, order_id: str) -> None:
     world.answered = world.answered - {order_id}
     with world.redis() as client:
-        client.delete(f"{{stock}}:hold:{order_id}")
+        client.delete(f"{{stock}}:hold:{order_id[15:]}")
 
 
 def _add(world: World, stream: str) -> None:

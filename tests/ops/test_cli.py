@@ -304,15 +304,21 @@ def test_status_counts_one_order_once_in_each_state() -> None:
 
 
 def test_the_stock_is_read_as_it_is(redis_durable_url: str) -> None:
-    """Free cards and open holds, straight from Redis; a hold that ended meanwhile counts nothing."""
+    """Free cards and open holds of every shard, from Redis; a hold that ended meanwhile counts nothing."""
     with redis.Redis.from_url(redis_durable_url) as client:
         client.sadd("{stock}:skus", "a", "b")
         client.hset("{stock}:sku:a", "free", 5)
-        client.zadd("{stock}:holds", {"o1": 1, "o2": 2, "gone": 3})
-        for order, quantity in (("o1", 2), ("o2", 1)):
-            client.hset(f"{{stock}}:hold:{order}", mapping={"sku": "a", "quantity": quantity})
+        client.set("{stock}:epoch", "1/2")
+        orders = [f"00000000-0000-8000-8000-00000000000{n}" for n in range(4)]
+        client.zadd("{stock}:holds", {orders[0]: 1, orders[1]: 2, orders[2]: 3})
+        for order, quantity in ((orders[0], 2), (orders[1], 1)):
+            client.hset(f"{{stock}}:hold:{order[15:]}", mapping={"sku": "a", "quantity": quantity})
+        client.sadd("{stock:1}:skus", "c")
+        client.hset("{stock:1}:sku:c", "free", 7)
+        client.zadd("{stock:1}:holds", {orders[3]: 1})
+        client.hset(f"{{stock:1}}:hold:{orders[3][15:]}", mapping={"sku": "c", "quantity": 4})
 
-    assert stock.read(redis_durable_url) == {"a": (5, 3), "b": (0, 0)}
+    assert stock.read(redis_durable_url) == {"a": (5, 3), "b": (0, 0), "c": (7, 4)}
     with pytest.raises(Unreachable):
         stock.read("redis://127.0.0.1:1")
 

@@ -30,7 +30,8 @@ from shop_backend.payments import Payments
 from shop_backend.sandbox.app import create_app as create_sandbox
 from shop_backend.seed import seed
 from shop_backend.stock import keys
-from shop_backend.stock.ledger import Snapshot
+from shop_backend.stock.records import Snapshot
+from shop_backend.storage.partitions import Partitions
 from shop_backend.vault import Vault
 from shop_backend.workers.callbacks import CallbackHandler
 from shop_backend.workers.money import Cashier
@@ -342,7 +343,8 @@ async def open_shop(settings: Settings) -> AsyncIterator[Shop]:
     ):
         w = settings.workers
         payments = Payments(parts.database, parts.stock)
-        handler = OrderHandler(parts.database, parts.stock, w, provider="sandbox")
+        partitions = Partitions(parts.database, settings.database)
+        handler = OrderHandler(parts.database, parts.stock, partitions, w, provider="sandbox")
         callbacks = CallbackHandler(parts.database, payments, parts.provider, w)
         keeper = StockKeeper(parts.database, parts.redis_durable, parts.stock, settings.stock)
         await keeper.load()

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
 
 from shop_backend.config import Settings
 from shop_backend.errors import ShopError
 from shop_backend.orders import OrderBody
 from shop_backend.payments import Forged
 from shop_backend.provider import SandboxProvider
-from shop_backend.requests import parse
+from shop_backend.requests import client_network, parse
+from shop_backend.stock import keys
 
 GOOD = {"sku": "plain", "quantity": 1, "email": "buyer@example.com"}
 
@@ -295,3 +297,40 @@ async def _value(client: Any, key: str) -> Any:
     if kind == "set":
         return await client.smembers(key)
     return await client.get(key)
+
+
+@pytest.mark.parametrize(
+    ("told", "network"),
+    [
+        ("203.0.113.7", ""),  # documentation, private, loopback: many may share it
+        ("10.1.2.3", ""),
+        ("", ""),
+        ("unknown", ""),
+        ("8.8.8.8", "8.8.8.8"),
+        ("8.8.8.8, 10.0.0.1", "8.8.8.8"),
+        ("::ffff:8.8.8.8", "8.8.8.8"),
+        ("2a00:1450:4001:81a::200e", "2a00:1450:4001:81a::/64"),
+        ("2a00:1450:4001:81a:ffff::1", "2a00:1450:4001:81a::/64"),
+    ],
+)
+def test_whose_connection_it_is(told: str, network: str) -> None:
+    """The first address of X-Forwarded-For, IPv6 by /64; nothing where many look alike."""
+    headers = [(b"x-forwarded-for", told.encode())] if told else []
+    request = Request({"type": "http", "headers": headers, "client": ("127.0.0.1", 1)})
+    assert client_network(request) == network
+
+
+async def test_one_address_may_not_hoard(shop_settings: Settings, fill_shop: Any, start_shop: Any) -> None:
+    """Many guests of one address hold few orders open at once; others order on. Addresses are not kept."""
+    few = shop_settings.stock.model_copy(update={"open_holds_per_address": 2})
+    fill_shop(shop_settings)
+    async with start_shop(shop_settings.model_copy(update={"stock": few})) as shop:
+        home = {"x-forwarded-for": "8.8.8.8"}
+        codes = [(await shop.order(headers=await shop.session() | home)).status_code for _ in range(3)]
+        assert codes == [202, 202, 409]
+        elsewhere = await shop.session() | {"x-forwarded-for": "9.9.9.9"}
+        assert (await shop.order(headers=elsewhere)).status_code == 202
+        redis = shop.parts.redis_durable
+        kept = [await redis.hgetall(keys.ORIGINS), await redis.xrange(keys.ORDERS)]
+        assert len(kept[0]) == 2
+        assert "8.8.8.8" not in str(kept)

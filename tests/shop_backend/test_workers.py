@@ -9,6 +9,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shop_backend.stock import keys
+from shop_backend.storage.partitions import Partitions
 from shop_backend.workers.callbacks import CallbackHandler
 from shop_backend.workers.orders import OrderHandler
 from shop_backend.workers.runner import Entry, Hopeless, StreamRunner
@@ -17,7 +18,8 @@ from shop_backend.workers.runner import Entry, Hopeless, StreamRunner
 def order_runner(shop: Any, name: str) -> StreamRunner:
     """One more worker on the order stream."""
     w = shop.settings.workers
-    handler = OrderHandler(shop.parts.database, shop.parts.stock, w, provider="sandbox")
+    partitions = Partitions(shop.parts.database, shop.settings.database)
+    handler = OrderHandler(shop.parts.database, shop.parts.stock, partitions, w, provider="sandbox")
     return StreamRunner(shop.parts.redis_streams, shop.parts.database, handler, w, consumer=name)
 
 
@@ -36,7 +38,8 @@ async def test_killed_between_commit_and_ack_for_orders(shop: Any) -> None:
     """Another worker takes the entries over; every order is written once."""
     orders = [(await shop.order("plain")).json() for _ in range(5)]
     w = shop.settings.workers
-    handler = OrderHandler(shop.parts.database, shop.parts.stock, w, provider="sandbox")
+    partitions = Partitions(shop.parts.database, shop.settings.database)
+    handler = OrderHandler(shop.parts.database, shop.parts.stock, partitions, w, provider="sandbox")
     victim = DiesBeforeAck(shop.parts.redis_streams, shop.parts.database, handler, w)
     await victim.join()
     with pytest.raises(Killed):
