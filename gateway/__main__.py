@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sized
 from pathlib import Path
 
-from gateway.config import Config, ConfigError
+from gateway.config import ConfigError
 from gateway.trial import load_and_try
 
 
@@ -46,7 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
 
             return worker_process.main(given.listen_fd, given.channel_fd)
         case "schema":
-            print(json.dumps(Config.model_json_schema(by_alias=True), indent=2))
+            from gateway.schema import json_schema
+
+            print(json.dumps(json_schema(), indent=2))
             return 0
         case _:
             return _with_config(given.command, given.file)

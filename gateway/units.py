@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import limits as rate_grammar
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -99,10 +99,12 @@ def format_duration(seconds: float) -> str:
     return f"{seconds * 1000:.3f}".rstrip("0").rstrip(".") + "ms"
 
 
-def _schema(examples: list[str]) -> dict[str, Any]:
-    return {"type": ["string", "number"], "examples": examples}
-
-
-Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(format_duration)]
-Size = Annotated[int, BeforeValidator(parse_size)]
+# `x-kind` lets the schema for editors say that these are written with a unit; see schema.py.
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration),
+    Field(json_schema_extra={"x-kind": "duration"}),
+]
+Size = Annotated[int, BeforeValidator(parse_size), Field(json_schema_extra={"x-kind": "size"})]
 RateField = Annotated[Rate, BeforeValidator(parse_rate), PlainSerializer(str)]

@@ -1,9 +1,10 @@
-"""python -m shop_backend: serve | worker | sandbox | migrate | seed | import-cards FILE | outbox."""
+"""python -m shop_backend: serve | worker | sandbox | migrate | seed | import-cards FILE | outbox | schema."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import signal
 import socket
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     cards = commands.add_parser("import-cards", help="add card keys: CSV with the columns sku,secret")
     cards.add_argument("file", type=Path)
     cards.set_defaults(run=_import_cards)
+    commands.add_parser("schema", help="print the settings' JSON Schema").set_defaults(run=_schema)
     return parser
 
 
@@ -159,6 +161,11 @@ async def _work(settings: Settings) -> int:
 
 
 # ---- commands --------------------------------------------------------------------------------
+
+
+def _schema(_: Settings, __: argparse.Namespace) -> int:
+    sys.stdout.write(f"{json.dumps(config.json_schema(), indent=2)}\n")
+    return 0
 
 
 def _migrate(settings: Settings, _: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, WithJsonSchema
 
 from shop_backend.errors import SetupError
 
@@ -26,119 +26,199 @@ def _duration(value: object) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-Duration = Annotated[float, BeforeValidator(_duration)]  # seconds
+Duration = Annotated[  # seconds
+    float,
+    BeforeValidator(_duration),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0},
+                {"type": "string", "pattern": rf"^\s*{_DURATION.pattern}\s*$"},
+            ],
+            "x-kind": "duration",
+        }
+    ),
+]
 
 
 class Section(BaseModel):
     """A part of the settings: unknown keys are mistakes, nothing changes later."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
 
 class DatabaseSettings(Section):
     """The connection pools."""
 
-    min_size: int = Field(2, ge=1)  # connections kept open, per role
-    max_size: int = Field(16, ge=1)  # the pool grows up to this under load
-    acquire_timeout: Duration = 3.0  # waiting for a free connection
+    min_size: int = Field(2, ge=1)
+    """Connections kept open, per role."""
+    max_size: int = Field(16, ge=1)
+    """The pool grows up to this under load."""
+    acquire_timeout: Duration = 3.0
+    """Waiting for a free connection; then 503."""
     statement_timeout: Duration = 5.0
+    """For one statement."""
     lock_timeout: Duration = 2.0
-    startup_timeout: Duration = 30.0  # waiting for the servers when a process starts
-    partition_rows: int = Field(5_000_000, ge=10)  # no partition of orders or their events has more
-    partitions_ahead: int = Field(2, ge=1)  # made before they are needed
+    """For one lock."""
+    startup_timeout: Duration = 30.0
+    """Waiting for the servers when a process starts."""
+    partition_rows: int = Field(5_000_000, ge=10)
+    """No partition of orders or their events has more."""
+    partitions_ahead: int = Field(2, ge=1)
+    """Partitions made before they are needed."""
 
 
 class StockSettings(Section):
     """Reservations."""
 
-    hold_for: Duration = 600.0  # a buyer's time to pay
-    open_holds_per_user: int = Field(5, ge=1)  # unpaid orders at once
-    open_holds_per_address: int = Field(100, ge=1)  # the same from one client address (IPv6: its /64)
-    shards: int = Field(1, ge=1, le=1024)  # slots over which the SKUs are spread; more than 1 for a cluster
-    max_quantity: int = Field(100, ge=1)  # of one order, whatever the product's cap
-    remember: Duration = 86400.0  # how long a closed hold still answers its idempotency key
-    timeout: Duration = 2.0  # one call to Redis
+    hold_for: Duration = 600.0
+    """A buyer's time to pay."""
+    open_holds_per_user: int = Field(5, ge=1)
+    """Unpaid orders at once."""
+    open_holds_per_address: int = Field(100, ge=1)
+    """The same from one client address (IPv6: its /64)."""
+    shards: int = Field(1, ge=1, le=1024)
+    """Slots over which the SKUs are spread; more than 1 for a Redis Cluster."""
+    max_quantity: int = Field(100, ge=1)
+    """Of one order, whatever the product's cap."""
+    remember: Duration = 86400.0
+    """How long a closed hold still answers its Idempotency-Key."""
+    timeout: Duration = 2.0
+    """For one call to Redis."""
 
 
 class WorkerSettings(Section):
     """The background work."""
 
-    batch: int = Field(200, ge=1)  # stream entries in one transaction
-    block: Duration = 1.0  # waiting for new entries
-    attempts: int = Field(5, ge=1)  # tries before an entry is a dead letter
-    retry_after: Duration = 0.5  # before a parked or failed entry is tried again
-    park_for: Duration = 900.0  # how long a callback may wait for its order's row
-    abandoned_after: Duration = 5.0  # then another worker takes a dead one's entries
-    interval: Duration = 0.5  # pause of the idle sweeper, outbox, checkout and refund loops
+    batch: int = Field(200, ge=1)
+    """Stream entries in one transaction."""
+    block: Duration = 1.0
+    """Waiting for new entries."""
+    attempts: int = Field(5, ge=1)
+    """Tries before an entry is a dead letter."""
+    retry_after: Duration = 0.5
+    """Before a parked or failed entry is tried again."""
+    park_for: Duration = 900.0
+    """How long a callback may wait for its order's row."""
+    abandoned_after: Duration = 5.0
+    """Then another worker takes a dead one's entries."""
+    interval: Duration = 0.5
+    """Pause of the idle sweeper, outbox, checkout and refund loops."""
     sweep_batch: int = Field(200, ge=1)
-    poll_after: Duration = 30.0  # first question to the provider about an unpaid order
-    poll_until: Duration = 3600.0  # after expiry, then the provider is asked no more
+    """Expired orders in one transaction."""
+    poll_after: Duration = 30.0
+    """First question to the provider about an unpaid order."""
+    poll_until: Duration = 3600.0
+    """After expiry, then the provider is asked no more."""
 
 
 class SessionSettings(Section):
     """Sessions and carts."""
 
     lifetime: Duration = 7 * 86400.0
+    """Of a session's token."""
     cart_lifetime: Duration = 7 * 86400.0
+    """Of a cart nobody touches."""
     cart_lines: int = Field(50, ge=1)
+    """Most products in a cart."""
 
 
 class CatalogSettings(Section):
     """The catalogue's cache in each process."""
 
     fresh_for: Duration = 2.0
+    """How long each process serves the products it has read."""
     stock_fresh_for: Duration = 0.5
-    low_stock: int = Field(20, ge=0)  # the hint says "low" from here down
-    directory: Path = Path("config/catalog")  # where `seed` reads
+    """The same for stock hints."""
+    low_stock: int = Field(20, ge=0)
+    """The hint says "low" from here down."""
+    directory: Path = Path("config/catalog")
+    """Where `seed` reads."""
 
 
 class OutboxSettings(Section):
     """Mail and text messages."""
 
-    attempts: int = Field(20, ge=1)  # then a message is a dead letter
-    backoff: Duration = 5.0  # after the first failure, doubled after every other,
-    longest: Duration = 900.0  # up to this: twenty tries take some three hours
-    timeout: Duration = 30.0  # for sending one
-    at_once: int = Field(16, ge=1)  # of each channel, and worker
+    attempts: int = Field(20, ge=1)
+    """Tries before a message is a dead letter."""
+    backoff: Duration = 5.0
+    """After the first failure; doubled after every other."""
+    longest: Duration = 900.0
+    """The backoff grows up to this: twenty tries take some three hours."""
+    timeout: Duration = 30.0
+    """For sending one."""
+    at_once: int = Field(16, ge=1)
+    """Of each channel, and worker."""
     sender: str = Field("shop@tidegate.example", pattern=r"^[^@\s]+@[^@\s]+$")
+    """From whom mails come."""
 
 
 class Settings(Section):
     """Everything a process of the shop needs to know."""
 
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = Field(8100, ge=0, le=65535)
+    """Of `tidegate shop`."""
     metrics_port: int = Field(8110, ge=0, le=65535)
+    """Of the shop's /metrics."""
     worker_metrics_port: int = Field(8111, ge=0, le=65535)
+    """Of the worker's /metrics."""
     sandbox_port: int = Field(8200, ge=0, le=65535)
+    """Of `tidegate sandbox`."""
 
     database_url: SecretStr | None = None
+    """PostgreSQL."""
     replica_url: SecretStr | None = None
+    """A replica for reading what may be a moment old; left out: the primary."""
     stock_redis_url: SecretStr | None = None
+    """The durable Redis: stock and streams."""
     redis_url: SecretStr | None = None
+    """The volatile Redis, for sessions and carts when session_redis_url is not set."""
     session_redis_url: SecretStr | None = None
+    """A Redis of its own for sessions and carts."""
 
-    card_key: SecretStr | None = None  # kid:base64url(32 bytes), comma list, the first encrypts
-    session_key_file: Path | None = None  # Ed25519 private key, PEM
-    sandbox_secret: SecretStr | None = None  # whsec_...
-    smtp_url: SecretStr | None = None  # smtp[+starttls|s]://user:password@host:port; else mails become files
-    sms_url: SecretStr | None = None  # a webhook that sends text messages; else they become files
-    sms_secret: SecretStr | None = None  # whsec_..., signs what goes there
+    card_key: SecretStr | None = None
+    """kid:base64url(32 bytes), several with commas: the first encrypts, all decrypt."""
+    session_key_file: Path | None = None
+    """Ed25519 private key, PEM, that signs sessions."""
+    sandbox_secret: SecretStr | None = None
+    """whsec_..., shared with the payment provider."""
+    smtp_url: SecretStr | None = None
+    """smtp[+starttls|s]://user:password@host:port; left out: mails become files."""
+    sms_url: SecretStr | None = None
+    """A webhook that sends text messages; left out: they become files."""
+    sms_secret: SecretStr | None = None
+    """whsec_..., signs what goes there."""
 
     sandbox_url: str = "http://127.0.0.1:8200"
-    public_url: str = "http://127.0.0.1:8000"  # the shop as shoppers see it
-    shop_url: str = "http://127.0.0.1:8000"  # the shop as the provider reaches it
+    """The provider as the shop reaches it."""
+    public_url: str = "http://127.0.0.1:8000"
+    """The shop as shoppers see it."""
+    shop_url: str = "http://127.0.0.1:8000"
+    """The shop as the provider reaches it."""
     data_dir: Path = Path(".tidegate")
+    """Where messages go that become files."""
 
-    max_body: int = Field(65536, ge=1024)  # bytes
-    drain_for: Duration = 8.0  # for requests in flight at SIGTERM
+    max_body: int = Field(65536, ge=1024)
+    """Longest request body, bytes."""
+    drain_for: Duration = 8.0
+    """For requests in flight at SIGTERM."""
 
     database: DatabaseSettings = DatabaseSettings()
+    """Connection pools."""
     stock: StockSettings = StockSettings()
+    """Cards held while their buyers pay."""
     workers: WorkerSettings = WorkerSettings()
+    """Background work."""
     sessions: SessionSettings = SessionSettings()
+    """Who is who, and what lies in the cart."""
     catalog: CatalogSettings = CatalogSettings()
+    """The catalogue's cache."""
     outbox: OutboxSettings = OutboxSettings()
+    """Messages, and how often they are tried."""
 
     def require(self, name: str) -> str:
         """A setting that has no default.
@@ -178,6 +258,18 @@ _VARIABLES = {
     "shop_url": "TIDEGATE_SHOP_URL",
     "data_dir": "TIDEGATE_DATA_DIR",
 }
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of the file, for editors; `x-variable` names what sets a key from the environment."""
+    schema = Settings.model_json_schema()
+    for name, variable in _VARIABLES.items():
+        schema["properties"][name]["x-variable"] = variable
+    for block in (schema, *schema["$defs"].values()):
+        for value in block["properties"].values():
+            value.pop("title", None)
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": dialect, "$id": "shop.schema.json", **schema, "title": "Tidegate's shop"}
 
 
 def load(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:

@@ -188,7 +188,7 @@ def main(words: list[str]) -> int:
             if "--check" not in words:
                 file.write_text(render(content), encoding="utf-8")
     if stale and "--check" in words:
-        sys.stderr.write(f"{', '.join(stale)}: not current; run python config/grafana/generate.py\n")
+        sys.stderr.write(f"{', '.join(stale)}: not current; run scripts/lint --fix\n")
         return 1
     return 0
 

@@ -14,8 +14,10 @@ class Admin(Settings):
     """Where operators come in. The token comes from TIDEGATE_ADMIN_TOKEN or from a file."""
 
     host: str = "127.0.0.1"
+    """Address to listen on. Beyond the loopback, put TLS in front."""
     port: Port = 9900
+    """TCP port; 0 takes a free one."""
     token_file: Annotated[InputFile | None, BeforeValidator(none_when_empty)] = None
-    state_file: Annotated[Path | None, BeforeValidator(none_when_empty)] = (
-        None  # switches survive a restart even with Redis away
-    )
+    """File with the token, when TIDEGATE_ADMIN_TOKEN is not set."""
+    state_file: Annotated[Path | None, BeforeValidator(none_when_empty)] = None
+    """Where switches are kept, so that they survive a restart even with Redis away."""

@@ -17,7 +17,7 @@ Priority = Literal["critical", "normal", "optional"]
 class Settings(BaseModel):
     """Base of every block: unknown keys are mistakes, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, use_attribute_docstrings=True)
 
 
 def _readable(value: Path, info: ValidationInfo) -> Path:

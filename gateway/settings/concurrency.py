@@ -14,22 +14,29 @@ class Shares(Settings):
     """How full an upstream may be, as a share of its slots, for a priority to be let in; critical: all."""
 
     normal: float = Field(0.85, gt=0, le=1)
+    """For priority normal."""
     optional: float = Field(0.60, gt=0, le=1)
+    """For priority optional."""
 
 
 class Floors(Settings):
     """The share of the slots that a priority keeps, whatever those above it ask for."""
 
     normal: float = Field(0.05, ge=0, lt=0.5)
+    """For priority normal."""
     optional: float = Field(0.02, ge=0, lt=0.5)
+    """For priority optional."""
 
 
 class Queue(Settings):
     """Who may wait for a slot, and how long. The words are CoDel's (RFC 8289)."""
 
-    size: int = Field(64, ge=0)  # waiters of one priority, and never more than slots; 0: nobody waits
-    interval: Duration = Field(0.1, gt=0, le=10)  # patience while the queue is short-lived
-    target: Duration = Field(0.005, gt=0, le=10)  # patience once it has stood for an interval
+    size: int = Field(64, ge=0)
+    """Waiters of one priority, and never more than slots; 0: nobody waits."""
+    interval: Duration = Field(0.1, gt=0, le=10)
+    """Patience while the queue is short-lived."""
+    target: Duration = Field(0.005, gt=0, le=10)
+    """Patience once it has stood for an interval."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -42,11 +49,17 @@ class Concurrency(Settings):
     """How many requests an upstream may hold at once, over one worker. Where min is max, it is fixed."""
 
     min: int = Field(4, ge=1)
+    """The limit never falls below this."""
     max: int = Field(400, ge=1)
-    initial: int | None = Field(None, ge=1)  # left out: 100, or the bound nearest to it
+    """The limit never grows above this."""
+    initial: int | None = Field(None, ge=1)
+    """The limit to begin with; left out: 100, or the bound nearest to it."""
     shares: Shares = Shares()
+    """How full the upstream may be for each priority to be let in."""
     floors: Floors = Floors()
+    """What each priority keeps for itself."""
     queue: Queue = Queue()
+    """Who may wait for a slot."""
 
     @property
     def start(self) -> int:

@@ -72,15 +72,26 @@ Rates = Annotated[
 class Limit(Settings):
     """So many requests per window, counted for each key of `per`."""
 
-    rates: Rates = Field(alias="rate")  # by tier; a bare rate is that of all
+    rates: Rates = Field(alias="rate")
+    """So many per window, e.g. `20/second` or `5/10 seconds`; or one for each tier, with a default."""
     per: Annotated[
-        tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v), Field(min_length=1)
+        tuple[str, ...],
+        BeforeValidator(lambda v: (v,) if isinstance(v, str) else v),
+        Field(min_length=1, json_schema_extra={"x-kind": "one-or-more"}),
     ]
+    """What is counted together: global, user, address, route, header:NAME, param:NAME; several for their
+    combination. The anonymous are users by their address.
+    """
     algorithm: Literal["sliding-window", "fixed-window", "token-bucket"] = "sliding-window"
+    """sliding-window is exact, fixed-window the cheapest, token-bucket lets bursts through."""
     mode: Annotated[Literal["enforce", "shadow", "off"], BeforeValidator(word)] = "enforce"
+    """shadow: counted and reported, never refused."""
     on_store_failure: Literal["local", "allow", "refuse"] = "local"
-    allow: tuple[Someone, ...] = ()  # whom it does not count
-    deny: tuple[Someone, ...] = ()  # whom it refuses with 403, also when they are allowed by another entry
+    """With Redis away: each worker counts its share (local), or all pass (allow), or none (refuse)."""
+    allow: tuple[Someone, ...] = ()
+    """Whom it does not count: networks, or `user:ID`."""
+    deny: tuple[Someone, ...] = ()
+    """Whom it refuses with 403, also when they are allowed by another entry."""
 
     @property
     def rate(self) -> Rate:

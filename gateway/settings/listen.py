@@ -24,15 +24,28 @@ class Listen(Settings):
     """Where shoppers come in, and what HTTP may never pass."""
 
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: Port = 8000
+    """TCP port; 0 takes a free one."""
     workers: int = Field(2, ge=1, le=64)
-    trusted_proxies: tuple[Network, ...] = ()  # whose X-Forwarded-For is believed
+    """Processes that serve; about one for each core."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Networks whose X-Forwarded-For and -Proto are believed."""
     max_body: Size = Field(1 << 20, ge=1)
+    """Longest request body; beyond it 413."""
     max_target: Size = Field(8 << 10, ge=64)
+    """Longest path and query; beyond it 414."""
     max_headers: int = Field(100, ge=8, le=10_000)
+    """Most header fields; beyond it 431."""
     max_header_bytes: Size = Field(32 << 10, ge=1024)
-    header_timeout: Duration = Field(5.0, gt=0)  # for the whole header section
-    body_timeout: Duration = Field(30.0, gt=0)  # for the whole body of a request
-    write_timeout: Duration = Field(30.0, gt=0)  # for a client that reads slowly to take what waits for it
-    idle_timeout: Duration = Field(75.0, gt=0)  # between requests of one connection
-    drain: Duration = Field(10.0, ge=0)  # how long requests in flight may take after SIGTERM
+    """Longest header section; beyond it 431."""
+    header_timeout: Duration = Field(5.0, gt=0)
+    """For the whole header section; then 408."""
+    body_timeout: Duration = Field(30.0, gt=0)
+    """For the whole body of a request; then 408."""
+    write_timeout: Duration = Field(30.0, gt=0)
+    """For a client that reads slowly to take what waits for it."""
+    idle_timeout: Duration = Field(75.0, gt=0)
+    """Between requests of one connection."""
+    drain: Duration = Field(10.0, ge=0)
+    """How long requests in flight may take after SIGTERM."""

@@ -19,24 +19,38 @@ def _pattern(value: str) -> str:
 class RouteCache(Settings):
     """What of a route's answers is kept. They say themselves whether and how long; these are the bounds."""
 
-    ttl: Duration = Field(60.0, ge=0)  # served as fresh for at most so long, whatever they say
-    stale_while_revalidate: Duration = 0.0  # for answers that don't say it
-    stale_if_error: Duration = 60.0  # for answers that don't say it
-    max_body: Size = Field(256 << 10, ge=1)  # larger ones pass through
-    wait: Duration = Field(10.0, gt=0)  # for one who asks the same already; then on its own
+    ttl: Duration = Field(60.0, ge=0)
+    """Served as fresh for at most so long, whatever they say."""
+    stale_while_revalidate: Duration = 0.0
+    """Served old while it is asked anew; for answers that don't say it."""
+    stale_if_error: Duration = 60.0
+    """Served old while the upstream fails; for answers that don't say it."""
+    max_body: Size = Field(256 << 10, ge=1)
+    """Larger ones pass through."""
+    wait: Duration = Field(10.0, gt=0)
+    """For one who asks the same already; then on its own."""
 
 
 class Route(Settings):
     """Which requests go where, and what is checked on the way. The first match wins."""
 
     match: Annotated[str, AfterValidator(_pattern)]
+    """Path pattern: `/exact`, `/p/{sku}` for one segment, `/static/**` for all below."""
     methods: tuple[Annotated[str, Field(pattern=r"^[A-Z]{1,20}$")], ...] = ()
-    hosts: tuple[Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9.-]{1,253}$")], ...] = ()  # or *.example.com
+    """In upper case; left out: all."""
+    hosts: tuple[Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9.-]{1,253}$")], ...] = ()
+    """Host names, also `*.example.com`; left out: all."""
     upstream: str
+    """Where its requests go: a name from upstreams."""
     feature: str | None = None
+    """The feature it belongs to: while that is off, its fallback is answered."""
     limits: tuple[str, ...] = ()
-    cost: int = Field(1, ge=1)  # tokens that a request takes of each limit
+    """Names from limits, charged all together or not at all."""
+    cost: int = Field(1, ge=1)
+    """Tokens that a request takes of each limit."""
     priority: Priority = "normal"
+    """Who is let in first when slots are short, and who stays when the ladder is at its end."""
     cache: RouteCache | None = None
-    # Parameters of Tidegate-Shut that stand in the JSON body.
+    """Keep its answers, as they themselves allow."""
     shut: dict[Parameter, Literal["body"]] = Field(default_factory=dict)
+    """Parameters of Tidegate-Shut that stand in the JSON body; those of the path are known."""

@@ -16,46 +16,65 @@ class Timeout(Settings):
     """Deadlines of one exchange with an upstream."""
 
     connect: Duration = Field(1.0, gt=0)
-    total: Duration = Field(5.0, gt=0)  # until the response header; then between two pieces of the body
+    """For a connection, TLS included."""
+    total: Duration = Field(5.0, gt=0)
+    """Until the response header; then between two pieces of the body."""
 
 
 class Breaker(Settings):
     """When to stop calling an upstream, and when to try again."""
 
     window: Duration = Field(10.0, ge=1)
-    min_requests: int = Field(20, ge=1)  # fewer in the window never open it
+    """How far back results are looked at."""
+    min_requests: int = Field(20, ge=1)
+    """Fewer in the window never open it."""
     failure_ratio: float = Field(0.5, gt=0, le=1)
+    """Share of failures that opens it."""
     slow_ratio: float = Field(0.8, gt=0, le=1)
+    """Share of slow answers that opens it."""
     slow_after: Duration = Field(2.0, gt=0)
+    """From here on an answer is slow."""
     open_for: Duration = Field(5.0, gt=0)
-    probes: int = Field(3, ge=1)  # admitted at once while half-open
-    # Statuses that say it is sick. No answer always is a failure, a client that leaves never is.
+    """How long the upstream is left alone before probes; jittered."""
+    probes: int = Field(3, ge=1)
+    """Admitted at once while half-open."""
     failures: frozenset[Annotated[int, Field(ge=400, le=599)]] = frozenset({500, 502, 503, 504})
-    per: Literal["upstream", "route"] = "upstream"  # route: a sick route leaves the others alone
+    """Statuses that say it is sick. No answer always is a failure, a client that leaves never is."""
+    per: Literal["upstream", "route"] = "upstream"
+    """route: a sick route leaves the others alone."""
 
 
 class Retries(Settings):
     """Retries as a share of requests, so that they never multiply an outage."""
 
     budget: float = Field(0.2, ge=0, le=1)
+    """Retries as a share of requests; only requests that may be repeated, before the first byte."""
 
 
 class Health(Settings):
     """Active probes of each server."""
 
     path: str = Field("/readyz", pattern=r"^/[!-~]*$")
+    """Where to ask; 2xx is healthy."""
     interval: Duration = Field(2.0, ge=0.1)
+    """Between two probes of a server."""
     timeout: Duration = Field(1.0, gt=0)
-    unhealthy_after: int = Field(3, ge=1)  # failed probes in a row
-    healthy_after: int = Field(1, ge=1)  # good probes in a row
+    """For one probe."""
+    unhealthy_after: int = Field(3, ge=1)
+    """Failed probes in a row."""
+    healthy_after: int = Field(1, ge=1)
+    """Good probes in a row."""
 
 
 class Tls(Settings):
     """How https servers are verified."""
 
     verify: bool = True
+    """Whether certificates are checked."""
     ca_file: InputFile | None = None
+    """Authorities to trust, as PEM; left out: the system's."""
     server_name: str | None = None
+    """Name to ask for and verify; left out: the host's."""
 
 
 def _server(value: object) -> object:
@@ -80,11 +99,20 @@ class Upstream(Settings):
     """A service behind the gate."""
 
     servers: tuple[Server, ...] = Field(min_length=1)
+    """Their URLs, without a path; the less busy of two is asked."""
     timeout: Timeout = Timeout()
+    """Deadlines."""
     breaker: Breaker | None = None
+    """When to stop calling it; left out: never."""
     concurrency: Concurrency | None = None
+    """How much it may hold at once; left out: as much as comes."""
     retries: Retries = Retries()
+    """How often to try again."""
     health: Health | None = None
+    """Active probes; left out: servers are judged by their answers alone."""
     tls: Tls = Tls()
-    max_connections: int = Field(512, ge=1)  # per worker and server
-    keep_alive: Duration = Field(4.0, ge=0)  # shorter than the upstream's own
+    """For https servers."""
+    max_connections: int = Field(512, ge=1)
+    """Per worker and server."""
+    keep_alive: Duration = Field(4.0, ge=0)
+    """How long an idle connection is kept; shorter than the upstream's own."""

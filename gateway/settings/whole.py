@@ -22,36 +22,51 @@ class Redis(Settings):
     """The volatile Redis that gateways share."""
 
     url: Annotated[str, Field(pattern=r"^(redis|rediss|unix)://")]
-    timeout: Duration = Field(0.02, gt=0, le=5)  # no request waits longer on Redis
+    """redis://, rediss:// or unix://."""
+    timeout: Duration = Field(0.02, gt=0, le=5)
+    """No request waits longer on Redis."""
     prefix: str = Field("tidegate", pattern=r"^[A-Za-z0-9_.-]{1,40}$")
+    """What its keys begin with."""
 
 
 class Cache(Settings):
     """The memory of all routes' response caches."""
 
-    max_bytes: Size = Field(64 << 20, ge=0)  # per worker; the least used answers go first
+    max_bytes: Size = Field(64 << 20, ge=0)
+    """Per worker; the least used answers go first."""
 
 
 class AccessLog(Settings):
     """One JSON line per request, written by a thread of its own."""
 
-    file: Annotated[Path | None, BeforeValidator(none_when_empty)] = (
-        None  # none: no log; "-": standard output
-    )
-    buffer: int = Field(10_000, ge=100)  # lines held while the disk is slow; then dropped and counted
+    file: Annotated[Path | None, BeforeValidator(none_when_empty)] = None
+    """Left out: no log; "-": standard output."""
+    buffer: int = Field(10_000, ge=100)
+    """Lines held while the disk is slow; then dropped and counted."""
 
 
 class Config(Settings):
     """The whole file."""
 
     listen: Listen = Listen()
+    """Where shoppers come in."""
     admin: Admin = Admin()
+    """Where operators come in."""
     redis: Annotated[Redis | None, BeforeValidator(absent_when_empty("url"))] = None
+    """What gateways share; left out: limits and switches are local to this host."""
     identity: Identity = Identity()
+    """Who is asking."""
     upstreams: dict[Name, Upstream] = Field(min_length=1)
+    """Services behind the gate, by name."""
     limits: dict[Name, Limit] = Field(default_factory=dict)
+    """By name, for routes to charge."""
     features: dict[Name, Feature] = Field(default_factory=dict)
+    """By name, for routes to belong to and steps to give up."""
     degradation: Degradation = Degradation()
+    """The ladder."""
     routes: tuple[Route, ...] = Field(min_length=1)
+    """The first that matches takes the request."""
     cache: Cache = Cache()
+    """Memory for answers that are kept."""
     access_log: AccessLog = AccessLog()
+    """One line a request."""
