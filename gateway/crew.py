@@ -54,6 +54,7 @@ class Crew:
         self.drain = drain
         self.failure: str | None = None  # why a worker could not even start
         self.on_shut: Callable[[Message], bool] = lambda _: True  # whether a shut-off is news
+        self.on_trip: Callable[[Message], None] = lambda _: None  # told of each breaker that opens by itself
         self.on_ready: Callable[[Channel], None] = lambda _: None  # told of each worker that begins to serve
         self._listener = listener
         self._size = size
@@ -207,7 +208,14 @@ class Crew:
             self.on_ready(member.channel)
         elif kind == "failed":
             self.failure = message["error"]
-        elif kind == "trip" or (kind == "shut" and self.on_shut(message["shut"])):
-            for other in self.members.values():
-                if other is not member:
-                    other.channel.send(message)
+        elif kind == "trip":
+            self.on_trip(message)
+            self._pass_on(member, message)
+        elif kind == "shut" and self.on_shut(message["shut"]):
+            self._pass_on(member, message)
+
+    def _pass_on(self, member: Member, message: Message) -> None:
+        """To all but who said it."""
+        for other in self.members.values():
+            if other is not member:
+                other.channel.send(message)

@@ -19,13 +19,13 @@ from gateway.admin.auth import VARIABLE, Token
 from gateway.channel import Channel, Message
 from gateway.config import Config, ConfigError
 from gateway.crew import Crew
+from gateway.hosts import Hosts
 from gateway.ladder import Ladder
 from gateway.metrics import Totals
 from gateway.policies.shut_off import ShutOff, ShutOffs
 from gateway.pressure import on_ladder
 from gateway.reload import ConfigFile
 from gateway.server import HANDSHAKE, deafen, serve_admin
-from gateway.state.pin_sync import PinSync
 from gateway.state.pins import Pins
 from gateway.state.switches import Switches, work_out
 
@@ -69,7 +69,7 @@ class Master:
         self.switches = self._work_out()
         self.serial = 1  # of the switches
         self.crew: Crew | None = None
-        self.sync: PinSync | None = None
+        self.hosts = Hosts(self.pins, self.shut_offs, self._tell)
         self.draining = False
         self._loops: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
@@ -105,6 +105,7 @@ class Master:
         size = self.overrides.workers or settings.listen.workers
         self.crew = Crew(listener, size, self._greet, self.totals, settings.listen.drain)
         self.crew.on_shut = self._shut
+        self.crew.on_trip = self.hosts.tripped
         self.crew.on_ready = self._tell_shut_offs
         self._count_feature_gauges()
         for result in ("success", "failure"):
@@ -114,7 +115,7 @@ class Master:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         self.crew.start()
-        self._start_sync()
+        self.hosts.start(settings.redis)
         stop_admin = await serve_admin(api.build(self, token), admin_socket)
         self._loops = [
             asyncio.create_task(self.file.watch(self._take), name="watch-config"),
@@ -131,8 +132,7 @@ class Master:
             await self.crew.stop()
             for task in self._loops:
                 task.cancel()
-            if self.sync is not None:
-                await self.sync.aclose()
+            await self.hosts.aclose()
             await stop_admin()
 
     async def _announce(self, listener: socket.socket, admin: socket.socket) -> None:
@@ -151,17 +151,9 @@ class Master:
             flush=True,
         )
 
-    def _start_sync(self) -> None:
-        redis = self.config.redis
-        if redis is not None:
-            self.sync = PinSync(redis.url, redis.prefix, self.pins)
-            self.sync.start()
-
-    async def _resync(self) -> None:
-        if self.sync is not None:
-            await self.sync.aclose()
-            self.sync = None
-        self._start_sync()
+    def _tell(self, message: Message) -> None:
+        if self.crew is not None:
+            self.crew.tell(message)
 
     def _greet(self) -> Message:
         assert self.crew is not None  # noqa: S101 - only a crew asks
@@ -188,8 +180,7 @@ class Master:
         self.switches = switches
         self.serial += 1
         self._count_feature_gauges()
-        if self.crew is not None:
-            self.crew.tell({"type": "switches", "serial": self.serial, "switches": switches.to_json()})
+        self._tell({"type": "switches", "serial": self.serial, "switches": switches.to_json()})
 
     async def pin(
         self, kind: str, name: str, value: str, *, lasts: float | None, reason: str, by: str
@@ -199,8 +190,7 @@ class Master:
         _log.warning(
             "switch: %s %s %s -> %s by %s: %s", kind, name, pin.old, value, by, reason or "(no reason)"
         )
-        if self.sync is not None:
-            self.sync.announce(pin)
+        self.hosts.pinned(pin)
         if self.crew is None:
             return 0, 0
         serial = self.serial
@@ -231,7 +221,11 @@ class Master:
 
     def _shut(self, said: Message) -> bool:
         """A worker heard the upstream shut something off; whether the others don't know it yet."""
-        return self.shut_offs.add(ShutOff.from_json(said, self.shut_offs.clock()))
+        held = ShutOff.from_json(said, self.shut_offs.clock())
+        if not self.shut_offs.add(held):
+            return False
+        self.hosts.shut(held)
+        return True
 
     def _tell_shut_offs(self, channel: Channel) -> None:
         """Tell a new worker what holds."""
@@ -243,8 +237,8 @@ class Master:
         """Let through again what the upstream has shut off, all of it or these ids; says how many."""
         cleared = self.shut_offs.clear(ids)
         _log.warning("shut-offs: %d cleared by %s", cleared, by)
-        if self.crew is not None:
-            self.crew.tell({"type": "unshut", "ids": None if ids is None else sorted(ids)})
+        self.hosts.unshut(ids)
+        self._tell({"type": "unshut", "ids": None if ids is None else sorted(ids)})
         return cleared
 
     # ---- configuration -----------------------------------------------------------------------
@@ -285,7 +279,7 @@ class Master:
         if before.degradation != now.degradation:
             self.ladder = Ladder(now.degradation, step=min(self.ladder.step, len(now.degradation.steps)))
         if before.redis != now.redis:
-            self._loops.append(asyncio.create_task(self._resync(), name="resync"))
+            self._loops.append(asyncio.create_task(self.hosts.restart(now.redis), name="resync"))
         self.crew.drain = now.listen.drain
         self.crew.tell({"type": "config", "config": self.file.text, "version": self.file.version})
         self._recompute()

@@ -92,7 +92,7 @@ class ShutOff:
                 headers=[(name.encode("latin-1"), text.encode("latin-1")) for name, text in said["headers"]],
                 body=base64.b64decode(said["body"]),
             )
-        except (KeyError, TypeError, binascii.Error) as error:
+        except (KeyError, TypeError, AttributeError, binascii.Error) as error:
             raise ValueError(f"no shut-off: {error}") from None
 
 

@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import httpx
 import pytest
 import pytest_asyncio
 import yaml
+
+from ops import embedded
 
 TOKEN = "a-token-for-tests"
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter, "Seen"], Awaitable[None]]
@@ -244,3 +246,38 @@ async def one_gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
     await gateway.start()
     yield gateway
     await gateway.stop()
+
+
+class OwnRedis:
+    """A Redis server that a test may freeze, kill and start again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._server = embedded.EmbeddedRedis("volatile", folder / "data", folder)
+        self._log = folder / "redis.log"
+        self.url = self._server.url()
+        self.start()
+
+    def start(self) -> None:
+        self._service = self._server.service()
+        self._process = embedded.start(self._service, self._log)
+
+    def stop(self) -> None:
+        self.thaw()
+        embedded.stop(self._process, self._service)
+
+    def freeze(self) -> None:
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        if self._process.poll() is None:
+            os.kill(self._process.pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def own_redis(tmp_path_factory: pytest.TempPathFactory, short_tmp: Path) -> Iterator[OwnRedis]:
+    """A Redis of this test's own."""
+    folder = short_tmp / tmp_path_factory.mktemp("own").name
+    folder.mkdir()
+    server = OwnRedis(folder)
+    yield server
+    server.stop()

@@ -1,19 +1,15 @@
-"""Shared limits on a real Redis, and a Redis of a test's own to stop and start."""
+"""Shared limits on a real Redis."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
 from gateway.state.limits import SharedLimits
-from ops import embedded
 
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
 NewStore = Callable[..., Awaitable[SharedLimits]]
@@ -55,38 +51,3 @@ async def new_store(limits_url: str) -> AsyncIterator[NewStore]:
     yield start
     for store in stores:
         await store.aclose()
-
-
-class OwnRedis:
-    """A Redis server that a test may freeze, kill and start again."""
-
-    def __init__(self, folder: Path) -> None:
-        self._server = embedded.EmbeddedRedis("volatile", folder / "data", folder)
-        self._log = folder / "redis.log"
-        self.url = self._server.url()
-        self.start()
-
-    def start(self) -> None:
-        self._service = self._server.service()
-        self._process = embedded.start(self._service, self._log)
-
-    def stop(self) -> None:
-        self.thaw()
-        embedded.stop(self._process, self._service)
-
-    def freeze(self) -> None:
-        os.kill(self._process.pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        if self._process.poll() is None:
-            os.kill(self._process.pid, signal.SIGCONT)
-
-
-@pytest.fixture
-def own_redis(tmp_path_factory: pytest.TempPathFactory, short_tmp: Path) -> Iterator[OwnRedis]:
-    """A Redis of this test's own."""
-    folder = short_tmp / tmp_path_factory.mktemp("own").name
-    folder.mkdir()
-    server = OwnRedis(folder)
-    yield server
-    server.stop()

@@ -14,7 +14,8 @@ from gateway.state.limits import SharedLimits
 from tests.gateway.limits.reference import hit_of
 
 if TYPE_CHECKING:
-    from tests.gateway.limits.conftest import Eventually, NewStore, OwnRedis
+    from tests.gateway.conftest import OwnRedis
+    from tests.gateway.limits.conftest import Eventually, NewStore
 
 HIT = hit_of("user", "u", 10, 3600.0)
 

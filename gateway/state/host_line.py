@@ -1,0 +1,125 @@
+"""The line between hosts: one connection to the shared Redis, what is said on it, and who listens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+_log = logging.getLogger("gateway.hosts")
+_POLL = 5.0  # seconds; pub/sub is lossy
+_RETRY = (0.2, 2.0)  # seconds, first and longest
+_PATIENCE = 1.0  # seconds for any one command; no request waits on these
+
+Work = Callable[["Redis"], Awaitable[None]]
+
+
+class Subject(Protocol):
+    """Something that hosts tell each other, on a channel of its own."""
+
+    channel: str
+
+    def heard(self, said: bytes) -> None:
+        """Another host, or this one, has said something; raises ValueError when it is nonsense."""
+        ...
+
+    async def joined(self, redis: Redis) -> None:
+        """The line is there, perhaps again: catch up."""
+        ...
+
+    async def poll(self, redis: Redis) -> None:
+        """Every few seconds: look for what was lost on the way."""
+        ...
+
+
+class HostLine:
+    """Keeps the line up. With Redis away each host goes on by itself.
+
+    Args:
+        url: of the Redis that the hosts share.
+        subjects: what is spoken of.
+    """
+
+    def __init__(self, url: str, subjects: list[Subject]) -> None:
+        self._url = url
+        self._subjects = {subject.channel.encode(): subject for subject in subjects}
+        self._redis: Redis | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._sending: set[asyncio.Task[None]] = set()
+
+    @property
+    def up(self) -> bool:
+        """Whether others can hear us."""
+        return self._redis is not None
+
+    def start(self) -> None:
+        """Begin, in the background."""
+        self._task = asyncio.create_task(self._run(), name="host-line")
+
+    async def aclose(self) -> None:
+        """Stop, and hang up."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def send(self, work: Work, otherwise: str) -> None:
+        """Say something without making anybody wait; while the line is down it is not said.
+
+        Args:
+            work: the commands that say it.
+            otherwise: for the log, what it means that they failed.
+        """
+        task = asyncio.create_task(self._send(work, otherwise))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _send(self, work: Work, otherwise: str) -> None:
+        if self._redis is None:
+            return
+        try:
+            await work(self._redis)
+        except (RedisError, OSError) as error:
+            _log.warning("%s (%s)", otherwise, error)
+
+    async def _run(self) -> None:
+        wait = _RETRY[0]
+        while True:
+            redis = Redis.from_url(
+                self._url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE, retry=None
+            )
+            try:
+                async with redis, redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                    await pubsub.subscribe(*self._subjects)
+                    self._redis = redis
+                    for subject in self._subjects.values():
+                        await subject.joined(redis)
+                    while True:
+                        wait = _RETRY[0]
+                        await self._listen(pubsub)
+                        for subject in self._subjects.values():
+                            await subject.poll(redis)
+            except (RedisError, OSError) as error:
+                _log.debug("other hosts can't be heard: %s", error)
+            finally:
+                self._redis = None
+            await asyncio.sleep(wait * random.uniform(0.5, 1))  # noqa: S311 - spreads hosts, keeps no secret
+            wait = min(wait * 2, _RETRY[1])
+
+    async def _listen(self, pubsub: Any) -> None:  # noqa: ANN401 - redis has no public type for it
+        """Hear what is said until the next poll is due."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + _POLL
+        while (left := due - loop.time()) > 0:
+            message = await pubsub.get_message(timeout=min(left, _PATIENCE / 2))
+            if message is not None:
+                try:
+                    self._subjects[message["channel"]].heard(message["data"])
+                except ValueError:
+                    _log.warning("nonsense on %s, ignored", message["channel"].decode())
