@@ -34,6 +34,7 @@ from gateway.settings import (
     Signals,
     Timeout,
     Tls,
+    Tracing,
     Upstream,
 )
 from gateway.yaml_source import Mistake, Source, SourceError, dotted, parse
@@ -64,6 +65,7 @@ __all__ = [
     "Signals",
     "Timeout",
     "Tls",
+    "Tracing",
     "Upstream",
     "load",
 ]

@@ -43,6 +43,7 @@ class Exchange:
         upstream: the name of the upstream that the route asks, for labels.
         forwarded_for: the vetted chain to send as X-Forwarded-For.
         broke_off: the upstream broke off in the middle of its body.
+        span: the id of the span that records it, 0 when none does.
     """
 
     __slots__ = (
@@ -66,6 +67,7 @@ class Exchange:
         "request_id",
         "route",
         "scheme",
+        "span",
         "started",
         "target",
         "tier",
@@ -111,6 +113,7 @@ class Exchange:
         self.degraded = ""
         self.forwarded_for = address.encode("ascii", "replace")
         self.broke_off = False
+        self.span = 0
         self.reply_headers: Headers = []
         self.outcome = "proxied"
         self.upstream = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
@@ -21,11 +22,15 @@ from gateway.policies.circuit import Change
 from gateway.policies.degrade import build_fallback
 from gateway.policies.shut_off import Shut, ShutOff, ShutOffs
 from gateway.policies.slots import Slots
+from gateway.policies.trace import Trace
 from gateway.pressure import measured
 from gateway.state.limits import LocalLimits, SharedLimits
 from gateway.state.switches import LiveSwitches, Switches
 from gateway.units import parse_rate
 from gateway.upstream.proxy import Upstream
+
+if TYPE_CHECKING:
+    from gateway.tracing import RequestTracer  # needs an extra
 
 _log = logging.getLogger("gateway")
 _UNLIMITED = config.Concurrency(min=100_000, max=100_000)  # without `concurrency`, connections are the bound
@@ -61,6 +66,7 @@ class Parts:
         self.access_log: AccessLog | None = None
         self._workers = workers
         self._dropped_before = 0  # lines lost by access logs since replaced
+        self._tracer: RequestTracer | None = None
         self._lag = 0.0  # seconds; the loop's longest turn of late
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -89,6 +95,8 @@ class Parts:
                 await upstream.start()
             if before is None or before.concurrency != settings.concurrency:
                 self.gates[name] = Slots(settings.concurrency or _UNLIMITED)
+        if old is None or old.tracing != new.tracing:
+            self._swap_tracer(new.tracing)
         self.cache.resize(new.cache.max_bytes)
         for name in set(self.upstreams) - set(new.upstreams):
             self._leave(self.upstreams.pop(name))
@@ -177,12 +185,18 @@ class Parts:
             if gate.limiter is not None:
                 gate.limiter.own_delay = seconds
 
+    def trace(self) -> Policy | None:
+        """What records some of the requests, if that is configured."""
+        return Trace(self._tracer) if self._tracer is not None else None
+
     async def aclose(self) -> None:
         """Close everything; the log last, so that it has every line."""
         await self.cache.aclose()
         for upstream in self.upstreams.values():
             await upstream.aclose()
         await self.limits.aclose()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
         if self.access_log is not None:
             await asyncio.to_thread(self.access_log.close)
 
@@ -206,6 +220,17 @@ class Parts:
             )
         await self.limits.start()
         await before.aclose()
+
+    def _swap_tracer(self, settings: config.Tracing | None) -> None:
+        before, self._tracer = self._tracer, None
+        if settings is not None:
+            from gateway.tracing import RequestTracer  # an extra; half a second, for those who want it
+
+            self._tracer = RequestTracer(settings)
+        if before is not None:
+            task = asyncio.create_task(asyncio.to_thread(before.close), name="tracer-close")
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
 
     def _leave(self, upstream: Upstream | None) -> None:
         """Let an upstream's last requests end, then close it."""

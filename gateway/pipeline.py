@@ -15,6 +15,7 @@ def build(route: Route, parts: Parts) -> Handler:
     upstream = route.upstream
     fallback, circuit = parts.fallback(route.feature), parts.breakers.of(route)
     return compose(
+        parts.trace(),
         parts.shut_off(route),
         parts.rate_limit(route.limits, route.cost),
         Degrade(route.feature, route.priority, parts.switches, fallback),

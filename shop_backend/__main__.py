@@ -15,7 +15,7 @@ import psycopg
 import uvicorn
 from starlette.applications import Starlette
 
-from shop_backend import config, logs, metrics
+from shop_backend import config, logs, metrics, tracing
 from shop_backend.config import Settings
 from shop_backend.errors import SetupError, Unavailable
 
@@ -89,7 +89,8 @@ def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
     Vault(settings.require("card_key"))
     asyncio.run(_wait_for_servers(settings))  # said now, in one line, not in a server's traceback
     metrics.serve(settings.host, metrics_port)
-    return _uvicorn(create_app(settings), arguments.host or settings.host, port, settings.drain_for)
+    with tracing.recording(settings.tracing_endpoint, "tidegate-shop"):
+        return _uvicorn(create_app(settings), arguments.host or settings.host, port, settings.drain_for)
 
 
 async def _wait_for_servers(settings: Settings) -> None:
@@ -140,7 +141,8 @@ def _uvicorn(app: Starlette, host: str, port: int, drain_for: float) -> int:
 def _worker(settings: Settings, arguments: argparse.Namespace) -> int:
     port = settings.worker_metrics_port if arguments.metrics_port is None else arguments.metrics_port
     metrics.serve(settings.host, port)
-    return asyncio.run(_work(settings))
+    with tracing.recording(settings.tracing_endpoint, "tidegate-worker"):
+        return asyncio.run(_work(settings))
 
 
 async def _work(settings: Settings) -> int:

@@ -36,6 +36,7 @@ from shop_backend.context import Context
 from shop_backend.origin import SameOrigin
 from shop_backend.parts import Parts, connect
 from shop_backend.sessions import Sessions
+from shop_backend.tracing import Traced
 from shop_backend.vault import Vault
 
 _log = logging.getLogger(__name__)
@@ -107,7 +108,10 @@ def create_app(settings: Settings, *, transport: httpx.AsyncBaseTransport | None
 
     app = Starlette(
         lifespan=lifespan,
-        middleware=[Middleware(SameOrigin, public_url=settings.public_url, exempt=("/callbacks/",))],
+        middleware=[
+            Middleware(Traced),
+            Middleware(SameOrigin, public_url=settings.public_url, exempt=("/callbacks/",)),
+        ],
         exception_handlers={
             errors.ShopError: errors.on_shop_error,
             HTTPException: errors.on_http_exception,

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from shop_backend import tracing
 from shop_backend.errors import BadRequest, Unauthenticated, Unavailable
 from shop_backend.metrics import CALLBACKS
 from shop_backend.payments import Forged, Stale
@@ -45,6 +46,7 @@ def routes(context: Context) -> list[Route]:
             "provider": provider.name,
             "body": raw.decode("utf-8"),
             "received_ms": int(time.time() * 1000),
+            tracing.FIELD: tracing.current(),
         }
         try:
             await cast("Awaitable[Any]", context.redis_durable.xadd(keys.CALLBACKS, fields))

@@ -202,6 +202,9 @@ class Settings(Section):
     data_dir: Path = Path(".tidegate")
     """Where messages go that become files."""
 
+    tracing_endpoint: str | None = Field(None, pattern=r"^https?://[!-~]+$")
+    """Base URL of an OpenTelemetry collector, OTLP over HTTP; left out: no spans are recorded."""
+
     max_body: int = Field(65536, ge=1024)
     """Longest request body, bytes."""
     drain_for: Duration = 8.0
@@ -257,6 +260,7 @@ _VARIABLES = {
     "public_url": "TIDEGATE_PUBLIC_URL",
     "shop_url": "TIDEGATE_SHOP_URL",
     "data_dir": "TIDEGATE_DATA_DIR",
+    "tracing_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT",
 }
 
 

@@ -10,6 +10,8 @@ import sys
 import time
 import traceback
 
+from shop_backend import tracing
+
 _CAPACITY = 10_000  # records waiting; beyond that they are dropped and counted
 
 
@@ -28,6 +30,9 @@ class JsonLines(logging.Formatter):
         trace = getattr(record, "trace", None)
         if trace:
             line["trace"] = trace
+        trace_id = getattr(record, "trace_id", None)
+        if trace_id:
+            line["trace_id"] = trace_id  # the gateway's X-Request-Id, unless the client came with a trace
         return json.dumps(line, ensure_ascii=False)
 
 
@@ -38,6 +43,7 @@ class _Queue(logging.handlers.QueueHandler):
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         record.msg, record.args = record.getMessage(), None
+        record.trace_id = tracing.trace_id()  # here, where the request is, not in the writing thread
         if record.exc_info:
             record.trace = "".join(traceback.format_exception(*record.exc_info))
             record.exc_info = None

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from shop_backend import tracing
 from shop_backend.delivery import cards_of
 from shop_backend.errors import NotFound, SoldOut, Unavailable, Unprocessable, problem
 from shop_backend.metrics import ORDERS
@@ -75,6 +76,7 @@ class Orders:
             currency=product.currency,
             body=fingerprint(body.sku, body.quantity, body.email),
             origin=c.tokens.origin(address) if address else "",
+            trace=tracing.current(),
         )
         epoch = c.stock.epoch
         try:

@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+from prometheus_client.process_collector import ProcessCollector
 
 from gateway import config, schema
+from gateway.metrics import METRICS
 from shop_backend import config as shop_config
+from shop_backend.metrics import OUTBOX, OUTBOX_DEAD, REGISTRY, PoolCollector
 
 ROOT = Path(__file__).resolve().parent.parent
 GATEWAY, SHOP = schema.json_schema(), shop_config.json_schema()
@@ -130,3 +133,41 @@ def test_defaults_are_told_as_they_are() -> None:
     assert "| `hold_for` | `10m` |" in page
     assert f"| `max_size` | `{shop_config.DatabaseSettings().max_size}` |" in page
     assert json.loads((ROOT / "config/gateway.schema.json").read_text()) == GATEWAY
+
+
+def test_every_metric_and_alert_is_explained() -> None:
+    """docs/observe.md names what is served and what can fire, and nothing that is not there any more."""
+    page = (ROOT / "docs/observe.md").read_text(encoding="utf-8")
+    served = set(METRICS)
+    for collector in (*REGISTRY._collector_to_names, OUTBOX, OUTBOX_DEAD):
+        for family in () if isinstance(collector, ProcessCollector) else collector.collect():
+            served.add(f"{family.name}_total" if family.type == "counter" else family.name)
+    pool = PoolCollector(lambda: {("primary", "idle"): 1}, lambda: {"primary": 1})
+    served |= {family.name for family in pool.collect()} | {"shop_server_up"}
+    alerts = yaml.safe_load((ROOT / "config/prometheus/alerts.yml").read_text(encoding="utf-8"))
+    fire = {
+        rule["alert"]: rule["labels"]["severity"] for group in alerts["groups"] for rule in group["rules"]
+    }
+
+    explained = set(re.findall(r"`((?:tidegate|shop)_[a-z_]+)`", page.partition("## Alerts")[0]))
+    assert explained == served
+    assert dict(re.findall(r"^### (\w+)\n\*(\w+)\.\*", page, re.MULTILINE)) == fire
+
+
+def test_links_of_the_docs_lead_somewhere() -> None:
+    """Files that are linked exist; sections too."""
+    broken = []
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            path, _, section = target.partition("#")
+            file = page.parent / path if path else page
+            if "://" not in path and not (file.exists() and (not section or section in _anchors(file))):
+                broken.append(f"{page.name}: {target}")
+
+    assert not broken
+
+
+def _anchors(page: Path) -> list[str]:
+    """Its headings' anchors, as GitHub and GitLab make them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]

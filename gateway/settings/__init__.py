@@ -9,7 +9,7 @@ from gateway.settings.limit import Limit
 from gateway.settings.listen import Listen
 from gateway.settings.route import Route, RouteCache
 from gateway.settings.upstream import Breaker, Health, Retries, Timeout, Tls, Upstream
-from gateway.settings.whole import AccessLog, Cache, Config, Redis
+from gateway.settings.whole import AccessLog, Cache, Config, Redis, Tracing
 
 __all__ = [
     "AccessLog",
@@ -34,5 +34,6 @@ __all__ = [
     "Signals",
     "Timeout",
     "Tls",
+    "Tracing",
     "Upstream",
 ]

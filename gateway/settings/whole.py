@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from gateway.settings.admin import Admin
 from gateway.settings.base import Name, Settings, absent_when_empty, none_when_empty
@@ -45,6 +46,23 @@ class AccessLog(Settings):
     """Lines held while the disk is slow; then dropped and counted."""
 
 
+class Tracing(Settings):
+    """Spans of some requests to an OpenTelemetry collector; takes the extra `otel`."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[!-~]+$")]
+    """The collector's base URL, OTLP over HTTP, for example http://127.0.0.1:4318."""
+    sample: float = Field(0.01, ge=0, le=1)
+    """Share of the requests that are recorded. A client's own wish is not heard."""
+    service: str = Field("tidegate-gateway", min_length=1)
+    """The name under which they are found."""
+
+    @model_validator(mode="after")
+    def _installed(self) -> Self:
+        if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
+            raise ValueError("OpenTelemetry is not installed; pip install 'tidegate[otel]'")
+        return self
+
+
 class Config(Settings):
     """The whole file."""
 
@@ -70,3 +88,5 @@ class Config(Settings):
     """Memory for answers that are kept."""
     access_log: AccessLog = AccessLog()
     """One line a request."""
+    tracing: Annotated[Tracing | None, BeforeValidator(absent_when_empty("endpoint"))] = None
+    """Where spans go; left out: nowhere, and nothing is spent on them."""

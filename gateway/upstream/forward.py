@@ -42,8 +42,8 @@ _DROP = (
     }
 )
 _PLAIN_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
-_TRACEPARENT = re.compile(
-    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?"
+TRACEPARENT = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?"
 )
 _random_bits = random.Random().getrandbits  # noqa: S311 - span ids are no secret
 
@@ -84,11 +84,11 @@ def request_head(exchange: Exchange, remaining: float) -> bytes:
         b"tidegate-deadline: %d"
         % (exchange.forwarded_for, exchange.scheme.encode(), host, request_id, max(1, remaining * 1000))
     )
-    span = _random_bits(64) or 1
+    span = exchange.span or _random_bits(64) or 1  # that of our own record, when there is one
     # Said twice, it is as good as not said (W3C Trace Context, 3.2).
-    match = _TRACEPARENT.fullmatch(traces[0]) if len(traces) == 1 else None
+    match = TRACEPARENT.fullmatch(traces[0]) if len(traces) == 1 else None
     if match is not None:
-        lines.append(b"traceparent: 00-%b-%016x-%b" % (match[1], span, match[2]))
+        lines.append(b"traceparent: 00-%b-%016x-%b" % (match[1], span, match[3]))
         if state:
             lines.append(b"tracestate: " + state)
     elif len(request_id) == 32:

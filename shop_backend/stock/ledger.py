@@ -103,6 +103,7 @@ class StockLedger:
                 intent.origin,
                 self._settings.open_holds_per_address,
                 self._partition_orders,
+                intent.trace,
             ],
         )
         match answer:

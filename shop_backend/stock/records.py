@@ -21,6 +21,7 @@ class Intent:
         unit_cents: the price of one.
         body: a fingerprint of the request.
         origin: where it comes from, when that tells buyers apart; "" when it does not.
+        trace: the traceparent of the request, "" when there is none.
     """
 
     seed: str
@@ -32,6 +33,7 @@ class Intent:
     currency: str
     body: str
     origin: str = ""
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)

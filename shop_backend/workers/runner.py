@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from shop_backend import tracing
 from shop_backend.config import WorkerSettings
 from shop_backend.metrics import DEAD
 from shop_backend.stock import keys
@@ -196,7 +197,10 @@ class StreamRunner:
         failures: Mapping[str, Exception]
         while True:
             try:
-                failures = await self._handler.handle(entries)
+                with tracing.handling(
+                    keys.label(self._stream), (entry.fields.get(tracing.FIELD, "") for entry in entries)
+                ):
+                    failures = await self._handler.handle(entries)
                 break
             except Exception as error:  # noqa: BLE001 - kept beside the entry, and logged
                 if not (isinstance(error, RedisError) or is_outage(error)):
