@@ -187,6 +187,27 @@ def outbox(data: Path, retry: bool) -> None:
     _become_shop(data, "outbox", *(["--retry"] if retry else []))
 
 
+@main.group("dead-letters")
+def dead_letters() -> None:
+    """Orders and callbacks that the workers gave up."""
+
+
+@dead_letters.command("list")
+@_data_option
+@click.option("--all", "every", is_flag=True, help="With those that were replayed.")
+def list_dead_letters(data: Path, every: bool) -> None:
+    """Show each with its number and why it was given up."""
+    _become_shop(data, "dead-letters", *(["--all"] if every else []))
+
+
+@dead_letters.command("replay")
+@click.argument("numbers", nargs=-1, required=True, metavar="NUMBER...|all")
+@_data_option
+def replay_dead_letters(numbers: tuple[str, ...], data: Path) -> None:
+    """Queue them again, once the reason is gone: an order takes its stock anew if there is some."""
+    _become_shop(data, "dead-letters", "--replay", *numbers)
+
+
 @main.group()
 def cards() -> None:
     """Card keys."""

@@ -1,4 +1,4 @@
-"""python -m shop_backend: serve | worker | sandbox | migrate | seed | import-cards FILE | outbox | schema."""
+"""python -m shop_backend: the shop's processes, and its commands for operators; `--help` lists them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from shop_backend import config, logs, metrics, tracing
 from shop_backend.config import Settings
 from shop_backend.errors import SetupError, Unavailable
+from shop_backend.stock import keys
 
 _log = logging.getLogger("shop_backend")
 
@@ -70,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     outbox = commands.add_parser("outbox", help="messages to buyers: how many wait, which were given up")
     outbox.add_argument("--retry", action="store_true", help="send those again that were given up")
     outbox.set_defaults(run=_outbox)
+    dead = commands.add_parser("dead-letters", help="stream entries that were given up, and why")
+    dead.add_argument("--all", action="store_true", help="with those that were replayed")
+    dead.add_argument(
+        "--replay", nargs="+", metavar="NUMBER", type=_letter, help="queue these again; `all` for every one"
+    )
+    dead.set_defaults(run=_dead_letters)
     cards = commands.add_parser("import-cards", help="add card keys: CSV with the columns sku,secret")
     cards.add_argument("file", type=Path)
     cards.set_defaults(run=_import_cards)
@@ -207,6 +214,44 @@ def _outbox(settings: Settings, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _letter(text: str) -> str:
+    if text != "all" and not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a letter's number nor `all`")
+    return text
+
+
+def _dead_letters(settings: Settings, arguments: argparse.Namespace) -> int:
+    return asyncio.run(_read_dead_letters(settings, arguments.replay or [], replayed=arguments.all))
+
+
+async def _read_dead_letters(settings: Settings, replay: list[str], *, replayed: bool) -> int:
+    from shop_backend.dead_letters import DeadLetters, NotReplayed
+    from shop_backend.parts import connect
+
+    async with connect(settings) as parts:
+        letters = DeadLetters(parts.database, parts.redis_durable, parts.stock)
+        failed = 0
+        if "all" in replay:
+            replay = [str(letter.id) for letter in await letters.listed()]
+        for number in replay:
+            try:
+                await letters.replay(int(number))
+                sys.stdout.write(f"{number}: queued again\n")
+            except NotReplayed as error:
+                failed += 1
+                sys.stdout.write(f"{number}: not replayed: {error}\n")
+        listed = await letters.listed(replayed=replayed)
+        for letter in listed:
+            state = f"replayed {letter.replayed_at:%Y-%m-%d %H:%M:%S}" if letter.replayed_at else "given up"
+            about = f"order {letter.order_id}" if letter.order_id else "of no order"
+            sys.stdout.write(
+                f"{letter.id}  {letter.at:%Y-%m-%d %H:%M:%S}  {keys.label(letter.stream)}  {about}  {state}:"
+                f" {letter.error}\n"
+            )
+    sys.stdout.write(f"{sum(letter.replayed_at is None for letter in listed)} dead letters\n")
+    return 1 if failed else 0
+
+
 def _import_cards(settings: Settings, arguments: argparse.Namespace) -> int:
     from shop_backend.cards import import_cards
     from shop_backend.vault import Vault
@@ -234,7 +279,9 @@ async def _load_stock(settings: Settings) -> None:
     from shop_backend.workers.watch import StockKeeper
 
     database = Database(settings.require("database_url"), settings.database)
-    redis = redis_client(settings.require("stock_redis_url"), timeout=settings.stock.timeout)
+    redis = redis_client(
+        settings.require("stock_redis_url"), timeout=settings.stock.timeout, cluster=settings.stock.cluster
+    )
     await database.open()
     try:
         await StockKeeper(database, redis, StockLedger(redis, settings.stock), settings.stock).load()

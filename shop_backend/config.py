@@ -79,6 +79,8 @@ class StockSettings(Section):
     """Unpaid orders at once."""
     open_holds_per_address: int = Field(100, ge=1)
     """The same from one client address (IPv6: its /64)."""
+    cluster: bool = False
+    """Whether the durable Redis is a Redis Cluster; its URL then names any node of it."""
     shards: int = Field(1, ge=1, le=1024)
     """Slots over which the SKUs are spread; more than 1 for a Redis Cluster."""
     max_quantity: int = Field(100, ge=1)

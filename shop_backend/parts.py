@@ -21,7 +21,7 @@ from shop_backend.errors import SetupError
 from shop_backend.provider import SandboxProvider
 from shop_backend.restock import current_epoch
 from shop_backend.stock.ledger import StockLedger
-from shop_backend.storage.bounded_redis import BoundedRedis, Patience
+from shop_backend.storage.bounded_redis import BoundedCluster, BoundedRedis, Patience
 from shop_backend.storage.database import Database
 from shop_backend.storage.partitions import orders_in_each
 from shop_backend.tokens import Tokens
@@ -44,9 +44,26 @@ class Parts:
     provider: SandboxProvider
 
 
-def redis_client(url: str, *, timeout: float, connections: int = 64) -> BoundedRedis:
-    """A client whose calls take `timeout` seconds at most, a second try on a broken connection included."""
+def redis_client(url: str, *, timeout: float, connections: int = 64, cluster: bool = False) -> BoundedRedis:
+    """A client whose calls take `timeout` seconds at most, a second try on a broken connection included.
+
+    Raises:
+        SetupError: the URL is malformed.
+    """
     try:
+        if cluster:
+            spread = cast(
+                "BoundedCluster",  # typed as its base class
+                BoundedCluster.from_url(
+                    url,
+                    decode_responses=True,
+                    max_connections=connections,
+                    socket_timeout=timeout,
+                    socket_connect_timeout=min(timeout, 2.0),
+                ),
+            )
+            spread.patience = Patience(timeout)
+            return cast("BoundedRedis", spread)  # the same commands; redis-py gives them no common type
         pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
             url,
             decode_responses=True,
@@ -82,9 +99,13 @@ async def connect(
     )
     replica = settings.replica_url.get_secret_value() if settings.replica_url else None
     database = Database(database_url, settings.database, replica_url=replica)
-    durable = redis_client(durable_url, timeout=settings.stock.timeout)
+    cluster, shards = settings.stock.cluster, settings.stock.shards
+    durable = redis_client(durable_url, timeout=settings.stock.timeout, cluster=cluster)
     streams = redis_client(
-        durable_url, timeout=settings.workers.block + settings.stock.timeout, connections=8
+        durable_url,
+        timeout=settings.workers.block + settings.stock.timeout,
+        connections=8 + shards,
+        cluster=cluster,
     )
     volatile = redis_client(volatile_url, timeout=_VOLATILE)
     provider = SandboxProvider(settings, transport=transport)

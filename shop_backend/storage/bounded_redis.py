@@ -9,6 +9,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
+from redis.asyncio.cluster import ClusterPipeline, RedisCluster
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -92,6 +93,33 @@ class BoundedRedis(Redis):
         pipe = _BoundedPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
         pipe.patience = self.patience
         return pipe
+
+
+class BoundedCluster(RedisCluster):
+    """The same before a Redis Cluster: following a slot to another node counts as part of the call."""
+
+    patience: Patience
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as redis-py has it
+        """As in redis-py; raises Away when there is no answer in time."""
+        async with self.patience.call():
+            return await super().execute_command(*args, **options)
+
+    def pipeline(self, transaction: Any = None, shard_hint: Any = None) -> ClusterPipeline:  # noqa: ANN401 - the same
+        """As in redis-py; its `execute` raises Away when there is no answer in time."""
+        del shard_hint  # which slot it is, the keys say
+        pipe = _BoundedClusterPipeline(self, transaction)  # type: ignore[abstract]  # redis-py's own slip
+        pipe.patience = self.patience
+        return pipe
+
+
+class _BoundedClusterPipeline(ClusterPipeline):
+    patience: Patience
+
+    async def execute(self, raise_on_error: bool = True, allow_redirections: bool = True) -> list[Any]:
+        """All commands, by slot; raises Away when there is no answer in time."""
+        async with self.patience.call():
+            return await super().execute(raise_on_error, allow_redirections)
 
 
 class _BoundedPipeline(Pipeline):

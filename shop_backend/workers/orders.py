@@ -137,10 +137,11 @@ class OrderHandler:
         ids = [intent.order_id for intent in intents]
         cursor = await connection.execute(
             "SELECT (SELECT epoch FROM stock_epoch) AS epoch,"
-            # Waits for a replay under way, which queues the intent before it commits.
+            # Its own stream's only: a callback that was given up says nothing against its order.
+            # The lock waits for a replay under way, which queues the intent before it commits.
             " array(SELECT order_id::text FROM dead_letters WHERE order_id = ANY(%s::uuid[])"
-            " AND replayed_at IS NULL FOR SHARE) AS dead",
-            (ids,),
+            " AND stream = %s AND replayed_at IS NULL FOR SHARE) AS dead",
+            (ids, self.stream),
         )
         row = await cursor.fetchone()
         epoch, dead = (row["epoch"], set(row["dead"])) if row else (0, set())

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from shop_backend import history
+from shop_backend.stock import keys
 from shop_backend.stock.ledger import StockLedger
 from shop_backend.stock.records import Due
 from shop_backend.storage.database import Connection, Database, share_cards
@@ -69,8 +70,9 @@ class Sweeper:
                 states |= dict.fromkeys(pending, "expired")
             cursor = await connection.execute(
                 "SELECT d.order_id::text FROM dead_letters d WHERE d.order_id = ANY(%s::uuid[])"
-                " AND d.replayed_at IS NULL AND NOT EXISTS (SELECT FROM orders o WHERE o.id = d.order_id)",
-                (ids,),
+                " AND d.stream <> %s AND d.replayed_at IS NULL"
+                " AND NOT EXISTS (SELECT FROM orders o WHERE o.id = d.order_id)",
+                (ids, keys.CALLBACKS),
             )
             dead = {row["order_id"] for row in await cursor.fetchall()}
         return states, len(pending), dead

@@ -153,6 +153,7 @@ class Shop:
     parts: Parts
     client: httpx.AsyncClient
     provider: httpx.AsyncClient
+    partitions: Partitions
     orders: StreamRunner
     callbacks: StreamRunner
     sweeper: Sweeper
@@ -354,6 +355,7 @@ async def open_shop(settings: Settings) -> AsyncIterator[Shop]:
             parts=parts,
             client=client,
             provider=provider,
+            partitions=partitions,
             orders=StreamRunner(parts.redis_streams, parts.database, handler, w),
             callbacks=StreamRunner(parts.redis_streams, parts.database, callbacks, w),
             sweeper=Sweeper(parts.database, parts.stock, batch=100),
