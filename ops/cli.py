@@ -208,6 +208,14 @@ def replay_dead_letters(numbers: tuple[str, ...], data: Path) -> None:
     _become_shop(data, "dead-letters", "--replay", *numbers)
 
 
+@main.command()
+@_data_option
+@click.option("--retry", is_flag=True, help="Ask the provider again for those that failed.")
+def refunds(data: Path, retry: bool) -> None:
+    """Show which refunds are not done yet, and which failed."""
+    _become_shop(data, "refunds", *(["--retry"] if retry else []))
+
+
 @main.group()
 def cards() -> None:
     """Card keys."""

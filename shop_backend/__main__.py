@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from shop_backend import config, logs, metrics, tracing
 from shop_backend.config import Settings
 from shop_backend.errors import SetupError, Unavailable
+from shop_backend.money import money
 from shop_backend.stock import keys
 
 _log = logging.getLogger("shop_backend")
@@ -77,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         "--replay", nargs="+", metavar="NUMBER", type=_letter, help="queue these again; `all` for every one"
     )
     dead.set_defaults(run=_dead_letters)
+    refunds = commands.add_parser("refunds", help="money on its way back, and refunds that failed")
+    refunds.add_argument("--retry", action="store_true", help="ask again for those that failed")
+    refunds.set_defaults(run=_refunds)
     cards = commands.add_parser("import-cards", help="add card keys: CSV with the columns sku,secret")
     cards.add_argument("file", type=Path)
     cards.set_defaults(run=_import_cards)
@@ -164,6 +168,7 @@ async def _work(settings: Settings) -> int:
         metrics.REGISTRY.register(metrics.PoolCollector(parts.database.usage, parts.database.ceilings))
         metrics.REGISTRY.register(metrics.OUTBOX)
         metrics.REGISTRY.register(metrics.OUTBOX_DEAD)
+        metrics.REGISTRY.register(metrics.REFUNDS)
         _log.info("worker started")
         await Worker(settings, parts).run(stop)
     return 0
@@ -250,6 +255,25 @@ async def _read_dead_letters(settings: Settings, replay: list[str], *, replayed:
             )
     sys.stdout.write(f"{sum(letter.replayed_at is None for letter in listed)} dead letters\n")
     return 1 if failed else 0
+
+
+def _refunds(settings: Settings, arguments: argparse.Namespace) -> int:
+    with psycopg.connect(settings.require("database_url")) as connection:
+        if arguments.retry:
+            again = connection.execute(
+                "UPDATE refunds SET state = 'pending', attempts = 0, next_attempt_at = now()"
+                " WHERE state = 'failed'"
+            ).rowcount
+            sys.stdout.write(f"{again} to be asked for again\n")
+        owed = connection.execute(
+            "SELECT state, provider, payment_id, order_id, amount_cents, currency, attempts, reason"
+            " FROM refunds WHERE state <> 'refunded' ORDER BY state, created_at"
+        ).fetchall()
+    for state, provider, payment, order, cents, currency, attempts, reason in owed:
+        amount = money(cents, currency)
+        sys.stdout.write(f"{state} {amount} {provider} {payment} order {order} tries {attempts}: {reason}\n")
+    sys.stdout.write(f"{len(owed)} not done, of which {sum(row[0] == 'failed' for row in owed)} failed\n")
+    return 0
 
 
 def _import_cards(settings: Settings, arguments: argparse.Namespace) -> int:

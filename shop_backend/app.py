@@ -56,7 +56,7 @@ def build_context(settings: Settings, parts: Parts) -> Context:
         sessions=Sessions(parts.tokens, parts.redis_volatile, settings.sessions),
         tokens=parts.tokens,
         vault=Vault(settings.require("card_key")),
-        provider=parts.provider,
+        providers=parts.providers,
         redis_volatile=parts.redis_volatile,
         redis_durable=parts.redis_durable,
     )

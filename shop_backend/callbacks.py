@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import RedisError
@@ -15,7 +15,7 @@ from starlette.routing import Route
 from shop_backend import tracing
 from shop_backend.errors import BadRequest, Unauthenticated, Unavailable
 from shop_backend.metrics import CALLBACKS
-from shop_backend.payments import Forged, Stale
+from shop_backend.providers import Forged, Irrelevant, PaymentProvider, Stale
 from shop_backend.requests import read
 from shop_backend.stock import keys
 
@@ -26,25 +26,39 @@ _log = logging.getLogger(__name__)
 
 
 def routes(context: Context) -> list[Route]:
-    """POST /callbacks/sandbox."""
+    """POST /callbacks/NAME for every provider."""
+    return [
+        Route(f"/callbacks/{name}", _receiver(context, provider), methods=["POST"])
+        for name, provider in context.providers.items()
+    ]
+
+
+def _receiver(context: Context, provider: PaymentProvider) -> Callable[[Request], Awaitable[Response]]:
+    counted = {
+        result: CALLBACKS.labels(result) for result in ("queued", "ignored", "malformed", "stale", "forged")
+    }
+    done = {"cache-control": "no-store"}
 
     async def receive(request: Request) -> Response:
         raw = await read(request, context.settings.max_body)
-        provider = context.provider
         try:
             provider.verify(request.headers, raw)
         except Forged as error:
-            CALLBACKS.labels("stale" if isinstance(error, Stale) else "forged").inc()
-            _log.warning("callback refused: %s", error)
+            counted["stale" if isinstance(error, Stale) else "forged"].inc()
+            _log.warning("callback of %s refused: %s", provider.name, error)
             raise Unauthenticated("the signature does not verify, or is not of now") from error
         try:
-            provider.read(raw.decode("utf-8"))
+            body = raw.decode("utf-8")
+            news = provider.read(body)
         except ValueError as error:
-            CALLBACKS.labels("malformed").inc()
+            counted["malformed"].inc()
             raise BadRequest("signed, but not an event this shop knows") from error
+        if isinstance(news, Irrelevant):
+            counted["ignored"].inc()
+            return Response(status_code=200, headers=done)
         fields: dict[Any, Any] = {
             "provider": provider.name,
-            "body": raw.decode("utf-8"),
+            "body": body,
             "received_ms": int(time.time() * 1000),
             tracing.FIELD: tracing.current(),
         }
@@ -52,7 +66,7 @@ def routes(context: Context) -> list[Route]:
             await cast("Awaitable[Any]", context.redis_durable.xadd(keys.CALLBACKS, fields))
         except RedisError as error:
             raise Unavailable("callbacks can't be queued just now; send it again", retry_after=1) from error
-        CALLBACKS.labels("queued").inc()
-        return Response(status_code=200, headers={"cache-control": "no-store"})
+        counted["queued"].inc()
+        return Response(status_code=200, headers=done)
 
-    return [Route("/callbacks/sandbox", receive, methods=["POST"])]
+    return receive

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, WithJsonSchema
@@ -187,7 +187,15 @@ class Settings(Section):
     session_key_file: Path | None = None
     """Ed25519 private key, PEM, that signs sessions."""
     sandbox_secret: SecretStr | None = None
-    """whsec_..., shared with the payment provider."""
+    """whsec_..., shared with the sandbox provider."""
+    provider: Literal["sandbox", "stripe"] = "sandbox"
+    """Who takes new orders' money; older orders keep theirs."""
+    stripe_api_key: SecretStr | None = None
+    """Stripe's secret or restricted key (sk_..., rk_...); with it Stripe's callbacks are taken."""
+    stripe_webhook_secret: SecretStr | None = None
+    """whsec_..., of the endpoint /callbacks/stripe."""
+    stripe_url: str = "https://api.stripe.com"
+    """Stripe's API."""
     smtp_url: SecretStr | None = None
     """smtp[+starttls|s]://user:password@host:port; left out: mails become files."""
     sms_url: SecretStr | None = None
@@ -255,6 +263,10 @@ _VARIABLES = {
     "card_key": "TIDEGATE_CARD_KEY",
     "session_key_file": "TIDEGATE_SESSION_KEY_FILE",
     "sandbox_secret": "TIDEGATE_SANDBOX_SECRET",
+    "provider": "TIDEGATE_PROVIDER",
+    "stripe_api_key": "TIDEGATE_STRIPE_API_KEY",
+    "stripe_webhook_secret": "TIDEGATE_STRIPE_WEBHOOK_SECRET",
+    "stripe_url": "TIDEGATE_STRIPE_URL",
     "smtp_url": "TIDEGATE_SMTP_URL",
     "sms_url": "TIDEGATE_SMS_URL",
     "sms_secret": "TIDEGATE_SMS_SECRET",

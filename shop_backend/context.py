@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
 from shop_backend.catalog import Catalog
 from shop_backend.config import Settings
-from shop_backend.payments import PaymentProvider
+from shop_backend.providers import PaymentProvider
 from shop_backend.sessions import Sessions
 from shop_backend.stock.ledger import StockLedger
 from shop_backend.storage.database import Database
@@ -28,7 +29,7 @@ class Context:
         sessions: `sessions.user(request)` is the verified user id or None.
         tokens: signs order ids and order links.
         vault: opens card keys, for their owner only.
-        provider: takes the money.
+        providers: who takes, or took, the money, by name.
         redis_volatile: sessions, carts and caches; every key there has a TTL.
         redis_durable: stock and streams.
     """
@@ -40,6 +41,6 @@ class Context:
     sessions: Sessions
     tokens: Tokens
     vault: Vault
-    provider: PaymentProvider
+    providers: Mapping[str, PaymentProvider]
     redis_volatile: Redis
     redis_durable: Redis

@@ -41,6 +41,7 @@ OUTBOX_DEAD = Gauge("shop_outbox_dead", "Mails and text messages given up.", reg
 MESSAGES = Counter(
     "shop_outbox_messages", "Tries to send: sent, failed, dead.", ["channel", "result"], registry=REGISTRY
 )
+REFUNDS = Gauge("shop_refunds", "Refunds that are not done.", ["state"], registry=None)  # as these two
 DEAD = Counter("shop_dead_letters", "Stream entries given up.", ["stream"], registry=REGISTRY)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,7 +18,9 @@ from redis.exceptions import RedisError
 
 from shop_backend.config import Settings
 from shop_backend.errors import SetupError
-from shop_backend.provider import SandboxProvider
+from shop_backend.providers import PaymentProvider
+from shop_backend.providers.sandbox import SandboxProvider
+from shop_backend.providers.stripe import StripeProvider
 from shop_backend.restock import current_epoch
 from shop_backend.stock.ledger import StockLedger
 from shop_backend.storage.bounded_redis import BoundedCluster, BoundedRedis, Patience
@@ -33,7 +35,13 @@ _VOLATILE = 0.5  # seconds; whoever asks for sessions and carts can do without, 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What is connected. `redis_streams` is the durable Redis with time for blocking reads."""
+    """What is connected.
+
+    Attributes:
+        redis_streams: the durable Redis with time for blocking reads.
+        providers: every payment provider that is set up, by name.
+        provider: the one that takes new orders' money.
+    """
 
     database: Database
     redis_durable: Redis
@@ -41,7 +49,8 @@ class Parts:
     redis_volatile: Redis
     stock: StockLedger
     tokens: Tokens
-    provider: SandboxProvider
+    providers: Mapping[str, PaymentProvider]
+    provider: PaymentProvider
 
 
 def redis_client(url: str, *, timeout: float, connections: int = 64, cluster: bool = False) -> BoundedRedis:
@@ -108,7 +117,7 @@ async def connect(
         cluster=cluster,
     )
     volatile = redis_client(volatile_url, timeout=_VOLATILE)
-    provider = SandboxProvider(settings, transport=transport)
+    providers = _providers(settings, transport)
     try:
         await database.open()
         patience = settings.database.startup_timeout
@@ -120,12 +129,36 @@ async def connect(
             epoch=await current_epoch(database),
             partition_orders=orders_in_each(settings.database),
         )
-        yield Parts(database, durable, streams, volatile, stock, tokens, provider)
+        yield Parts(
+            database, durable, streams, volatile, stock, tokens, providers, _chosen(settings, providers)
+        )
     finally:
-        await provider.close()
+        for provider in providers.values():
+            await provider.close()
         for client in (durable, streams, volatile):
             await client.aclose()
         await database.close()
+
+
+def _providers(settings: Settings, transport: httpx.AsyncBaseTransport | None) -> dict[str, PaymentProvider]:
+    """Every provider that is set up: also one that takes no new orders has refunds and late news."""
+    providers: dict[str, PaymentProvider] = {"sandbox": SandboxProvider(settings, transport=transport)}
+    if settings.stripe_api_key is not None:
+        webhook_secret = settings.stripe_webhook_secret
+        providers["stripe"] = StripeProvider(
+            api_key=settings.stripe_api_key.get_secret_value(),
+            webhook_secret=webhook_secret.get_secret_value() if webhook_secret else "",
+            public_url=settings.public_url,
+            base_url=settings.stripe_url,
+        )
+    return providers
+
+
+def _chosen(settings: Settings, providers: Mapping[str, PaymentProvider]) -> PaymentProvider:
+    if settings.provider == "stripe":
+        settings.require("stripe_api_key")
+        settings.require("stripe_webhook_secret")  # without it every callback would be refused
+    return providers[settings.provider]
 
 
 async def _answers(client: Redis, what: str, variable: str, patience: float) -> None:

@@ -3,81 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from shop_backend import history
 from shop_backend.delivery import CardsMissing, deliver, lock_available, lock_held
 from shop_backend.notifications import announce_refund
+from shop_backend.providers import Payment, Refunded
 from shop_backend.stock.ledger import StockLedger
 from shop_backend.storage.database import Connection, Database, share_cards
 
-Outcome = Literal["succeeded", "failed"]
 Result = Literal["delivered", "refund", "declined", "duplicate"]
-
-
-@dataclass(frozen=True, slots=True)
-class Payment:
-    """What a provider says about one payment. `channel` is the provider's name for itself."""
-
-    provider: str
-    payment_id: str
-    order_id: str
-    outcome: Outcome
-    amount_cents: int
-    currency: str
-    channel: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refunded:
-    """A provider says that a payment went back to its buyer."""
-
-    provider: str
-    payment_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Checkout:
-    """Where a buyer pays."""
-
-    checkout_id: str
-    url: str
-
-
-class PaymentProvider(Protocol):
-    """Who takes the buyers' money."""
-
-    name: str
-
-    async def checkout(self, order: Mapping[str, Any]) -> Checkout:
-        """Open a checkout for a row of `orders`; again gives the same one."""
-        ...
-
-    async def payments_of(self, order_id: str) -> Sequence[Payment]:
-        """The provider's own word on an order."""
-        ...
-
-    async def refund(self, payment_id: str, amount_cents: int) -> None:
-        """Give a captured payment back; again changes nothing."""
-        ...
-
-    def verify(self, headers: Mapping[str, str], body: bytes) -> None:
-        """Check a callback's signature and age; raises Forged or Stale."""
-        ...
-
-    def read(self, body: str) -> Payment | Refunded:
-        """What a verified callback says; raises ValueError."""
-        ...
-
-
-class Forged(Exception):  # noqa: N818 - reads as what it says
-    """A callback whose signature is not the provider's."""
-
-
-class Stale(Forged):
-    """A callback signed too long ago, or for a time to come: perhaps a replay."""
 
 
 class UnknownOrder(Exception):  # noqa: N818 - no error: the order's row may be on its way
@@ -150,25 +86,35 @@ class Payments:
         return result
 
     async def refunded(self, news: Refunded) -> bool:
-        """The provider gave a payment back; whether that was new to us."""
+        """What the provider says about a payment that goes back; whether that was new to us.
+
+        Done beats under way. What is done may still fail: then the bank sent it back to the provider, and
+        an operator has to see to it (`tidegate refunds`); the order's own history is not rewritten.
+        """
+        before = {
+            "requested": ("pending",),
+            "refunded": ("pending", "requested", "failed"),
+            "failed": ("pending", "requested", "refunded"),
+        }[news.state]
         async with self._database.primary() as connection:
             cursor = await connection.execute(
-                "UPDATE refunds SET state = 'refunded', refunded_at = now()"
-                " WHERE provider = %s AND payment_id = %s AND state = 'pending' RETURNING order_id::text",
-                (news.provider, news.payment_id),
+                "UPDATE refunds SET state = %s, refunded_at = CASE WHEN %s = 'refunded' THEN now() END"
+                " WHERE provider = %s AND payment_id = %s AND state = ANY(%s) RETURNING order_id::text",
+                (news.state, news.state, news.provider, news.payment_id, list(before)),
             )
             row = await cursor.fetchone()
             if row is None:
                 return False
-            cursor = await connection.execute(
-                "SELECT state FROM orders WHERE id = %s FOR UPDATE", (row["order_id"],)
-            )
-            order = await cursor.fetchone()
             reached: list[str | None] = []
-            # A second capture's refund leaves a delivered order as it is.
-            if order and order["state"] == "refunding":
-                await history.step(connection, row["order_id"], ("refunding", "refunded"), "refunded")
-                reached = ["refunded"]
+            if news.state == "refunded":
+                cursor = await connection.execute(
+                    "SELECT state FROM orders WHERE id = %s FOR UPDATE", (row["order_id"],)
+                )
+                order = await cursor.fetchone()
+                # A second capture's refund leaves a delivered order as it is.
+                if order and order["state"] == "refunding":
+                    await history.step(connection, row["order_id"], ("refunding", "refunded"), "refunded")
+                    reached = ["refunded"]
         history.count(reached)
         return True
 
@@ -233,6 +179,16 @@ class Payments:
             f"paid late by {payment.payment_id}: {why}",
         )
         return "refund", release, ["paid", "refunding"]
+
+
+async def open_refunds(database: Database) -> dict[str, int]:
+    """How many refunds are pending, requested and failed."""
+    async with database.primary() as connection:
+        cursor = await connection.execute(
+            "SELECT state, count(*) AS n FROM refunds WHERE state <> 'refunded' GROUP BY state"
+        )
+        found = {row["state"]: int(row["n"]) for row in await cursor.fetchall()}
+    return {state: found.get(state, 0) for state in ("pending", "requested", "failed")}
 
 
 def _matches(payment: Payment, order: Mapping[str, Any]) -> bool:

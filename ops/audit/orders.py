@@ -68,7 +68,7 @@ def i6(evidence: Evidence) -> Iterator[str]:
         for row in evidence.rows(
             "SELECT p.payment_id, p.order_id::text, p.amount_cents, r.state AS refund"
             " FROM payments p LEFT JOIN refunds r ON r.provider = p.provider AND r.payment_id = p.payment_id"
-            " WHERE p.outcome = 'succeeded'"
+            " WHERE p.outcome = 'succeeded' AND p.provider = 'sandbox'"  # whose ledger was read
         )
     }
     theirs = {capture.payment_id: capture for capture in evidence.captures}

@@ -13,7 +13,8 @@ from redis.exceptions import RedisError
 from shop_backend.config import WorkerSettings
 from shop_backend.delivery import CardsBusy
 from shop_backend.metrics import CALLBACKS
-from shop_backend.payments import Mismatch, PaymentProvider, Payments, Refunded, UnknownOrder
+from shop_backend.payments import Mismatch, Payments, UnknownOrder
+from shop_backend.providers import Irrelevant, News, Payment, PaymentProvider, Refunded
 from shop_backend.stock import keys
 from shop_backend.storage.database import Connection, Database, is_outage
 from shop_backend.workers.runner import Entry, Hopeless, Parked
@@ -32,14 +33,14 @@ class CallbackHandler:
         self,
         database: Database,
         payments: Payments,
-        provider: PaymentProvider,
+        providers: Mapping[str, PaymentProvider],
         settings: WorkerSettings,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._payments = payments
-        self._provider = provider
+        self._providers = providers
         self._settings = settings
         self._clock = clock
 
@@ -71,10 +72,10 @@ class CallbackHandler:
     def order_of(self, entry: Entry) -> str | None:
         """The order of a payment."""
         try:
-            news = self._provider.read(entry.fields["body"])
+            news = self._read(entry)
         except (KeyError, ValueError):
             return None
-        return None if isinstance(news, Refunded) else _uuid_or_none(news.order_id)
+        return _uuid_or_none(news.order_id) if isinstance(news, Payment) else None
 
     async def give_up(self, connection: Connection, entry: Entry) -> bool:
         """Let the provider be asked at once what really happened to the order."""
@@ -91,14 +92,17 @@ class CallbackHandler:
 
     async def _settle(self, entry: Entry) -> None:
         try:
-            news = self._provider.read(entry.fields["body"])
+            news = self._read(entry)
             received = int(entry.fields["received_ms"]) / 1000
         except (KeyError, ValueError) as error:
             CALLBACKS.labels("malformed").inc()
             raise Hopeless(f"malformed callback: {error}") from error
+        if isinstance(news, Irrelevant):
+            return
         if isinstance(news, Refunded):
             known = await self._payments.refunded(news)
-            CALLBACKS.labels("refunded" if known else "duplicate").inc()
+            result = "refunded" if news.state == "refunded" else f"refund_{news.state}"
+            CALLBACKS.labels(result if known else "duplicate").inc()
             return
         try:
             result = await self._payments.settle(news, source="callback")
@@ -113,6 +117,10 @@ class CallbackHandler:
             CALLBACKS.labels("mismatch").inc()
             raise Hopeless(str(error)) from error
         CALLBACKS.labels(result).inc()
+
+    def _read(self, entry: Entry) -> News:
+        """Raises KeyError for a provider we don't have, ValueError for nonsense."""
+        return self._providers[entry.fields["provider"]].read(entry.fields["body"])
 
 
 def _uuid_or_none(text: str) -> str | None:

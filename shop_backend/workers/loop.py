@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from redis.exceptions import RedisError
 
-from shop_backend.provider import ProviderError
+from shop_backend.providers import ProviderError
 from shop_backend.storage.database import is_outage
 
 _log = logging.getLogger(__name__)

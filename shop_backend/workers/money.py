@@ -1,4 +1,4 @@
-"""What the shop asks its payment provider by itself: checkouts, lost callbacks, refunds."""
+"""What the shop asks its payment providers by itself: checkouts, lost callbacks, refunds."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from shop_backend.config import WorkerSettings
 from shop_backend.delivery import CardsBusy
-from shop_backend.payments import Mismatch, PaymentProvider, Payments, Refunded, UnknownOrder
-from shop_backend.provider import ProviderError
+from shop_backend.payments import Mismatch, Payments, UnknownOrder
+from shop_backend.providers import PaymentProvider, ProviderError, Refunded
 from shop_backend.storage.database import Database
 
 _log = logging.getLogger(__name__)
@@ -25,14 +25,22 @@ _NEVER = "9000-01-01"  # a date that psycopg can read, unlike infinity
 
 
 class Cashier:
-    """Talks to the provider. Every call may be made twice: the provider answers the same again."""
+    """Talks to the providers. Every call may be made twice: a provider answers the same again.
+
+    Args:
+        providers: by name, also those that take no new orders any more.
+    """
 
     def __init__(
-        self, database: Database, payments: Payments, provider: PaymentProvider, settings: WorkerSettings
+        self,
+        database: Database,
+        payments: Payments,
+        providers: Mapping[str, PaymentProvider],
+        settings: WorkerSettings,
     ) -> None:
         self._database = database
         self._payments = payments
-        self._provider = provider
+        self._providers = providers
         self._settings = settings
 
     async def open_checkouts(self) -> int:
@@ -48,7 +56,8 @@ class Cashier:
                 " make_interval(secs => least(%s * 2 ^ least(checkout_tries, 20), %s))"
                 " WHERE id IN (SELECT id FROM orders WHERE state = 'pending' AND checkout_id IS NULL"
                 " AND next_checkout_at <= now() ORDER BY next_checkout_at LIMIT %s FOR UPDATE SKIP LOCKED)"
-                " RETURNING id::text, sku, quantity, amount_cents, currency",
+                " RETURNING id::text, sku, quantity, amount_cents, currency, email, provider, created_at,"
+                " expires_at",
                 (_FIRST_CHECKOUT_RETRY, _LONGEST_CHECKOUT_RETRY, _CHECKOUTS),
             )
             orders = await cursor.fetchall()
@@ -68,16 +77,15 @@ class Cashier:
                 " ELSE now() + make_interval(secs => least(%s * 2 ^ least(polls, 20), %s)) END"
                 " WHERE id IN (SELECT id FROM orders WHERE state IN ('pending', 'expired')"
                 " AND next_poll_at <= now() ORDER BY next_poll_at LIMIT %s FOR UPDATE SKIP LOCKED)"
-                " RETURNING id::text",
+                " RETURNING id::text, state, polls, provider, checkout_id",
                 (self._settings.poll_until, _NEVER, self._settings.poll_after, _LONGEST, _POLLS),
             )
             orders = await cursor.fetchall()
-        # Also those whose checkout we never learnt: somebody may have paid it.
-        await self._all([self._ask(row["id"]) for row in orders])
+        await self._all([self._ask(row) for row in orders])
         return len(orders)
 
     async def refund(self) -> int:
-        """Send money back that is owed; how many refunds were tried.
+        """Send money back that is owed, and ask how that stands; how many refunds were looked at.
 
         Raises:
             ProviderError: none went through.
@@ -87,10 +95,10 @@ class Cashier:
                 "UPDATE refunds SET attempts = attempts + 1, next_attempt_at = now() +"
                 " make_interval(secs => least(2 ^ least(attempts, 20), %s))"
                 " WHERE (provider, payment_id) IN (SELECT provider, payment_id FROM refunds"
-                " WHERE state = 'pending' AND provider = %s AND next_attempt_at <= now()"
+                " WHERE state IN ('pending', 'requested') AND next_attempt_at <= now()"
                 " ORDER BY next_attempt_at LIMIT %s FOR UPDATE SKIP LOCKED)"
-                " RETURNING payment_id, amount_cents",
-                (_LONGEST, self._provider.name, _REFUNDS),
+                " RETURNING provider, payment_id, amount_cents, currency",
+                (_LONGEST, _REFUNDS),
             )
             owed = await cursor.fetchall()
         await self._all([self._give_back(row) for row in owed])
@@ -99,16 +107,19 @@ class Cashier:
     # ---- one of each -------------------------------------------------------------------------
 
     async def _open(self, order: Mapping[str, Any]) -> None:
-        checkout = await self._provider.checkout(order)
+        checkout = await self._of(order).checkout(order)
         async with self._database.primary() as connection:
             await connection.execute(
                 "UPDATE orders SET checkout_id = %s, pay_url = %s WHERE id = %s AND checkout_id IS NULL",
                 (checkout.checkout_id, checkout.url, order["id"]),
             )
 
-    async def _ask(self, order_id: str) -> None:
+    async def _ask(self, order: Mapping[str, Any]) -> None:
+        provider, order_id = self._of(order), order["id"]
+        if order["state"] == "expired" and order["polls"] == 1:
+            await provider.withdraw(order)
         # Declined payments first, as they happened: the outcome of an order is its capture.
-        for payment in await self._provider.payments_of(order_id):
+        for payment in await provider.payments_of(order):
             try:
                 result = await self._payments.settle(payment, source="poll")
             except (CardsBusy, Mismatch, UnknownOrder) as error:
@@ -118,8 +129,17 @@ class Cashier:
                 _log.info("order %s polled: %s", order_id, result)
 
     async def _give_back(self, row: Mapping[str, Any]) -> None:
-        await self._provider.refund(row["payment_id"], row["amount_cents"])
-        await self._payments.refunded(Refunded(self._provider.name, row["payment_id"]))
+        state = await self._of(row).refund(row["payment_id"], row["amount_cents"], row["currency"])
+        await self._payments.refunded(Refunded(row["provider"], row["payment_id"], state))
+        if state == "failed":
+            _log.error("the refund of %s failed at %s", row["payment_id"], row["provider"])
+
+    def _of(self, row: Mapping[str, Any]) -> PaymentProvider:
+        """Whom a row is about."""
+        provider = self._providers.get(row["provider"])
+        if provider is None:
+            raise ProviderError(f"the provider {row['provider']} is not set up here any more")
+        return provider
 
     async def _all(self, work: list[Any]) -> int:
         """Side by side; one failure does not stop the others. Returns how many went well."""

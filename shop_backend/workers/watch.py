@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from shop_backend import metrics
 from shop_backend.config import StockSettings
 from shop_backend.notifications import counts
+from shop_backend.payments import open_refunds
 from shop_backend.restock import current_epoch, restock
 from shop_backend.stock import keys
 from shop_backend.stock.ledger import StockLedger
@@ -115,4 +116,6 @@ class Gauges:
         pending, dead = await counts(self._database)
         metrics.OUTBOX.set(pending)
         metrics.OUTBOX_DEAD.set(dead)
+        for state, count in (await open_refunds(self._database)).items():
+            metrics.REFUNDS.labels(state).set(count)
         return 0

@@ -29,7 +29,7 @@ class Worker:
     def __init__(self, settings: Settings, parts: Parts, *, mailer: Notifier | None = None) -> None:
         w, database, stock = settings.workers, parts.database, parts.stock
         payments = Payments(database, stock)
-        cashier = Cashier(database, payments, parts.provider, w)
+        cashier = Cashier(database, payments, parts.providers, w)
         public = settings.public_url.rstrip("/")
 
         def link(order_id: str) -> str:
@@ -64,7 +64,7 @@ class Worker:
             )
             for shard in range(stock.shards)
         ]
-        callbacks = CallbackHandler(database, payments, parts.provider, w)
+        callbacks = CallbackHandler(database, payments, parts.providers, w)
         handlers: list[Handler] = [*orders, callbacks]
         self._runners = [StreamRunner(parts.redis_streams, database, each, w) for each in handlers]
 

@@ -345,8 +345,8 @@ async def open_shop(settings: Settings) -> AsyncIterator[Shop]:
         w = settings.workers
         payments = Payments(parts.database, parts.stock)
         partitions = Partitions(parts.database, settings.database)
-        handler = OrderHandler(parts.database, parts.stock, partitions, w, provider="sandbox")
-        callbacks = CallbackHandler(parts.database, payments, parts.provider, w)
+        handler = OrderHandler(parts.database, parts.stock, partitions, w, provider=parts.provider.name)
+        callbacks = CallbackHandler(parts.database, payments, parts.providers, w)
         keeper = StockKeeper(parts.database, parts.redis_durable, parts.stock, settings.stock)
         await keeper.load()
         yield Shop(
@@ -359,7 +359,7 @@ async def open_shop(settings: Settings) -> AsyncIterator[Shop]:
             orders=StreamRunner(parts.redis_streams, parts.database, handler, w),
             callbacks=StreamRunner(parts.redis_streams, parts.database, callbacks, w),
             sweeper=Sweeper(parts.database, parts.stock, batch=100),
-            cashier=Cashier(parts.database, payments, parts.provider, w),
+            cashier=Cashier(parts.database, payments, parts.providers, w),
             outbox=Outbox(parts.database, mailbox, settings.outbox, link=lambda order: f"http://x/{order}"),
             keeper=keeper,
             payments=payments,

@@ -15,8 +15,8 @@ from starlette.requests import Request
 from shop_backend.config import Settings
 from shop_backend.errors import ShopError
 from shop_backend.orders import OrderBody
-from shop_backend.payments import Forged
-from shop_backend.provider import SandboxProvider
+from shop_backend.providers import Forged
+from shop_backend.providers.sandbox import SandboxProvider
 from shop_backend.requests import client_network, parse
 from shop_backend.stock import keys
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import email
 import email.policy
 import os
@@ -15,7 +14,6 @@ from email.message import EmailMessage
 from typing import Any
 
 import pytest
-import uvicorn
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from hypothesis import given
@@ -31,6 +29,7 @@ from shop_backend.letters import LANGUAGES, Letters, Message
 from shop_backend.mail import FileMailbox, SmtpMailer, compose
 from shop_backend.notifications import Outbox, counts
 from shop_backend.sms import SmsFiles, SmsWebhook
+from tests.shop_backend.serving import serve
 
 SECRET = "whsec_c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"
 
@@ -333,23 +332,11 @@ class Gateway:
         return Response(status_code=status)
 
 
-@contextlib.asynccontextmanager
-async def serve(app: Starlette, port: int) -> AsyncIterator[str]:
-    """An HTTP server on this loop; its URL."""
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, lifespan="off"))
-    running = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-        await asyncio.sleep(0)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    await running
-
-
-async def test_text_messages_go_to_a_signed_webhook(shop: Any, free_port: Callable[[], int]) -> None:
+async def test_text_messages_go_to_a_signed_webhook(shop: Any) -> None:
     """To whoever left a number, once per order, short; 5xx is tried again, 4xx is given up."""
     gateway = Gateway(statuses=[503, 200, 400])
     app = Starlette(routes=[Route("/sms", gateway.receive, methods=["POST"])])
-    async with serve(app, free_port()) as url:
+    async with serve(app) as url:
         hook = SmsWebhook(f"{url}/sms", SECRET, timeout=5.0)
         texts = outbox(shop, hook, channel="sms")
         order = await sold(shop, quantity=2, phone="+4930123456")

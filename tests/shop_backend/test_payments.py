@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from shop_backend.config import Settings
-from shop_backend.payments import Forged
-from shop_backend.provider import ProviderError, SandboxProvider
+from shop_backend.providers import Forged, ProviderError
+from shop_backend.providers.sandbox import SandboxProvider
 from shop_backend.stock import keys
 
 

@@ -58,7 +58,7 @@ async def test_killed_between_commit_and_ack_for_callbacks(shop: Any) -> None:
     order = await shop.placed()
     await shop.callback(order, await shop.pay(order))
     w = shop.settings.workers
-    handler = CallbackHandler(shop.parts.database, shop.payments, shop.parts.provider, w)
+    handler = CallbackHandler(shop.parts.database, shop.payments, shop.parts.providers, w)
     victim = DiesBeforeAck(shop.parts.redis_streams, shop.parts.database, handler, w)
     await victim.join()
     with pytest.raises(Killed):
@@ -270,7 +270,7 @@ async def test_a_poisonous_entry_stops_no_other(shop: Any) -> None:
     await redis.xadd(keys.CALLBACKS, {"provider": "cursed", "body": "{}", "received_ms": 1})
     await shop.callback(order, await shop.pay(order))
     w = shop.settings.workers
-    handler = _Curse(shop.parts.database, shop.payments, shop.parts.provider, w)
+    handler = _Curse(shop.parts.database, shop.payments, shop.parts.providers, w)
     runner = StreamRunner(shop.parts.redis_streams, shop.parts.database, handler, w)
     await runner.join()
     for _ in range(3):

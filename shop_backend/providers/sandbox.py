@@ -12,16 +12,21 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from shop_backend.config import Settings
 from shop_backend.errors import SetupError
-from shop_backend.payments import Checkout, Forged, Payment, Refunded, Stale
+from shop_backend.providers import (
+    Checkout,
+    Forged,
+    News,
+    Payment,
+    ProviderError,
+    Refunded,
+    RefundState,
+    Stale,
+)
 
 _TOLERANCE = 300.0  # seconds, as Standard Webhooks recommends and its library enforces
 _Id = Annotated[str, Field(pattern=r"^[!-~]{1,100}$")]
 _Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 _Cents = Annotated[int, Field(ge=0, lt=2**53)]
-
-
-class ProviderError(Exception):
-    """The provider gave no answer, or not the one asked for; try again later."""
 
 
 class _Data(BaseModel):
@@ -113,12 +118,15 @@ class SandboxProvider:
         except (KeyError, TypeError) as error:
             raise ProviderError("POST /checkouts: an answer without id and url") from error
 
-    async def payments_of(self, order_id: str) -> Sequence[Payment]:
+    async def payments_of(self, order: Mapping[str, Any]) -> Sequence[Payment]:
         """The provider's own word on an order; nothing when it has no checkout.
+
+        Also when we never learnt of a checkout: somebody else may have opened and paid it.
 
         Raises:
             ProviderError: try again.
         """
+        order_id = str(order["id"])
         answer = await self._ask("GET", f"/checkouts/by-order/{order_id}", None, missing={"payments": []})
         try:
             said = [_Said.model_validate(each) for each in answer["payments"]]
@@ -129,13 +137,17 @@ class SandboxProvider:
         except (KeyError, TypeError, ValueError) as error:
             raise ProviderError("GET /checkouts/by-order: not the shape docs/data.md names") from error
 
-    async def refund(self, payment_id: str, amount_cents: int) -> None:
-        """Give a payment back, once.
+    async def withdraw(self, order: Mapping[str, Any]) -> None:
+        """The sandbox lets a checkout be paid whenever a rehearsal wants it to be."""
+
+    async def refund(self, payment_id: str, amount_cents: int, currency: str) -> RefundState:  # noqa: ARG002 - it knows the currency
+        """Give a payment back, once; done when it answers.
 
         Raises:
             ProviderError: try again.
         """
         await self._ask("POST", "/refunds", {"payment_id": payment_id, "amount_cents": amount_cents})
+        return "refunded"
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> None:
         """Check signature and age, over the raw body, in constant time.
@@ -158,7 +170,7 @@ class SandboxProvider:
         except (WebhookVerificationError, ValueError) as error:
             raise Forged("signature") from error
 
-    def read(self, body: str) -> Payment | Refunded:
+    def read(self, body: str) -> News:
         """What a verified callback says.
 
         Raises:
