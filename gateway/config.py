@@ -144,10 +144,6 @@ def _explain(details: ErrorDetails, path: KeyPath) -> str:
         return f"needs at least {context['min_length']}, has {context['actual_length']}"
     if kind.startswith("ip_"):
         return f"{given!r} is no network; write for example 10.0.0.0/8 or 2001:db8::/32"
-    if kind == "string_pattern_mismatch" and path[-1:] == ("url",):
-        return (
-            "not a Redis URL; write for example redis://127.0.0.1:6379/0"  # never shown: it holds a password
-        )
     if kind == "string_pattern_mismatch" and "methods" in path:
         return f"{given!r} is no method; write it in upper case, for example POST"
     if kind == "string_pattern_mismatch":

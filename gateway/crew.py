@@ -45,10 +45,17 @@ class Crew:
         greet: the start message for a new worker: configuration and switches as they are, with their numbers.
         totals: where their metrics are summed.
         drain: seconds that requests in flight may take at the end.
+        counters: descriptor of the memory where they count limits together; -1 when each counts alone.
     """
 
     def __init__(
-        self, listener: socket.socket, size: int, greet: Callable[[], Message], totals: Totals, drain: float
+        self,
+        listener: socket.socket,
+        size: int,
+        greet: Callable[[], Message],
+        totals: Totals,
+        drain: float,
+        counters: int = -1,
     ) -> None:
         self.members: dict[int, Member] = {}
         self.drain = drain
@@ -57,6 +64,7 @@ class Crew:
         self.on_trip: Callable[[Message], None] = lambda _: None  # told of each breaker that opens by itself
         self.on_ready: Callable[[Channel], None] = lambda _: None  # told of each worker that begins to serve
         self._listener = listener
+        self._counters = counters
         self._size = size
         self._greet = greet
         self._totals = totals
@@ -157,14 +165,14 @@ class Crew:
         """The life of one worker; returns its exit code."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        fds = (self._listener.fileno(), theirs.fileno())
+        fds = (self._listener.fileno(), theirs.fileno(), self._counters)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "gateway",
             "worker",
             *map(str, fds),
-            pass_fds=fds,
+            pass_fds=[fd for fd in fds if fd >= 0],
             stdin=asyncio.subprocess.DEVNULL,
         )
         theirs.close()

@@ -226,6 +226,7 @@ class Terms:
         shadow: count and report, never refuse.
         cost: tokens that one request takes, capacity at most.
         microseconds: the window in these.
+        kind: the algorithm's place in ALGORITHMS.
         counter: what the names of its counters begin with; a state is only read by the algorithm that
             wrote it, and outlives a change of capacity.
     """
@@ -238,49 +239,30 @@ class Terms:
     shadow: bool = False
     cost: int = 1
     microseconds: int = field(init=False)
+    kind: int = field(init=False)
     counter: str = field(init=False)
 
     def __post_init__(self) -> None:
         microseconds = round(self.window * 1e6)
         kind = ALGORITHMS.index(self.algorithm)
         object.__setattr__(self, "microseconds", microseconds)
+        object.__setattr__(self, "kind", kind)
         object.__setattr__(self, "counter", f"{self.limit}:{kind}:{microseconds}:")
 
 
-# Made with each request: freezing them would cost three times as much, and nobody keeps them.
-@dataclass(slots=True)
-class Hit:
-    """One limit that a request is to be charged against.
+# These are made with every request, by the handful: plain tuples cost a quarter of objects.
 
-    Attributes:
-        terms: the limit's.
-        key: whom it counts, e.g. "u:42"; empty for a global limit.
-    """
+# One limit that a request is to be charged against, and whom it counts, e.g. "u:42"; "" for a global limit.
+Hit = tuple[Terms, str]
 
-    terms: Terms
-    key: str
-
-
-@dataclass(slots=True)
-class Charge:
-    """How one limit judged a request.
-
-    Attributes:
-        allowed: whether this limit had room.
-        remaining: tokens left in it now, never negative.
-        quota: tokens it has when whole; less than its capacity where only a share is judged.
-        reset: seconds until the window's quota is whole again, never negative.
-        retry_after: seconds until the request's tokens may be had; 0 when allowed.
-        fallback: judged locally since the store was away.
-    """
-
-    allowed: bool
-    remaining: int
-    quota: int
-    reset: float
-    retry_after: float = 0.0
-    fallback: bool = False
-
+# How one limit judged a request:
+# - whether this limit had room;
+# - tokens left in it now, never negative;
+# - tokens it has when whole; less than its capacity where only a share of it is judged;
+# - microseconds until the quota is whole again, never negative;
+# - microseconds until the request's tokens may be had; 0 when it had room;
+# - whether that was judged without the shared store.
+Charge = tuple[bool, int, int, int, int, bool]
 
 # One for each Hit, in order; nothing was charged unless all that count allow. None: not asked, since
 # another limit of the request is known to be full.

@@ -26,6 +26,7 @@ from gateway.policies.shut_off import ShutOff, ShutOffs
 from gateway.pressure import on_ladder
 from gateway.reload import ConfigFile
 from gateway.server import HANDSHAKE, deafen, serve_admin
+from gateway.state.counters import shared_memory
 from gateway.state.pins import Pins
 from gateway.state.switches import Switches, work_out
 
@@ -103,7 +104,8 @@ class Master:
             listener.close()
             raise
         size = self.overrides.workers or settings.listen.workers
-        self.crew = Crew(listener, size, self._greet, self.totals, settings.listen.drain)
+        counters = shared_memory() if size > 1 else -1
+        self.crew = Crew(listener, size, self._greet, self.totals, settings.listen.drain, counters)
         self.crew.on_shut = self._shut
         self.crew.on_trip = self.hosts.tripped
         self.crew.on_ready = self._tell_shut_offs

@@ -24,6 +24,7 @@ from gateway.policies.shut_off import Shut, ShutOff, ShutOffs
 from gateway.policies.slots import Slots
 from gateway.policies.trace import Trace
 from gateway.pressure import measured
+from gateway.state.counters import Counters, OwnCounters
 from gateway.state.limits import LocalLimits, SharedLimits
 from gateway.state.switches import LiveSwitches, Switches
 from gateway.units import parse_rate
@@ -44,6 +45,7 @@ class Parts:
         metrics: where they count.
         on_trip: told when a circuit of this worker changes by itself.
         on_shut: told when an upstream shuts something off.
+        counters: of limits, where the workers of this host share them.
     """
 
     def __init__(
@@ -52,11 +54,13 @@ class Parts:
         metrics: WorkerMetrics,
         on_trip: Callable[[Change], None] = lambda _: None,
         on_shut: Callable[[ShutOff], None] = lambda _: None,
+        counters: Counters | None = None,
     ) -> None:
         self.metrics = metrics
         self.switches = LiveSwitches()
         self.config: config.Config | None = None
-        self.limits: LocalLimits | SharedLimits = LocalLimits(workers)
+        self._counters: Counters = counters if counters is not None else OwnCounters()
+        self.limits: LocalLimits | SharedLimits = LocalLimits(self._counters, workers=workers)
         self.gates: dict[str, Slots] = {}
         self.breakers = Breakers(on_trip)
         self.upstreams: dict[str, Upstream] = {}
@@ -213,10 +217,14 @@ class Parts:
     async def _swap_limits(self, redis: config.Redis | None) -> None:
         before = self.limits
         if redis is None:
-            self.limits = LocalLimits(self._workers)
+            self.limits = LocalLimits(self._counters, workers=self._workers)
         else:
             self.limits = SharedLimits(
-                redis.url, timeout=redis.timeout, prefix=redis.prefix, workers=self._workers
+                redis.url,
+                timeout=redis.timeout,
+                prefix=redis.prefix,
+                workers=self._workers,
+                counters=self._counters,
             )
         await self.limits.start()
         await before.aclose()

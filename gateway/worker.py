@@ -22,6 +22,7 @@ from gateway.policies.circuit import Change
 from gateway.policies.shut_off import ShutOff
 from gateway.pressure import CpuShare
 from gateway.server import QuietServer, protocol_for
+from gateway.state.counters import Counters, SharedCounters
 from gateway.state.switches import Switches
 
 _log = logging.getLogger("gateway.worker")
@@ -37,12 +38,14 @@ class Worker:
     it: ready, applied, switched, metrics, report, trip, shut, failed.
     """
 
-    def __init__(self, listener: socket.socket, channel: Channel, start: Message) -> None:
+    def __init__(
+        self, listener: socket.socket, channel: Channel, start: Message, counters: Counters | None = None
+    ) -> None:
         self._listener = listener
         self._channel = channel
         self._metrics = WorkerMetrics()
         self._name: str = start["name"]
-        self._parts = Parts(start["workers"], self._metrics, self._tripped, self._shut)
+        self._parts = Parts(start["workers"], self._metrics, self._tripped, self._shut, counters)
         self._gateway = Gateway(self._parts)
         self._first: str = start["config"]
         self._switches = Switches.from_json(start["switches"])
@@ -171,7 +174,7 @@ def _calm_collector() -> None:
     gc.set_threshold(*_COLLECT)
 
 
-async def _main(listen_fd: int, channel_fd: int) -> int:
+async def _main(listen_fd: int, channel_fd: int, counters_fd: int) -> int:
     listener = socket.socket(fileno=listen_fd)
     listener.setblocking(False)
     line = socket.socket(fileno=channel_fd)
@@ -181,7 +184,8 @@ async def _main(listen_fd: int, channel_fd: int) -> int:
     if start is None:
         return 1
     try:
-        worker = Worker(listener, channel, start)
+        counters = SharedCounters(counters_fd) if counters_fd >= 0 else None
+        worker = Worker(listener, channel, start, counters)
         loop = asyncio.get_running_loop()
         # A terminal's Ctrl-C reaches the whole group; only the master may act on it.
         loop.add_signal_handler(signal.SIGINT, lambda: None)
@@ -196,7 +200,7 @@ async def _main(listen_fd: int, channel_fd: int) -> int:
     return 0
 
 
-def main(listen_fd: int, channel_fd: int) -> int:
+def main(listen_fd: int, channel_fd: int, counters_fd: int) -> int:
     """Run a worker on inherited file descriptors; returns the exit code."""
     import uvloop
 
@@ -204,4 +208,4 @@ def main(listen_fd: int, channel_fd: int) -> int:
         return uvloop.new_event_loop()
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        return runner.run(_main(listen_fd, channel_fd))
+        return runner.run(_main(listen_fd, channel_fd, counters_fd))

@@ -58,7 +58,10 @@ class Rule:
 
 
 # Plain vocabulary of the gateway: it knows nothing of requests, policies, stores or upstreams.
-_WORDS = ("gateway.errors", "gateway.config", "gateway.settings", "gateway.units", "gateway.pattern")
+_WORDS = (
+    *("gateway.errors", "gateway.config", "gateway.settings", "gateway.units", "gateway.pattern"),
+    "gateway.redis_url",
+)
 _POLICY_MAY = ("gateway.exchange", *_WORDS, "gateway.policies")
 _FEATURES = tuple(
     f"shop_backend.{name}"

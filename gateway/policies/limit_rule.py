@@ -14,6 +14,8 @@ from gateway.policies.limit_access import Access
 from gateway.policies.limit_key import everybody, key_of
 from gateway.units import Rate
 
+_ANSWERS = 128  # refusals kept ready, for as many different waits
+
 DEFAULT = "default"  # the tier of those who have none, or one that the limit doesn't name
 
 
@@ -43,6 +45,7 @@ class Rule:
     """
 
     __slots__ = (
+        "_answers",
         "_detail",
         "_extra",
         "_problem",
@@ -70,7 +73,7 @@ class Rule:
             min(cost, rate.amount),  # an operator's change may be below it; then a request takes all
         )
         self.key = key_of(limit.per)
-        self.constant = Hit(self.terms, "") if self.key is everybody else None
+        self.constant: Hit | None = (self.terms, "") if self.key is everybody else None
         self.policy = b'"%s";q=%d;w=%d' % (name.encode(), rate.amount, rate.window)
         self.state = b'"%s";r=%%d;t=%%d' % name.encode()
         self.tally = tally
@@ -84,27 +87,35 @@ class Rule:
             "detail": self._detail,
         }
         self._problem = json.dumps(problem | self._extra).encode()
+        self._answers: dict[int, tuple[str, Headers, bytes]] = {}  # by seconds: detail, fields, body
 
     def refusal(self, seconds: int) -> RateLimited:
         """The answer to a request that this limit alone refuses."""
-        return _Refused(
-            self._detail % seconds,
-            self._problem % seconds,
-            retry_after=seconds,
-            extra=self._extra,
-        )
+        answer = self._answers.get(seconds)
+        if answer is None:
+            if len(self._answers) >= _ANSWERS:
+                self._answers.clear()
+            fields = [PROBLEM_JSON, NO_STORE, (b"retry-after", b"%d" % seconds)]
+            answer = self._answers[seconds] = (self._detail % seconds, fields, self._problem % seconds)
+        return _Refused(answer, seconds, self._extra)
 
 
 class _Refused(RateLimited):
-    """A refusal whose answer was written when the config was read; an attacker gets many."""
+    """A refusal whose answer was written before; an attacker gets many."""
 
-    def __init__(self, detail: str, body: bytes, *, retry_after: int, extra: dict[str, Any]) -> None:
-        super().__init__(detail, retry_after=retry_after, extra=extra)
-        self._answer = ([PROBLEM_JSON, NO_STORE, (b"retry-after", b"%d" % retry_after)], body)
+    def __init__(self, answer: tuple[str, Headers, bytes], seconds: int, extra: dict[str, Any]) -> None:
+        # Straight to the root: the two between would cost as much as all the rest of a refusal.
+        Exception.__init__(self, answer[0])
+        self.detail = answer[0]
+        self.retry_after = seconds
+        self.extra = extra
+        self.fields = ()
+        self._answer = answer
 
     def problem(self) -> tuple[Headers, bytes]:
         """The header fields and the JSON body that say so."""
-        return self._answer
+        _, fields, body = self._answer
+        return fields.copy(), body
 
 
 @dataclass(frozen=True, slots=True)

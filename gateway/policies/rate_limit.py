@@ -13,6 +13,7 @@ from gateway.exchange import Charge, Exchange, Handler, Hit, Reply, Verdict
 from gateway.policies.limit_rule import RouteLimit, Rule, Tally
 
 NEAR = 5  # one part in so many left: 80 % used
+SECOND = 1_000_000  # microseconds
 JITTER = 0.1  # of the wait is added to Retry-After at most, but up to
 LEAST_JITTER, MOST_JITTER = 1.0, 60.0  # seconds: a crowd that is refused at once must not be back at once
 
@@ -24,31 +25,34 @@ class LimitStore(Protocol):
         """The verdict, if it is there without waiting."""
         ...
 
-    async def take(self, hits: Sequence[Hit]) -> Verdict:
+    def take(self, hits: Sequence[Hit]) -> Awaitable[Verdict]:
         """The verdict, after `try_take` had none."""
         ...
 
 
 class Panel:
-    """The rules that judge a request, and what they tell its client."""
+    """The rules that judge a request, and what they tell its client.
 
-    __slots__ = ("policies", "rules", "states")
+    Attributes:
+        rules: one for each limit.
+        makers: what makes each one's hit: constant, or its terms with whom the request counts as.
+        policies: the RateLimit-Policy field.
+        states: the RateLimit field; takes tokens left and seconds of each limit that is told.
+    """
+
+    __slots__ = ("makers", "policies", "rules", "states")
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
+        self.makers = tuple([(rule.constant, rule.terms, rule.key) for rule in rules])
         told = [rule for rule in rules if not rule.shadow]
         self.policies = (b"ratelimit-policy", b", ".join([rule.policy for rule in told]))
         self.states = b", ".join([rule.state for rule in told])
 
     def known(self, verdict: Verdict) -> bytes:
-        """The members of the RateLimit field that are known; what was not asked is not told."""
-        return b", ".join(
-            [
-                rule.state % (charge.remaining, math.ceil(charge.reset))
-                for rule, charge in zip(self.rules, verdict, strict=True)
-                if charge is not None and not rule.shadow
-            ]
-        )
+        """As `states`, with the limits that were asked only; what was not asked is not told."""
+        both = zip(self.rules, verdict, strict=True)
+        return b", ".join([rule.state for rule, charge in both if charge is not None and not rule.shadow])
 
 
 class RateLimit:
@@ -87,7 +91,7 @@ class RateLimit:
             panel = self._panel(exchange)
             if not panel.rules:
                 return proceed(exchange)
-        hits = [rule.constant or Hit(rule.terms, rule.key(exchange)) for rule in panel.rules]
+        hits = [constant or (terms, key(exchange)) for constant, terms, key in panel.makers]
         verdict = self._store.try_take(hits)
         if verdict is None:
             return self._wait(exchange, proceed, panel, hits)
@@ -120,41 +124,40 @@ class RateLimit:
     def _judge(self, exchange: Exchange, panel: Panel, verdict: Verdict) -> None:
         """Count, tell the client, refuse."""
         told: list[int] = []
-        refused: list[tuple[Rule, Charge]] = []
-        for rule, charge in zip(panel.rules, verdict, strict=True):
+        refused: list[tuple[Rule, Charge]] | None = None
+        states = panel.states
+        for rule, charge in zip(panel.rules, verdict):  # noqa: B905 - the check would cost as much as the loop
             if charge is None:
+                states = b""
                 continue
+            allowed, left, quota, reset, _, fallback = charge
             tally = rule.tally
-            if charge.fallback:
+            if fallback:
                 tally.fallback += 1
-            elif charge.allowed:
+            elif allowed:
                 tally.allowed += 1
             elif rule.shadow:
                 tally.shadow += 1
             else:
                 tally.denied += 1
-            if charge.allowed and charge.remaining * NEAR <= charge.quota:
-                tally.near += 1
             if not rule.shadow:
-                told.append(charge.remaining)
-                told.append(math.ceil(charge.reset))
-                if not charge.allowed:
+                told += left, -(-reset // SECOND)
+                if not allowed:
+                    refused = refused or []
                     refused.append((rule, charge))
+            if allowed and left * NEAR <= quota:
+                tally.near += 1
         if told:
-            state = panel.states % tuple(told) if all(verdict) else panel.known(verdict)
-            exchange.reply_headers.append(panel.policies)
-            exchange.reply_headers.append((b"ratelimit", state))
-            if refused:
+            state = (states or panel.known(verdict)) % tuple(told)
+            exchange.reply_headers += panel.policies, (b"ratelimit", state)
+            if refused is not None:
                 raise self._refusal(refused)
 
     def _refusal(self, refused: list[tuple[Rule, Charge]]) -> RateLimited | Overloaded:
-        wait, unchecked = 0.0, False
-        for rule, charge in refused:
-            wait = max(wait, charge.retry_after)
-            unchecked = unchecked or (charge.fallback and rule.terms.on_store_failure == "refuse")
+        wait = max([charge[4] for _, charge in refused]) / SECOND
         spread = min(MOST_JITTER, max(LEAST_JITTER, JITTER * wait))
         seconds = max(1, math.ceil(wait + spread * self._rng()))
-        if unchecked:
+        if any(charge[5] and rule.terms.on_store_failure == "refuse" for rule, charge in refused):
             return Overloaded("limits can't be checked just now; try again shortly", retry_after=seconds)
         if len(refused) == 1:
             return refused[0][0].refusal(seconds)

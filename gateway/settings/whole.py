@@ -6,8 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from gateway.redis_url import RedisUrl
 from gateway.settings.admin import Admin
 from gateway.settings.base import Name, Settings, absent_when_empty, none_when_empty
 from gateway.settings.degradation import Degradation, Feature
@@ -19,11 +20,17 @@ from gateway.settings.upstream import Upstream
 from gateway.units import Duration, Size
 
 
+def _is_redis(url: str) -> str:
+    RedisUrl.parse(url)
+    return url
+
+
 class Redis(Settings):
     """The volatile Redis that gateways share."""
 
-    url: Annotated[str, Field(pattern=r"^(redis|rediss|unix)://")]
-    """redis://, rediss:// or unix://."""
+    url: Annotated[str, AfterValidator(_is_redis)]
+    """redis://, rediss:// or unix://; of a cluster redis+cluster://HOST:PORT,HOST:PORT; behind sentinels
+    redis+sentinel://HOST:PORT,HOST:PORT/NAME. rediss+… over TLS."""
     timeout: Duration = Field(0.02, gt=0, le=5)
     """No request waits longer on Redis."""
     prefix: str = Field("tidegate", pattern=r"^[A-Za-z0-9_.-]{1,40}$")

@@ -3,42 +3,56 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
+import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import MovedError, RedisError
 
-from gateway.exchange import Charge, Clock, Hit, Verdict
-from gateway.state.limits_batch import TAKE, Batch, OutOfStepError, Waiting, split
+from gateway.exchange import Clock, Hit, Verdict
+from gateway.state.counters import Counters, OwnCounters
+from gateway.state.limits_batch import MAX_HITS, OutOfStepError, Waiting
 from gateway.state.limits_full import FullKeys
+from gateway.state.limits_link import Link
 from gateway.state.limits_local import LocalLimits
+from gateway.state.limits_owed import Owed
 
 __all__ = ["LocalLimits", "SharedLimits"]
 
-CONNECT_TIMEOUT = 1.0  # seconds; no request waits for a connect
-HEARTBEAT = 1.0  # seconds between looks at an idle store, so that `up` is true
+HEARTBEAT = 1.0  # seconds between two signs of life, which also keep `up` true on an idle store
 FIRST_PROBE, LAST_PROBE = 0.1, 2.0  # seconds between probes while the store is away, before jitter
 STEADY = 5.0  # seconds up after which the next outage is probed as quickly as the first
 GRACE = 5  # loop passes after a time-out in which an answer that already arrived is still read
+UNCHECKED = 1_000_000  # microseconds for which `on_store_failure: refuse` refuses
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
 class SharedLimits:
-    """A LimitStore in Redis, with a local share while Redis is away.
+    """A LimitStore in Redis, with this host's share while Redis is away.
 
     One task owns one connection, so a caller that is cancelled never touches it, and replies can't be swapped
     (redis-py#2665); any error or time-out drops it. Calls are made one after the other, each within
     `timeout` / 2: a request waits at most for the call under way and for its own, together `timeout`.
     A key that Redis refused is refused here until it can pass again, so an attacker costs no round trip.
     After a failure nothing is sent until a jittered probe succeeds; meanwhile each limit's `on_store_failure`
-    decides: "local" judges this worker's share, "allow" admits, "refuse" refuses for a second
-    (the policy answers that with 503, for it is not the client's doing).
+    decides: "local" judges this host's share (limit x its workers ÷ all that live), "allow" admits, "refuse"
+    refuses for a second (the policy answers that with 503, for it is not the client's doing). What was
+    admitted locally is charged before Redis judges again, and the workers of a host return together.
+
+    Args:
+        url: see RedisUrl.
+        timeout: seconds that a request may wait for Redis.
+        prefix: of all keys.
+        workers: of this host.
+        counters: where this host's workers count meanwhile; if not shared, each judges its own part.
+        clock: seconds, the same for all workers of this host.
+        rng: draws the jitter of probes.
 
     Attributes:
         up: whether the store answers.
@@ -51,28 +65,26 @@ class SharedLimits:
         timeout: float,
         prefix: str,
         workers: int,
+        counters: Counters | None = None,
         clock: Clock = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
         self.up = False
-        self._pool = ConnectionPool.from_url(
-            url,
-            protocol=2,
-            socket_timeout=None,  # the time-out here covers send and receive together
-            socket_connect_timeout=CONNECT_TIMEOUT,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._link = Link(url, prefix, secrets.token_hex(8), self._unjudged)
         self._call_timeout = timeout / 2
-        self._prefix = f"{{{prefix}}}:limit:"  # the braces keep all keys in one slot
-        self._local = LocalLimits(workers, clock, fallback=True)
+        self._counters: Counters = counters if counters is not None else OwnCounters()
+        self._local = LocalLimits(self._counters, workers=workers, clock=clock, fallback=True)
+        self._judges = 1 if self._counters.lock is None else workers  # who judge together what is judged here
+        self._workers = workers
+        self._owed = Owed()
         self._full = FullKeys(clock)
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
-        self._connection: AbstractConnection | None = None
-        self._sha = ""
-        self._calls = 0
         self._queue: list[Waiting] = []
         self._wake = asyncio.Event()
+        self._probe = asyncio.Event()
+        self._returned = self._counters.returned
+        self._beat_at = 0.0
         self._task: asyncio.Task[None] | None = None
 
     # ---- for policies -------------------------------------------------------------------------
@@ -81,17 +93,19 @@ class SharedLimits:
         """As `take` when there is nothing to wait for; else None, and `take` is to be awaited."""
         return self._full.verdict(hits) if self.up else self._without_store(hits)
 
-    async def take(self, hits: Sequence[Hit]) -> Verdict:
+    def take(self, hits: Sequence[Hit]) -> asyncio.Future[Verdict]:
         """Charge every limit at once, or none; shadow limits never refuse.
 
         Waits at most `timeout`; never raises for the store's sake.
         """
-        if not self.up:
-            return self._without_store(hits)
         future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        self._queue.append((hits, future))
-        self._wake.set()
-        return await future
+        if self.up:
+            self._queue.append((hits, future))
+            if len(self._queue) == 1:
+                self._wake.set()
+        else:
+            future.set_result(self._without_store(hits))
+        return future
 
     # ---- life ---------------------------------------------------------------------------------
 
@@ -112,74 +126,106 @@ class SharedLimits:
         while True:
             while not self.up:
                 # Jittered, so that the gateways don't all come back in the same moment.
-                await asyncio.sleep(pause * self._rng.uniform(0.5, 1.5))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause * self._rng.uniform(0.5, 1.5)):
+                        await self._probe.wait()
+                self._returned = self._counters.returned
+                self._probe.clear()
                 pause = min(pause * 2, LAST_PROBE)
                 await self._try_connect()
             since = self._clock()
+            moved = False
             try:
                 await self._serve()
+            except asyncio.CancelledError:
+                await self._leave()
+                raise
             except TimeoutError:
                 milliseconds = self._call_timeout * 1000
                 log.warning("limits are judged locally: no answer from Redis within %g ms", milliseconds)
+            except MovedError:
+                log.info("the limits have moved to another node of the cluster")
+                moved = True
             except (RedisError, OSError, OutOfStepError) as error:
                 log.warning("limits are judged locally, Redis is away: %s: %s", type(error).__name__, error)
             except Exception:
                 log.exception("limits are judged locally, a call to Redis failed inside the gateway")
             finally:
                 await self._drop()
+            if moved:
+                await self._try_connect()
             if self._clock() - since > STEADY:
                 pause = FIRST_PROBE
 
     async def _serve(self) -> None:
         """Call for whoever waits, until a call fails."""
         loop = asyncio.get_running_loop()
+        wake = self._wake
         while True:
             if not self._queue:
-                beat = loop.call_later(HEARTBEAT, self._wake.set)
-                self._wake.clear()
-                await self._wake.wait()
-                beat.cancel()
+                timer = loop.call_later(HEARTBEAT, wake.set)
+                wake.clear()
+                await wake.wait()
+                timer.cancel()
             waiting, self._queue = self._queue, []
+            beat = self._clock() >= self._beat_at
+            asked = round(self._clock() * 1e6)
             try:
-                await self._call(waiting)
+                if waiting or beat:
+                    for hit, charge in await self._bounded(self._link.call(waiting, beat=beat)):
+                        self._full.learn(hit, charge, asked)
             except BaseException:
                 self._queue[:0] = waiting  # judged locally by _drop
                 raise
+            if beat:
+                self._living()
 
     async def _try_connect(self) -> None:
-        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py's gap
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await connection.connect()  # type: ignore[no-untyped-call]  # redis-py's gap
-                await connection.send_command("SCRIPT", "LOAD", TAKE)
-                self._sha = str(await connection.read_response(), "ascii")
-            self._connection = connection
-            await self._call([])  # as quick as it must be for requests
-        except (RedisError, OSError, TimeoutError, OutOfStepError):
-            self._connection = None
-            await connection.disconnect(nowait=True)
+            await self._link.open()
+            await self._bounded(self._link.call([], beat=True))  # as quick as it must be for requests
+            await self._settle()
+        except (RedisError, OSError, TimeoutError, OutOfStepError) as error:
+            log.debug("Redis is still away: %s: %s", type(error).__name__, error)
+            await self._link.close()
         else:
             log.info("limits are shared through Redis")
+            self._living()
             self.up = True
+            self._counters.returned = self._returned = time.monotonic_ns()
+
+    def _living(self) -> None:
+        """Take in how many workers there are, over all hosts."""
+        self._beat_at = self._clock() + HEARTBEAT
+        self._local.share = (self._judges, max(self._link.alive, self._workers))
+
+    async def _settle(self) -> None:
+        """Charge what was admitted while Redis was away. Whoever is admitted meanwhile is charged too."""
+        new_future = asyncio.get_running_loop().create_future
+        while self._owed:
+            hits = self._owed.settle(round(self._clock() * 1e6))
+            for first in range(0, len(hits), MAX_HITS):
+                some: list[Waiting] = [([hit], new_future()) for hit in hits[first : first + MAX_HITS]]
+                await self._bounded(self._link.call(some, owed=True))
+
+    async def _leave(self) -> None:
+        """Let the others have this worker's share at once."""
+        with contextlib.suppress(RedisError, OSError, TimeoutError, OutOfStepError):
+            await self._bounded(self._link.leave())
 
     async def _drop(self) -> None:
         self.up = False
+        self._returned = self._counters.returned
         self._full.clear()
         queue, self._queue = self._queue, []
-        for hits, future in queue:
-            if not future.done():
-                future.set_result(self._without_store(hits))
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.disconnect(nowait=True)
+        self._unjudged(queue)
+        await self._link.close()
 
-    # ---- one call -----------------------------------------------------------------------------
-
-    async def _call(self, waiting: Sequence[Waiting]) -> None:
-        """Send all that wait, in batches, and settle them from the replies.
+    async def _bounded(self, call: Coroutine[Any, Any, T]) -> T:
+        """The result of a call, within half of `timeout`.
 
         Raises:
-            TimeoutError: no answer within half of `timeout`.
+            TimeoutError: it took longer.
         """
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(None) as limit:
@@ -193,47 +239,38 @@ class SharedLimits:
                     limit.reschedule(loop.time())
 
             try:
-                await self._exchange(waiting)
+                return await call
             finally:
                 alarm[0].cancel()
 
-    async def _exchange(self, waiting: Sequence[Waiting]) -> None:
-        connection = self._connection
-        if connection is None:
-            raise OutOfStepError("the connection is gone")
-        batches = []
-        for some in split(waiting):
-            self._calls += 1
-            batches.append(Batch(self._calls, self._prefix, some))
-        asked = self._clock()
-        await connection.send_packed_command(
-            [batch.command("EVALSHA", self._sha) for batch in batches], check_health=False
-        )
-        forgotten = []
-        for batch in batches:
-            try:
-                self._settle(batch, await connection.read_response(), asked)
-            except NoScriptError:  # Redis was restarted or flushed its scripts; nothing was charged
-                forgotten.append(batch)
-        for batch in forgotten:
-            await connection.send_packed_command([batch.command("EVAL", TAKE)], check_health=False)
-            self._settle(batch, await connection.read_response(), asked)
+    # ---- without the store --------------------------------------------------------------------
 
-    def _settle(self, batch: Batch, reply: object, asked: float) -> None:
-        for hit, charge in batch.settle(reply):
-            self._full.learn(hit, charge, asked)
+    def _unjudged(self, waiting: Sequence[Waiting]) -> None:
+        """Judge here whom Redis did not."""
+        for hits, future in waiting:
+            if not future.done():
+                future.set_result(self._without_store(hits))
 
     def _without_store(self, hits: Sequence[Hit]) -> Verdict:
-        every = [hit.terms for hit in hits]
-        refused = any(terms.on_store_failure == "refuse" and not terms.shadow for terms in every)
-        local = iter(
-            self._local.judge([hit for hit in hits if hit.terms.on_store_failure == "local"], refused=refused)
-        )
+        if self._counters.returned != self._returned:
+            self._probe.set()  # another worker of this host has Redis back
+        local = [hit for hit in hits if hit[0].on_store_failure == "local"]
+        refused = any(terms.on_store_failure == "refuse" and not terms.shadow for terms, _ in hits)
+        judged = self._local.judge(local, refused=True) if refused else self._local.try_take(local)
+        both = list(zip(local, judged, strict=True))
+        if not refused and all(charge is not None and (charge[0] or hit[0].shadow) for hit, charge in both):
+            now = round(self._clock() * 1e6)
+            for (terms, key), charge in both:
+                if charge is not None and charge[0]:
+                    self._owed.add(terms, key, now)
+        if len(local) == len(hits):
+            return judged
+        answers = iter(judged)
         return [
-            next(local)
+            next(answers)
             if terms.on_store_failure == "local"
-            else Charge(True, terms.capacity, terms.capacity, 0.0, fallback=True)
+            else (True, terms.capacity, terms.capacity, 0, 0, True)
             if terms.on_store_failure == "allow"
-            else Charge(False, 0, terms.capacity, 1.0, 1.0, fallback=True)
-            for terms in every
+            else (False, 0, terms.capacity, UNCHECKED, UNCHECKED, True)
+            for terms, _ in hits
         ]

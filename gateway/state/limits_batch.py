@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import hiredis
 
-from gateway.exchange import ALGORITHMS, Charge, Hit, Terms, Verdict
+from gateway.exchange import Charge, Hit, Terms, Verdict
 
-TAKE = (Path(__file__).parent / "lua" / "take.lua").read_text()
-KINDS = {name: number for number, name in enumerate(ALGORITHMS)}
+LUA = Path(__file__).parent / "lua"
+TAKE = (LUA / "take.lua").read_text()
 MAX_HITS = 512  # per script call: about a millisecond of Redis's only thread, and far from Lua's stack limit
 
 Waiting = tuple[Sequence[Hit], "asyncio.Future[Verdict]"]
@@ -23,35 +22,51 @@ class OutOfStepError(Exception):
 
 
 class Batch:
-    """The requests of one script call, and the way from its reply back to each."""
+    """The requests of one script call, and the way from its reply back to each.
 
-    __slots__ = ("keys", "number", "requests", "specs", "waiting")
+    Args:
+        number: of the call; the reply must have it too.
+        prefix: of every key.
+        waiting: the requests, each with whoever waits for its verdict.
+        owed: what was admitted already is charged, whether there is room or not.
+    """
 
-    def __init__(self, number: int, prefix: str, waiting: Sequence[Waiting]) -> None:
+    __slots__ = ("_charges", "_owed", "_pairs", "keys", "number", "specs", "waiting")
+
+    def __init__(self, number: int, prefix: str, waiting: Sequence[Waiting], *, owed: bool = False) -> None:
         self.number = b"%d" % number
         self.waiting = waiting
+        self._owed = owed
         self.keys: dict[str, int] = {}
         self.specs: dict[Terms, int] = {}
-        self.requests: list[list[int]] = []
         keys, specs = self.keys, self.specs
+        pairs: list[str] = []
+        charges = 0
         for hits, _ in waiting:
-            request: list[int] = []
-            for hit in hits:
-                terms = hit.terms
-                key = prefix + terms.counter + hit.key
-                request.append(keys.setdefault(key, len(keys) + 1))
-                request.append(specs.setdefault(terms, len(specs) + 1))
-            self.requests.append(request)
+            request: list[str] = []
+            for terms, key in hits:
+                name = prefix + terms.counter + key
+                place = keys.get(name)
+                if place is None:
+                    place = keys[name] = len(keys) + 1
+                spec = specs.get(terms)
+                if spec is None:
+                    spec = specs[terms] = len(specs) + 1
+                request.append(f"{place},{spec}")
+            charges += len(request)
+            pairs.append(",".join(request))
+        self._pairs = "],[".join(pairs)
+        self._charges = charges
+
+    def call(self) -> str:
+        """The JSON that take.lua reads."""
+        specs = "],[".join([self._spec(terms) for terms in self.specs])
+        return f'{{"specs":[[{specs}]],"requests":[[{self._pairs}]]}}'
 
     def command(self, *script: str) -> bytes:
         """The call as it goes over the wire; `script` is EVALSHA and a hash, or EVAL and the source."""
-        call = json.dumps(
-            {"specs": [spec(terms) for terms in self.specs], "requests": self.requests},
-            separators=(",", ":"),
-            check_circular=False,
-        )
         # redis-py packs in Python, at a microsecond per key.
-        words = (*script, len(self.keys), *self.keys, self.number, call)
+        words = (*script, len(self.keys), *self.keys, self.number, self.call())
         packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stub wants a 1-tuple
         return packed
 
@@ -61,38 +76,43 @@ class Batch:
         Raises:
             OutOfStepError: the reply belongs to another call.
         """
-        expected = 2 + 2 * sum(map(len, self.requests))
-        if not isinstance(reply, list) or len(reply) != expected or reply[0] != self.number:
+        if not isinstance(reply, list) or len(reply) != 2 + 4 * self._charges or reply[0] != self.number:
             raise OutOfStepError("Redis answered another call than the one asked")
-        at = 2
         full: list[tuple[Hit, Charge]] = []
+        values = iter(reply)
+        next(values), next(values)
         for hits, future in self.waiting:
-            verdict = []
+            verdict: list[Charge] = []
             for hit in hits:
-                allowed, remaining, reset, wait = reply[at : at + 4]
-                at += 4
-                charge = Charge(allowed == 1, remaining, hit.terms.capacity, reset / 1e6, wait / 1e6)
+                terms = hit[0]
+                allowed = next(values) == 1
+                charge = (allowed, next(values), terms.capacity, next(values), next(values), False)
                 verdict.append(charge)
-                if allowed != 1 and not hit.terms.shadow:
+                if not allowed and not terms.shadow:
                     full.append((hit, charge))
             if not future.done():  # its caller may be gone
                 future.set_result(verdict)
         return full
 
-
-def spec(terms: Terms) -> tuple[int, int, int, int, int]:
-    """What take.lua must know of a limit."""
-    return (terms.capacity, terms.microseconds, KINDS[terms.algorithm], int(terms.shadow), terms.cost)
+    def _spec(self, terms: Terms) -> str:
+        """What take.lua must know of a limit."""
+        shadow = 2 if self._owed else int(terms.shadow)
+        return f"{terms.capacity},{terms.microseconds},{terms.kind},{shadow},{terms.cost}"
 
 
 def split(waiting: Sequence[Waiting]) -> list[list[Waiting]]:
-    """Whoever still waits, in portions of a bearable size; one empty portion when nobody does."""
-    portions: list[list[Waiting]] = [[]]
-    size = 0
+    """Whoever still waits, in portions of a bearable size.
+
+    By size only, never by slot: the limits of a request are charged together, one of them is often global,
+    so all counters of a gateway have to stand in one slot, whatever the URL; a cluster keeps a slot on one
+    of its nodes.
+    """
+    portions: list[list[Waiting]] = []
+    size = MAX_HITS
     for one in waiting:
         if one[1].done():  # the cancelled cost nothing
             continue
-        if size + len(one[0]) > MAX_HITS and portions[-1]:
+        if size + len(one[0]) > MAX_HITS:
             portions.append([])
             size = 0
         portions[-1].append(one)

@@ -2,10 +2,11 @@
 -- KEYS[k]  state of one counter; all in one hash slot, so one Redis node
 -- ARGV[1]  a number of the caller's, returned first: proof that this reply is this call's
 -- ARGV[2]  JSON {"specs": [[capacity, window, algorithm, shadow, cost], …], "requests": [[k, s, k, s, …], …]}:
---          tokens, microseconds, 0 sliding-window | 1 fixed-window | 2 token-bucket, 0 | 1, tokens;
+--          tokens, microseconds, 0 sliding-window | 1 fixed-window | 2 token-bucket, shadow, tokens; shadow is
+--          0 refuses | 1 counts what it would refuse | 2 is charged whether there is room or not (a debt);
 --          each request is pairs of a key's and a spec's number, counted from 1, no key twice
 -- returns  {ARGV[1], now, then for each pair in order: allowed, remaining, reset, wait}; times in microseconds
--- State is numbers joined by spaces, and lives until the quota is whole again. gateway/state/limits_local.py
+-- State is numbers joined by spaces, and lives until the quota is whole again. gateway/state/algorithms.py
 -- holds the same algorithms, with their sources.
 
 local time = redis.call('TIME') -- never the gateway's clock: hosts disagree
@@ -141,10 +142,10 @@ for _, pairs_ in ipairs(call.requests) do
     end
     for i = 1, #pairs_, 2 do
         local k = pairs_[i]
-        local capacity, window, kind, _, cost = unpack(call.specs[pairs_[i + 1]])
+        local capacity, window, kind, shadow, cost = unpack(call.specs[pairs_[i + 1]])
         local algorithm, state = algorithms[kind], states[k]
         local allowed = algorithm.room(state, capacity, window) >= cost
-        if allowed and admitted then -- a full shadow limit is left as it would be if it were enforced
+        if (allowed or shadow == 2) and admitted then -- a full shadow limit is left as it would be if it were enforced
             algorithm.charge(state, cost, window)
             lifetimes[k] = { algorithm.size, algorithm.reset(state, capacity, window) }
         end

@@ -5,14 +5,31 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
-from gateway.exchange import Hit, Terms
+from gateway.exchange import Hit, Terms, Verdict
 
 
 def hit_of(limit: str, key: str, capacity: int, window: float, *more: Any, **named: Any) -> Hit:
     """A hit with terms of its own."""
-    return Hit(Terms(limit, capacity, window, *more, **named), key)
+    return Terms(limit, capacity, window, *more, **named), key
+
+
+class Told(NamedTuple):
+    """A charge, by names. Times are microseconds."""
+
+    allowed: bool
+    remaining: int
+    quota: int
+    reset: int
+    retry_after: int
+    fallback: bool
+
+
+def told(verdict: Verdict | None) -> list[Told]:
+    """A verdict that is there, and in which every limit was asked."""
+    assert verdict is not None, "it would wait"
+    return [Told(*charge) for charge in verdict if charge is not None]
 
 
 @dataclass
@@ -25,16 +42,16 @@ class Reference:
 
     @property
     def window(self) -> int:
-        return round(self.hit.terms.window * 1_000_000)
+        return round(self.hit[0].window * 1_000_000)
 
     def room(self, now: int) -> Fraction:
-        window, capacity = self.window, self.hit.terms.capacity
-        if self.hit.terms.algorithm == "token-bucket":
+        window, capacity = self.window, self.hit[0].capacity
+        if self.hit[0].algorithm == "token-bucket":
             interval = Fraction(window, capacity)
             return (now + window - max(self.arrival, Fraction(now))) / interval
         index = now // window
         current = sum(at // window == index for at in self.hits)
-        if self.hit.terms.algorithm == "fixed-window":
+        if self.hit[0].algorithm == "fixed-window":
             return Fraction(capacity - current)
         before = [at for at in self.hits if at // window == index - 1]
         if not before or max(before) <= now - window:
@@ -42,7 +59,7 @@ class Reference:
         return capacity - current - len(before) * Fraction(window - now % window, window)
 
     def charge(self, now: int) -> None:
-        terms = self.hit.terms
+        terms = self.hit[0]
         self.hits.extend([now] * terms.cost)
         self.arrival = max(self.arrival, Fraction(now)) + Fraction(self.window * terms.cost, terms.capacity)
 
@@ -52,8 +69,8 @@ class Reference:
 
 def judge(now: int, limits: list[Reference]) -> list[tuple[bool, int]]:
     """All or nothing: (had room, tokens left) of each."""
-    allowed = [limit.room(now) >= limit.hit.terms.cost for limit in limits]
-    if all(room or limit.hit.terms.shadow for room, limit in zip(allowed, limits, strict=True)):
+    allowed = [limit.room(now) >= limit.hit[0].cost for limit in limits]
+    if all(room or limit.hit[0].shadow for room, limit in zip(allowed, limits, strict=True)):
         for room, limit in zip(allowed, limits, strict=True):
             if room:
                 limit.charge(now)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.config import Limit
 from gateway.errors import Overloaded, RateLimited
-from gateway.exchange import Charge, Exchange, Reply
+from gateway.exchange import Exchange, Reply
 from gateway.metrics import LimitTally, WorkerMetrics
 from gateway.policies import rate_limit
 from gateway.policies.limit_rule import Rule
@@ -59,7 +59,7 @@ def policy(
     built = rate_limit.build(
         limits,
         limits,
-        store or LocalLimits(1, lambda: 1000.25),
+        store or LocalLimits(clock=lambda: 1000.25),
         (metrics or WorkerMetrics()).limit_tally,
         cost,
         lambda: jitter,
@@ -123,7 +123,7 @@ async def test_only_what_is_known_is_told() -> None:
 
     class Known:
         def try_take(self, _: Any) -> Any:
-            return [None, Charge(False, 0, 20, 3.0, 2.5)]
+            return [None, (False, 0, 20, 3_000_000, 2_500_000, False)]
 
     metrics, exchange = WorkerMetrics(), request()
     limits = {"global": limit("100/second", "global"), "user": limit("20/second")}
@@ -137,19 +137,20 @@ async def test_only_what_is_known_is_told() -> None:
     assert checks(metrics) == {("user", "denied"): 1}
 
 
-@given(st.floats(1e-6, 2e6), st.floats(0, 1, exclude_max=True))
-async def test_retry_after_is_spread_and_never_too_early(wait: float, drawn: float) -> None:
+@given(st.integers(1, 2 * 10**12), st.floats(0, 1, exclude_max=True))
+async def test_retry_after_is_spread_and_never_too_early(wait: int, drawn: float) -> None:
     """A crowd that is refused at once does not come back at once, and nobody before there is room."""
 
     class Full:
         def try_take(self, _: Any) -> Any:
-            return [Charge(False, 0, 20, wait, wait)]
+            return [(False, 0, 20, wait, wait, False)]
 
     limiter = policy({"user": limit("20/second")}, None, Full(), jitter=drawn)
     with pytest.raises(RateLimited) as refused:
         await limiter(request(), upstream)
     assert refused.value.retry_after is not None
-    assert wait <= refused.value.retry_after <= wait + min(60, max(1, wait / 10)) + 1
+    seconds_left = wait / 1e6
+    assert seconds_left <= refused.value.retry_after <= seconds_left + min(60, max(1, seconds_left / 10)) + 1
     headers, body = refused.value.problem()
     seconds = dict(headers)[b"retry-after"]
     assert int(seconds) == refused.value.retry_after
@@ -192,7 +193,7 @@ async def test_near_a_limit() -> None:
 def test_what_is_off_is_not_there() -> None:
     """A route whose limits are all off has no such policy, and a limit named twice is one."""
     limits = {"a": limit("1/minute", mode="off"), "b": limit("1/minute")}
-    store = LocalLimits(1)
+    store = LocalLimits()
     assert rate_limit.build(["a"], limits, store, WorkerMetrics().limit_tally) is None
     built = rate_limit.build(["b", "a", "b"], limits, store, WorkerMetrics().limit_tally)
     assert built is not None

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from gateway.state.limits_batch import MAX_HITS
-from tests.gateway.limits.reference import hit_of
+from tests.gateway.limits.reference import hit_of, told
 
 if TYPE_CHECKING:
     from tests.gateway.limits.conftest import NewStore
@@ -30,9 +30,9 @@ async def test_a_refusal_charges_nothing(new_store: NewStore) -> None:
     ip, user = hit_of("ip", "a", 1, 60.0), hit_of("user", "u", 1, 60.0)
     await limits.take([ip])
 
-    assert [charge.allowed for charge in await limits.take([user, ip])] == [True, False]
+    assert [charge.allowed for charge in told(await limits.take([user, ip]))] == [True, False]
 
-    (charge,) = await limits.take([user])
+    (charge,) = told(await limits.take([user]))
     assert charge.allowed
     assert not charge.fallback
 
@@ -43,9 +43,9 @@ async def test_a_crowd_gets_exactly_the_capacity_in_few_calls(new_store: NewStor
     hit = hit_of("global", "", 137, 3600.0)
     before = calls_of(limits_url)
     verdicts = await asyncio.gather(*(limits.take([hit]) for _ in range(1000)))
-    assert sum(charge.allowed for (charge,) in verdicts) == 137
+    assert sum(told(verdict)[0].allowed for verdict in verdicts) == 137
     assert calls_of(limits_url) - before <= 1000 // MAX_HITS + 2
-    refused = [charge for (charge,) in verdicts if not charge.allowed]
+    refused = [charge for verdict in verdicts for charge in told(verdict) if not charge.allowed]
     assert all(charge.remaining == 0 and charge.retry_after > 0 and charge.reset > 0 for charge in refused)
 
 
@@ -55,7 +55,7 @@ async def test_hosts_whose_clocks_disagree_share_exactly(new_store: NewStore) ->
     behind = await new_store(clock=lambda: time.monotonic() - 10)
     hit = hit_of("global", "", 50, 3600.0)
     verdicts = await asyncio.gather(*(store.take([hit]) for _ in range(100) for store in (ahead, behind)))
-    assert sum(charge.allowed for (charge,) in verdicts) == 50
+    assert sum(told(verdict)[0].allowed for verdict in verdicts) == 50
 
 
 async def test_every_key_has_a_ttl_and_one_slot(new_store: NewStore, limits_url: str) -> None:
@@ -65,7 +65,7 @@ async def test_every_key_has_a_ttl_and_one_slot(new_store: NewStore, limits_url:
     await limits.take([hit_of(name, "u:1", 5, 60.0, name) for name in algorithms])
     with redis.Redis.from_url(limits_url) as client:
         keys = list(client.scan_iter())
-        assert len(keys) == 3
+        assert len(keys) == 4  # three counters, and the list of living workers
         assert all(0 < client.pttl(key) <= 60_001 for key in keys)
     assert all(key.startswith(b"{test}:") for key in keys)
 
@@ -78,7 +78,7 @@ async def test_scripts_flushed(new_store: NewStore, limits_url: str) -> None:
     with redis.Redis.from_url(limits_url) as client:
         client.script_flush()
     verdicts = await asyncio.gather(*(limits.take([hit]) for _ in range(3)))
-    assert sorted(charge.remaining for (charge,) in verdicts) == [6, 7, 8]
+    assert sorted(told(verdict)[0].remaining for verdict in verdicts) == [6, 7, 8]
     assert limits.up
 
 
@@ -87,7 +87,7 @@ async def test_another_rate_under_the_same_name_keeps_the_count(new_store: NewSt
     limits = await new_store()
     await limits.take([hit_of("user", "u", 2, 60.0)])
     await limits.take([hit_of("user", "u", 2, 60.0)])
-    (charge,) = await limits.take([hit_of("user", "u", 5, 60.0)])
+    (charge,) = told(await limits.take([hit_of("user", "u", 5, 60.0)]))
     assert charge.remaining == 2
 
 
@@ -99,7 +99,7 @@ async def test_callers_that_leave_never_swap_replies(new_store: NewStore, seed: 
 
     async def one(n: int) -> tuple[int, int]:
         capacity = n + 10  # its own, so a swapped reply shows
-        (charge,) = await limits.take([hit_of("user", f"u:{n}", capacity, 60.0)])
+        (charge,) = told(await limits.take([hit_of("user", f"u:{n}", capacity, 60.0)]))
         assert charge.allowed
         assert not charge.fallback
         return capacity, charge.remaining
@@ -127,4 +127,6 @@ async def test_many_limits_on_one_route(new_store: NewStore) -> None:
     verdicts = await asyncio.gather(
         *(limits.take([hit_of(f"limit{n}", f"u:{user}", 5, 60.0) for n in range(100)]) for user in range(100))
     )
-    assert all(charge.remaining == 4 and not charge.fallback for verdict in verdicts for charge in verdict)
+    assert all(
+        charge.remaining == 4 and not charge.fallback for verdict in verdicts for charge in told(verdict)
+    )

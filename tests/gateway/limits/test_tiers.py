@@ -47,7 +47,7 @@ async def upstream(_: Exchange) -> Reply:
 
 
 def policy(metrics: WorkerMetrics | None = None, cost: int = 1, **limits: Limit) -> RateLimit:
-    store = LocalLimits(1, lambda: 1000.25)
+    store = LocalLimits(clock=lambda: 1000.25)
     tally = (metrics or WorkerMetrics()).limit_tally
     built = rate_limit.build(limits, limits, store, tally, cost, lambda: 0.0)
     assert built is not None
@@ -105,7 +105,7 @@ async def test_a_change_of_tier_keeps_the_count() -> None:
 
 async def test_a_dear_route_takes_more_of_the_same_limit() -> None:
     """A request that costs three leaves seven of ten; when fewer are left, a cheap one still passes."""
-    store = LocalLimits(1, lambda: 1000.25)
+    store = LocalLimits(clock=lambda: 1000.25)
     limits = {"user": limit("10/minute")}
     cheap, dear = (
         rate_limit.build(limits, limits, store, WorkerMetrics().limit_tally, cost, lambda: 0.0)

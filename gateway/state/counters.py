@@ -1,0 +1,195 @@
+"""Where counters stand: in a dictionary of this process, or in a table that the workers of a host share."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import secrets
+import struct
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.state.algorithms import NEW, State
+from gateway.state.shared_lock import SIZE as LOCK_SIZE
+from gateway.state.shared_lock import SharedLock
+
+MAX_KEYS = 80_000  # counters of one process, some 350 bytes each
+SLOTS = 1 << 18  # counters of a host, 64 bytes each, none of it taken before it is used
+WAYS = 8  # slots in which one counter may stand: finding it reads these, and no others
+REMEMBERED = 1 << 15  # places of counters that a worker needs not look for; then it begins anew
+
+_SLOT = struct.Struct("=8q")
+_BUCKET = struct.Struct(f"={8 * WAYS}q")
+_read, _write = _SLOT.unpack_from, _SLOT.pack_into
+_KEY = slice(LOCK_SIZE, LOCK_SIZE + 16)  # of the digests: nobody can choose names that meet in one bucket
+_RETURNED, _RETURNED_AT = struct.Struct("=q"), LOCK_SIZE + 16
+_HEADER = 4096  # bytes: the lock, the key, the mark of a return
+
+
+class Counters(Protocol):
+    """States by the names of their counters, in bounded memory.
+
+    Attributes:
+        lock: to be held meanwhile; None when nobody else counts here.
+        returned: changes when somebody who counts here has found the shared store again.
+    """
+
+    returned: int
+
+    @property
+    def lock(self) -> SharedLock | None:
+        """See above."""
+        ...
+
+    def get(self, name: str, /) -> State | None:
+        """A counter's state, if it is at hand."""
+        ...
+
+    def put(self, name: str, state: State, /) -> None:
+        """Keep a state that `get` or `find` gave, changed."""
+        ...
+
+    def find(self, name: str, now: int, until: int) -> State:
+        """As `get`, but looks everywhere, and makes what isn't there.
+
+        Args:
+            name: the counter's.
+            now: microseconds.
+            until: what is made stays at least so long, if there is room.
+        """
+        ...
+
+    def __len__(self) -> int:
+        """Counters kept."""
+        ...
+
+
+class OwnCounters:
+    """Counters of this process. The longest unused go first.
+
+    Two generations: when the new one is full, the old one, unused since, is dropped. That costs a used
+    counter one look-up, where a strict order of use would cost each request a write.
+    """
+
+    __slots__ = ("_half", "_new", "_old", "get", "lock", "put", "returned")
+
+    def __init__(self, most: int = MAX_KEYS) -> None:
+        self._half = max(1, most // 2)
+        self._new: dict[str, State] = {}
+        self._old: dict[str, State] = {}
+        self.get: Callable[[str], State | None] = self._new.get
+        self.put: Callable[[str, State], None] = self._new.__setitem__
+        self.lock = None
+        self.returned = 0
+
+    def __len__(self) -> int:
+        return len(self._new) + len(self._old)
+
+    def find(self, name: str, now: int, until: int) -> State:  # noqa: ARG002 - as in Counters
+        """See Counters."""
+        state = self._new.get(name)
+        if state is None:
+            if len(self._new) >= self._half:
+                self._old = self._new.copy()
+                self._new.clear()
+            state = self._old.pop(name, NEW)
+            self._new[name] = state
+        return state
+
+
+class SharedCounters:
+    """Counters in memory that the workers of a host share, and that stays when one of them dies.
+
+    A set-associative table of fixed size, as in a processor's cache. A counter that is whole again is as good
+    as none, and its slot is free. When all ways are taken, the one that would be whole first makes room: the
+    least of the count that can be lost. Names stand in it as digests of 64 bits under a random key, so two
+    in use are taken for one with a chance of 2⁻⁶⁴ for each pair.
+
+    Args:
+        fd: a file of `shared_memory`.
+        create: nobody has mapped it before.
+
+    Raises:
+        OSError: it can't be mapped, or this system has no lock for it.
+    """
+
+    def __init__(self, fd: int, *, create: bool = False) -> None:
+        self._memory = mmap.mmap(fd, os.fstat(fd).st_size)
+        self.lock = SharedLock(self._memory, 0, create=create)
+        if create:
+            self._memory[_KEY] = secrets.token_bytes(16)
+        self._key = bytes(self._memory[_KEY])
+        self._buckets = (len(self._memory) - _HEADER) // _BUCKET.size
+        self._places: dict[str, tuple[int, int]] = {}  # offset and digest; the slot may be another's by now
+
+    def __len__(self) -> int:
+        return sum(digest != 0 for digest, *_ in _SLOT.iter_unpack(self._memory[_HEADER:]))
+
+    def get(self, name: str) -> State | None:
+        """See Counters."""
+        place = self._places.get(name)
+        if place is None:
+            return None
+        state: State = _read(self._memory, place[0])
+        return state if state[0] == place[1] else None
+
+    def put(self, _: str, state: State) -> None:
+        """See Counters."""
+        _write(self._memory, state[7], *state)
+
+    @property
+    def returned(self) -> int:
+        """See Counters."""
+        return int(_RETURNED.unpack_from(self._memory, _RETURNED_AT)[0])
+
+    @returned.setter
+    def returned(self, mark: int) -> None:
+        _RETURNED.pack_into(self._memory, _RETURNED_AT, mark)
+
+    def find(self, name: str, now: int, until: int) -> State:
+        """See Counters."""
+        place = self._places.get(name)
+        digest = self._digest(name) if place is None else place[1]
+        bucket = _HEADER + digest % self._buckets * _BUCKET.size
+        ways = _BUCKET.unpack_from(self._memory, bucket)
+        if len(self._places) >= REMEMBERED:
+            self._places.clear()
+        digests = ways[::8]
+        if digest in digests:
+            at = bucket + digests.index(digest) * _SLOT.size
+            self._places[name] = at, digest
+            found: State = _read(self._memory, at)
+            return found
+        whole = [0 if end <= now else end for end in ways[1::8]]
+        at = bucket + whole.index(min(whole)) * _SLOT.size
+        self._places[name] = at, digest
+        state = (digest, until, 0, 0, 0, 0, 0, at)
+        self.put(name, state)
+        return state
+
+    def _digest(self, name: str) -> int:
+        raw = hashlib.blake2b(name.encode(), digest_size=8, key=self._key).digest()
+        return int.from_bytes(raw, "little", signed=True) or 1  # 0 is an empty slot
+
+
+def shared_memory(slots: int = SLOTS) -> int:
+    """A file for counters that the workers of this host share; it is gone with the last who has it open.
+
+    Args:
+        slots: how many counters fit; a multiple of WAYS.
+
+    Returns:
+        its descriptor; -1 where the system lacks what it takes (anonymous files, robust mutexes).
+    """
+    try:
+        fd = os.memfd_create("tidegate-limits")
+    except (AttributeError, OSError):
+        return -1
+    try:
+        os.ftruncate(fd, _HEADER + slots * _SLOT.size)
+        SharedCounters(fd, create=True)
+    except OSError:
+        os.close(fd)
+        return -1
+    return fd
