@@ -17,7 +17,7 @@ from prometheus_client.process_collector import ProcessCollector
 from gateway import config, schema
 from gateway.metrics import METRICS
 from shop_backend import config as shop_config
-from shop_backend.metrics import OUTBOX, OUTBOX_DEAD, REGISTRY, PoolCollector
+from shop_backend.metrics import OUTBOX, OUTBOX_DEAD, REFUNDS, REGISTRY, PoolCollector
 
 ROOT = Path(__file__).resolve().parent.parent
 GATEWAY, SHOP = schema.json_schema(), shop_config.json_schema()
@@ -139,7 +139,7 @@ def test_every_metric_and_alert_is_explained() -> None:
     """docs/observe.md names what is served and what can fire, and nothing that is not there any more."""
     page = (ROOT / "docs/observe.md").read_text(encoding="utf-8")
     served = set(METRICS)
-    for collector in (*REGISTRY._collector_to_names, OUTBOX, OUTBOX_DEAD):
+    for collector in (*REGISTRY._collector_to_names, OUTBOX, OUTBOX_DEAD, REFUNDS):
         for family in () if isinstance(collector, ProcessCollector) else collector.collect():
             served.add(f"{family.name}_total" if family.type == "counter" else family.name)
     pool = PoolCollector(lambda: {("primary", "idle"): 1}, lambda: {"primary": 1})
