@@ -30,7 +30,6 @@ from shop_backend import (
     recommendations,
     sessions,
 )
-from shop_backend.catalog import Catalog
 from shop_backend.config import Settings
 from shop_backend.context import Context
 from shop_backend.origin import SameOrigin
@@ -51,7 +50,7 @@ def build_context(settings: Settings, parts: Parts) -> Context:
     return Context(
         settings=settings,
         database=parts.database,
-        catalog=Catalog(parts.database, parts.stock, settings.catalog),
+        catalog=parts.catalog(settings.catalog),
         stock=parts.stock,
         sessions=Sessions(parts.tokens, parts.redis_volatile, settings.sessions),
         tokens=parts.tokens,
@@ -97,6 +96,7 @@ def create_app(settings: Settings, *, transport: httpx.AsyncBaseTransport | None
             )
             app.router.routes = routes(context, servers)
             app.state.context = context
+            await context.catalog.warm()
             for collector in collectors:
                 metrics.REGISTRY.register(collector)
             try:

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hashlib
 import json
+import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from shop_backend.cache.shared_value import SharedValue
+from shop_backend.cache.single_flight import Clock, SingleFlight
 from shop_backend.config import CatalogSettings
 from shop_backend.errors import NotFound, Unavailable
-from shop_backend.metrics import CACHE
 from shop_backend.stock.ledger import StockLedger
-from shop_backend.storage.database import Database
+from shop_backend.storage.database import Connection, Database
 
 if TYPE_CHECKING:
     from shop_backend.context import Context  # it imports this file
 
-T = TypeVar("T")
-Clock = Callable[[], float]  # seconds, monotonic
+_log = logging.getLogger(__name__)
+
 StockHint = Literal["plenty", "low", "none", "unknown"]
 
-_STALE_FOR = 300.0  # seconds; while SQL is away, old answers are better than none
 _HINT_PATIENCE = 0.2  # seconds; a page without a hint is better than no page
 
 
@@ -71,97 +71,31 @@ class Product:
         }
 
 
-class SingleFlight(Generic[T]):
-    """One value, loaded by one caller for all who wait; kept for `fresh_for` seconds.
-
-    The loading goes on when its caller is cancelled. When loading fails, the old value serves for
-    some minutes more.
-
-    Args:
-        load: how the value comes.
-        fresh_for: seconds it is kept.
-        clock: monotonic seconds.
-        level: the cache's name in the metrics.
-        patience: seconds after which callers no longer wait for a loading; None for as long as it takes.
-        stale_for: seconds an old value serves when loading fails.
-    """
-
-    def __init__(
-        self,
-        load: Callable[[], Awaitable[T]],
-        fresh_for: float,
-        *,
-        clock: Clock,
-        level: str,
-        patience: float | None = None,
-        stale_for: float = _STALE_FOR,
-    ) -> None:
-        self._load = load
-        self._fresh_for = fresh_for
-        self._clock = clock
-        self._level = level
-        self._patience = patience
-        self._stale_for = stale_for
-        self._loading_since = 0.0  # the event loop's time
-        self._value: T | None = None
-        self._loaded_at = float("-inf")
-        self._loading: asyncio.Task[None] | None = None
-
-    async def get(self) -> T:
-        """The value.
-
-        Raises:
-            Unavailable: it can't be loaded and there is no old one.
-        """
-        if self._value is not None and self._clock() - self._loaded_at < self._fresh_for:
-            CACHE.labels(self._level, "hit").inc()
-            return self._value
-        CACHE.labels(self._level, "miss" if self._loading is None else "joined").inc()
-        if self._loading is None:
-            self._loading = asyncio.create_task(self._fill())
-            self._loading.add_done_callback(self._done)
-            self._loading_since = asyncio.get_running_loop().time()
-        try:
-            until = None if self._patience is None else self._loading_since + self._patience
-            async with asyncio.timeout_at(until):
-                await asyncio.shield(self._loading)
-        except Exception as error:
-            if self._value is not None and self._clock() - self._loaded_at < self._stale_for:
-                CACHE.labels(self._level, "stale").inc()
-                return self._value
-            raise Unavailable("the catalogue can't be read just now; try again", retry_after=2) from error
-        if self._value is None:
-            raise Unavailable("the catalogue can't be read just now; try again", retry_after=2)
-        return self._value
-
-    def forget(self) -> None:
-        """Load anew at the next call."""
-        self._loaded_at = float("-inf")
-
-    async def _fill(self) -> None:
-        asked_at = self._clock()  # a value is as old as its question
-        self._value = await self._load()
-        self._loaded_at = asked_at
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._loading = None
-        with contextlib.suppress(asyncio.CancelledError):
-            task.exception()  # the waiting ones got it; nobody waiting is no reason to complain
+_PRODUCTS = TypeAdapter(list[Product])
 
 
 class Catalog:
-    """The products and how much is left of them, as of a moment ago."""
+    """The products and how much is left of them, as of a moment ago.
+
+    Products come from this process, else from Redis, else from SQL: whatever is changed there, by
+    whomever, is seen after `fresh_for` and the second in which a worker notices (`watch`).
+
+    Args:
+        shared: the copy in Redis.
+    """
 
     def __init__(
         self,
         database: Database,
         stock: StockLedger,
+        shared: SharedValue,
         settings: CatalogSettings,
         *,
         clock: Clock = time.monotonic,
     ) -> None:
         self._database = database
         self._stock = stock
+        self._shared = shared
         self._settings = settings
         self._products = SingleFlight(self._load, settings.fresh_for, clock=clock, level="local")
         self._hints = SingleFlight(
@@ -201,11 +135,47 @@ class Catalog:
         self._products.forget()
         self._hints.forget()
 
+    async def warm(self) -> None:
+        """Read the products before the first shopper asks."""
+        try:
+            await self.products()
+        except Unavailable as error:
+            _log.warning("the catalogue is not warm: %s", error)
+
+    async def watch(self) -> int:
+        """Keep the copy in Redis the newest: for a worker, every second.
+
+        Returns:
+            Always 0: there is never more to do at once.
+        """
+        async with self._database.primary() as connection:
+            version = await _version(connection)
+        if await self._shared.version() != version:
+            # First nobody may read the old, or write it back; then the new comes.
+            await self._shared.outdate(version)
+            await self._fill(primary=True)
+        return 0
+
     async def _load(self) -> dict[str, Product]:
+        body = await self._shared.get()
+        if body is not None:
+            try:
+                return _by_sku(_PRODUCTS.validate_json(body))
+            except ValidationError:
+                _log.warning("the catalogue in Redis is of another version of the shop; read from SQL")
+        return await self._fill()
+
+    async def _fill(self, *, primary: bool = False) -> dict[str, Product]:
+        """From SQL to Redis; what another has made out of date since does not get there."""
         names = ", ".join(Product.__dataclass_fields__)
-        async with self._database.read() as connection:
+        async with self._database.primary() if primary else self._database.read() as connection:
+            # One snapshot for both, or the products might be newer than their version says, or older.
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            version = await _version(connection)
             cursor = await connection.execute(f"SELECT {names} FROM products ORDER BY position, sku")  # noqa: S608 - our own column names
-            return {row["sku"]: Product(**row) for row in await cursor.fetchall()}
+            products = [Product(**row) for row in await cursor.fetchall()]
+        await self._shared.put(version, _PRODUCTS.dump_json(products))
+        return _by_sku(products)
 
     async def _load_hints(self) -> dict[str, StockHint]:
         products = await self._products.get()
@@ -218,6 +188,16 @@ class Catalog:
         if free <= 0:
             return "none"
         return "low" if free <= self._settings.low_stock else "plenty"
+
+
+def _by_sku(products: list[Product]) -> dict[str, Product]:
+    return {product.sku: product for product in products}
+
+
+async def _version(connection: Connection) -> int:
+    """Of the products: a trigger raises it with every change, in the same transaction."""
+    row = await (await connection.execute("SELECT version FROM catalog_version")).fetchone()
+    return int(row["version"]) if row else 0
 
 
 # ---- the API ---------------------------------------------------------------------------------

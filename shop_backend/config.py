@@ -128,10 +128,12 @@ class SessionSettings(Section):
 
 
 class CatalogSettings(Section):
-    """The catalogue's cache in each process."""
+    """The catalogue's caches: in each process, and one in Redis for all."""
 
     fresh_for: Duration = 2.0
     """How long each process serves the products it has read."""
+    shared_for: Duration = 60.0
+    """How long Redis keeps the products unless they change; 0: not at all."""
     stock_fresh_for: Duration = 0.5
     """The same for stock hints."""
     low_stock: int = Field(20, ge=0)
@@ -178,7 +180,7 @@ class Settings(Section):
     stock_redis_url: SecretStr | None = None
     """The durable Redis: stock and streams."""
     redis_url: SecretStr | None = None
-    """The volatile Redis, for sessions and carts when session_redis_url is not set."""
+    """The volatile Redis: caches; sessions and carts too when session_redis_url is not set."""
     session_redis_url: SecretStr | None = None
     """A Redis of its own for sessions and carts."""
 

@@ -30,7 +30,7 @@ class Context:
         tokens: signs order ids and order links.
         vault: opens card keys, for their owner only.
         providers: who takes, or took, the money, by name.
-        redis_volatile: sessions, carts and caches; every key there has a TTL.
+        redis_volatile: sessions and carts; every key there has a TTL.
         redis_durable: stock and streams.
     """
 

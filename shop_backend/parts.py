@@ -16,7 +16,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import RedisError
 
-from shop_backend.config import Settings
+from shop_backend.cache.shared_value import SharedValue
+from shop_backend.catalog import Catalog
+from shop_backend.config import CatalogSettings, Settings
 from shop_backend.errors import SetupError
 from shop_backend.providers import PaymentProvider
 from shop_backend.providers.sandbox import SandboxProvider
@@ -30,6 +32,7 @@ from shop_backend.tokens import Tokens
 
 _log = logging.getLogger(__name__)
 
+_CACHE = 0.2  # seconds; then SQL is asked instead
 _VOLATILE = 0.5  # seconds; whoever asks for sessions and carts can do without, or try again
 
 
@@ -38,6 +41,8 @@ class Parts:
     """What is connected.
 
     Attributes:
+        redis_volatile: sessions and carts.
+        redis_cache: what can be read again from SQL; of its own, so that it never slows the sessions down.
         redis_streams: the durable Redis with time for blocking reads.
         providers: every payment provider that is set up, by name.
         provider: the one that takes new orders' money.
@@ -47,10 +52,16 @@ class Parts:
     redis_durable: Redis
     redis_streams: Redis
     redis_volatile: Redis
+    redis_cache: Redis
     stock: StockLedger
     tokens: Tokens
     providers: Mapping[str, PaymentProvider]
     provider: PaymentProvider
+
+    def catalog(self, settings: CatalogSettings) -> Catalog:
+        """What is sold, on these parts."""
+        shared = SharedValue(self.redis_cache, "catalog", settings.shared_for)
+        return Catalog(self.database, self.stock, shared, settings)
 
 
 def redis_client(url: str, *, timeout: float, connections: int = 64, cluster: bool = False) -> BoundedRedis:
@@ -117,6 +128,8 @@ async def connect(
         cluster=cluster,
     )
     volatile = redis_client(volatile_url, timeout=_VOLATILE)
+    cache_url = settings.redis_url.get_secret_value() if settings.redis_url else volatile_url
+    cache = redis_client(cache_url, timeout=_CACHE)
     providers = _providers(settings, transport)
     try:
         await database.open()
@@ -130,12 +143,20 @@ async def connect(
             partition_orders=orders_in_each(settings.database),
         )
         yield Parts(
-            database, durable, streams, volatile, stock, tokens, providers, _chosen(settings, providers)
+            database,
+            durable,
+            streams,
+            volatile,
+            cache,
+            stock,
+            tokens,
+            providers,
+            _chosen(settings, providers),
         )
     finally:
         for provider in providers.values():
             await provider.close()
-        for client in (durable, streams, volatile):
+        for client in (durable, streams, volatile, cache):
             await client.aclose()
         await database.close()
 

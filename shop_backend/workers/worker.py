@@ -49,6 +49,7 @@ class Worker:
             Loop("mail", mails.keep_sending, w.interval),
             Loop("text messages", texts.keep_sending, w.interval),
             Loop("stock", self._keeper.check, 1.0),
+            Loop("catalogue", parts.catalog(settings.catalog).watch, 1.0),
             Loop("partitions", PartitionKeeper(partitions, stock).check, 5.0),
             Loop("gauges", Gauges(parts.redis_durable, stock, database).report, 2.0),
         ]

@@ -124,7 +124,7 @@ def shop_settings(
             "public_url": "http://shop.test",
             "shop_url": "http://shop.test",
             "data_dir": tmp_path,
-            "catalog": {"directory": write_catalog(tmp_path / "catalog"), "fresh_for": 0},
+            "catalog": {"directory": write_catalog(tmp_path / "catalog"), "fresh_for": 0, "shared_for": 0},
             "workers": {"block": 0, "retry_after": 0, "abandoned_after": 0},
         }
     )

@@ -12,7 +12,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from shop_backend.catalog import SingleFlight
+from shop_backend.cache.single_flight import SingleFlight
 from shop_backend.errors import Unavailable
 from shop_backend.tokens import Tokens
 

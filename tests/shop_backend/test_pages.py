@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from starlette.applications import Starlette
 
 from shop_backend import pages
+from shop_backend.cache.shared_value import SharedValue
 from shop_backend.catalog import Catalog, Product
 from shop_backend.config import DatabaseSettings, Settings
 from shop_backend.errors import ShopError, on_shop_error
@@ -49,7 +50,9 @@ async def http(migrated_database_url: str, redis_durable_url: str) -> AsyncItera
     settings = Settings()
     async with Redis.from_url(redis_durable_url, decode_responses=True) as redis:
         stock = StockLedger(redis, settings.stock)
-        parts = SimpleNamespace(settings=settings, catalog=Catalog(database, stock, settings.catalog))
+        shared = SharedValue(redis, "catalog", settings.catalog.shared_for)
+        catalog = Catalog(database, stock, shared, settings.catalog)
+        parts = SimpleNamespace(settings=settings, catalog=catalog)
         app = Starlette(
             routes=pages.routes(cast("Any", parts)),  # all they need of a Context
             exception_handlers={ShopError: on_shop_error},

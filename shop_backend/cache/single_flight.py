@@ -1,0 +1,98 @@
+"""A value of this process, loaded by one caller for all who wait."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from shop_backend.errors import Unavailable
+from shop_backend.metrics import CACHE
+
+T = TypeVar("T")
+Clock = Callable[[], float]  # seconds, monotonic
+
+_STALE_FOR = 300.0  # seconds; while SQL is away, old answers are better than none
+_JITTER = 0.2  # of `fresh_for`: processes that began together do not ask together for ever
+
+
+class SingleFlight(Generic[T]):
+    """One value, loaded by one caller for all who wait; kept for `fresh_for` seconds.
+
+    The loading goes on when its caller is cancelled. When loading fails, the old value serves for
+    some minutes more.
+
+    Args:
+        load: how the value comes.
+        fresh_for: seconds it is kept, up to a fifth less.
+        clock: monotonic seconds.
+        level: the cache's name in the metrics.
+        patience: seconds after which callers no longer wait for a loading; None for as long as it takes.
+        stale_for: seconds an old value serves when loading fails.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Awaitable[T]],
+        fresh_for: float,
+        *,
+        clock: Clock,
+        level: str,
+        patience: float | None = None,
+        stale_for: float = _STALE_FOR,
+    ) -> None:
+        self._load = load
+        self._fresh_for = fresh_for
+        self._clock = clock
+        self._level = level
+        self._patience = patience
+        self._stale_for = stale_for
+        self._loading_since = 0.0  # the event loop's time
+        self._value: T | None = None
+        self._fresh_until = float("-inf")
+        self._loaded_at = float("-inf")
+        self._loading: asyncio.Task[None] | None = None
+
+    async def get(self) -> T:
+        """The value.
+
+        Raises:
+            Unavailable: it can't be loaded and there is no old one.
+        """
+        if self._value is not None and self._clock() < self._fresh_until:
+            CACHE.labels(self._level, "hit").inc()
+            return self._value
+        CACHE.labels(self._level, "miss" if self._loading is None else "joined").inc()
+        if self._loading is None:
+            self._loading = asyncio.create_task(self._fill())
+            self._loading.add_done_callback(self._done)
+            self._loading_since = asyncio.get_running_loop().time()
+        try:
+            until = None if self._patience is None else self._loading_since + self._patience
+            async with asyncio.timeout_at(until):
+                await asyncio.shield(self._loading)
+        except Exception as error:
+            if self._value is not None and self._clock() - self._loaded_at < self._stale_for:
+                CACHE.labels(self._level, "stale").inc()
+                return self._value
+            raise Unavailable("the catalogue can't be read just now; try again", retry_after=2) from error
+        if self._value is None:
+            raise Unavailable("the catalogue can't be read just now; try again", retry_after=2)
+        return self._value
+
+    def forget(self) -> None:
+        """Load anew at the next call."""
+        self._fresh_until = float("-inf")
+
+    async def _fill(self) -> None:
+        asked_at = self._clock()  # a value is as old as its question
+        self._value = await self._load()
+        self._loaded_at = asked_at
+        self._fresh_until = asked_at + self._fresh_for * (1.0 - _JITTER * random.random())  # noqa: S311 - jitter
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._loading = None
+        with contextlib.suppress(asyncio.CancelledError):
+            task.exception()  # the waiting ones got it; nobody waiting is no reason to complain
