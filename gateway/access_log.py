@@ -10,12 +10,14 @@ import threading
 import time
 from collections import deque
 from datetime import UTC, datetime
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 
 from gateway.exchange import Exchange
 
 BATCH = 1000  # lines per system call
+TOGETHER = 64  # requests that are made into lines at once
 POLL_SECONDS = 0.1  # the longest that a line waits to be written
 ROTATION_SECONDS = 1.0  # between two looks at whether the file was moved away
 CLOSE_SECONDS = 2.0  # given to a slow disk at the end
@@ -24,7 +26,9 @@ MAX_TEXT = 1024  # characters of a path or user in a line
 log = logging.getLogger(__name__)
 
 
-def record(exchange: Exchange, status: int, bytes_out: int, seconds: float) -> bytes:
+def record(
+    exchange: Exchange, status: int, bytes_out: int, seconds: float, now: float | None = None
+) -> bytes:
     """The line of one request, ending in a newline.
 
     All text is escaped to ASCII, so that nobody can forge a line. Queries, cookies and authorization
@@ -35,20 +39,41 @@ def record(exchange: Exchange, status: int, bytes_out: int, seconds: float) -> b
         status: as answered.
         bytes_out: of the body.
         seconds: from the header to the last byte.
+        now: seconds since the epoch; the clock's when left out.
     """
-    upstream = exchange.upstream_seconds
-    user = exchange.user
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return (
-        f'{{"time":"{now}","request_id":{quoted(exchange.request_id)}'
-        f',"address":{quoted(exchange.address[:MAX_TEXT])}'
-        f',"user":{"null" if user is None else quoted(user[:MAX_TEXT])}'
-        f',"method":{quoted(exchange.method[:MAX_TEXT])}'
-        f',"path":{quoted(exchange.path.partition("?")[0][:MAX_TEXT])}'
-        f',"route":{quoted(exchange.route)},"status":{status},"outcome":{quoted(exchange.outcome)}'
-        f',"bytes_in":{exchange.body_seen},"bytes_out":{bytes_out},"seconds":{seconds:.6f}'
-        f',"upstream_seconds":{"null" if upstream is None else f"{upstream:.6f}"}}}\n'
-    ).encode("ascii")
+    second, part = divmod(time.time() if now is None else now, 1)
+    upstream, user, path = exchange.upstream_seconds, exchange.user, exchange.path
+    return b'{"time":"%b.%03d+00:00","request_id":"%b","address":%b,"user":%b,%b,"path":%b%b}\n' % (
+        _stamp(int(second)),
+        int(part * 1000),
+        exchange.request_id,
+        _text(exchange.address),
+        b"null" if user is None else _text(user),
+        _answered(exchange.method, exchange.route, status, exchange.outcome),
+        quoted(path.partition("?")[0][:MAX_TEXT]).encode() if "?" in path else _text(path),
+        b',"bytes_in":%d,"bytes_out":%d,"seconds":%.6f,"upstream_seconds":%b'
+        % (
+            *(exchange.body_seen, bytes_out, seconds),
+            b"null" if upstream is None else b"%.6f" % upstream,
+        ),
+    )
+
+
+@lru_cache(maxsize=4)
+def _stamp(second: int) -> bytes:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
+
+
+@lru_cache(maxsize=1024)
+def _text(text: str) -> bytes:
+    return quoted(text[:MAX_TEXT]).encode()
+
+
+@lru_cache(maxsize=1024)
+def _answered(method: str, route: str, status: int, outcome: str) -> bytes:
+    """What is the same for many requests."""
+    said = quoted(method[:MAX_TEXT]), quoted(route), status, quoted(outcome)
+    return '"method":{},"route":{},"status":{},"outcome":{}'.format(*said).encode()
 
 
 class AccessLog:
@@ -69,6 +94,7 @@ class AccessLog:
     def __init__(self, path: Path | str, buffer: int = 10_000) -> None:
         self._path = None if str(path) == "-" else Path(path)
         self._buffer = buffer
+        self._noted: deque[tuple[Exchange, int, int, float, float]] = deque()  # not yet a line
         self._lines: deque[bytes] = deque()
         self._dropped_full = 0  # counted by those who write
         self._dropped_broken = 0  # counted by the thread
@@ -97,6 +123,26 @@ class AccessLog:
         if held == self._buffer >> 1:  # a burst; otherwise the thread comes by in time
             self._wake.set()
 
+    def note(self, exchange: Exchange, status: int, bytes_out: int, seconds: float) -> None:
+        """Write the line of a request, in time; see `record`. Never waits, never raises.
+
+        Many are made into lines at once: that is code which a request would find cold each time.
+        """
+        noted = self._noted
+        noted.append((exchange, status, bytes_out, seconds, time.time()))
+        if len(noted) >= TOGETHER:
+            self._make_lines()
+
+    def _make_lines(self) -> None:
+        """Called by those who write and, for the last few, by the thread."""
+        noted = self._noted
+        while noted:
+            try:
+                what = noted.popleft()
+            except IndexError:  # the other one was quicker
+                return
+            self.write(record(*what))
+
     def reopen(self) -> None:
         """The file was rotated (SIGHUP): open it anew before the next line."""
         self._reopen = True
@@ -104,6 +150,7 @@ class AccessLog:
 
     def close(self, within: float = CLOSE_SECONDS) -> None:
         """Write what is held and end; a disk that hangs longer than `within` seconds is left behind."""
+        self._make_lines()
         self._closing = True
         self._wake.set()
         self._thread.join(within)
@@ -115,6 +162,7 @@ class AccessLog:
             closing = self._closing  # read before draining, so that nothing written before it is missed
             try:
                 self._rotate()
+                self._make_lines()
                 while self._lines:
                     self._write_batch()
             except OSError as error:

@@ -6,21 +6,24 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gateway import access_log, guard, pipeline
+from gateway import guard, pipeline
+from gateway.answer import framed
 from gateway.client import ABORT
 from gateway.config import Config, Listen
 from gateway.errors import GatewayError, Internal
 from gateway.exchange import ClientGone, Exchange, Handler, Headers, Reply
+from gateway.head import WholeRequest
 from gateway.identity import Identity
 from gateway.parts import Parts
 from gateway.routes import RouteTable
 from gateway.state.switches import Switches
+from gateway.whole import CLOSED, Send
 
 _log = logging.getLogger("gateway")
-_CLOSED = 499  # nginx's code for a client that left; for metrics and log only
 _REQUEST_ID = b"x-request-id"
 _CLOSE = (b"connection", b"close")
 _UNROUTED = "(none)"  # the label of requests that no route took
@@ -44,9 +47,8 @@ class Gateway:
         self._parts = parts
         self._metrics = parts.metrics
         self._snapshot: _Snapshot | None = None
-        self._ids = secrets.token_hex(
-            10
-        )  # with a counter behind: unique, and cheaper than randomness each time
+        # With a counter behind: unique, and cheaper than randomness each time.
+        self._ids = secrets.token_hex(10).encode()
         self._count = secrets.randbits(30)
 
     async def adopt(self, config: Config) -> None:
@@ -73,12 +75,9 @@ class Gateway:
         )
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI's own
-        """Answer one request."""
-        started = time.perf_counter()
-        snapshot = self._snapshot
-        if scope["type"] != "http" or snapshot is None:
+        """Answer one request that comes piece by piece."""
+        if scope["type"] != "http" or self._snapshot is None:
             return
-        self._count += 1
         client = scope["client"]
         exchange = Exchange(
             method=scope["method"],
@@ -88,27 +87,56 @@ class Gateway:
             host=b"",
             address=client[0] if client else "",
             receive=receive,
-            started=started,
+            started=time.perf_counter(),
             scheme=scope["scheme"],
-            request_id=f"{self._ids}{self._count & 0xFFFFFFFFFFFF:012x}",
+            request_id=self._next_id(),
         )
-        status = _CLOSED
+        status = CLOSED
         sent = 0
         try:
-            reply = await self._answer(scope, exchange, snapshot)
+            reply = await self.answer(exchange, scope)
             if reply is not None:
                 status = reply.status
-                sent = await _send(reply, exchange, scope, send)
+                sent = await self.send(reply, exchange, send, scope[ABORT])
         except asyncio.CancelledError:
-            status = _CLOSED  # the client left; what was begun for it ends here
+            status = CLOSED  # the client left; what was begun for it ends here
         finally:
-            exchange.finish()
-            self._account(exchange, status, sent, time.perf_counter() - started)
+            self.account(exchange, status, sent)
 
-    async def _answer(self, scope: dict[str, Any], exchange: Exchange, snapshot: _Snapshot) -> Reply | None:
-        """The reply, be it the upstream's or a refusal; None when the client left."""
+    def receive(self, request: WholeRequest, address: str) -> Exchange:
+        """The exchange of a request that came whole."""
+        method, target, path, headers, host, _, body = request
+        return Exchange(
+            method=method,
+            target=target,
+            path=path,
+            headers=headers,
+            host=host,
+            address=address,
+            receive=None,
+            started=time.perf_counter(),
+            content_length=len(body) if body else None,
+            has_body=bool(body),
+            request_id=self._next_id(),
+            whole=body,
+        )
+
+    def _next_id(self) -> bytes:
+        self._count += 1
+        return b"%b%012x" % (self._ids, self._count & 0xFFFFFFFFFFFF)
+
+    async def answer(self, exchange: Exchange, scope: dict[str, Any] | None = None) -> Reply | None:
+        """The reply, be it the upstream's or a refusal; None when the client left.
+
+        Args:
+            exchange: the request.
+            scope: as ASGI has it, when the request is not vetted yet.
+        """
+        snapshot = self._snapshot
+        assert snapshot is not None  # noqa: S101 - workers serve once they have a configuration
         try:
-            guard.inspect(scope, snapshot.listen, exchange)
+            if scope is not None:
+                guard.inspect(scope, snapshot.listen, exchange)
             index, exchange.params = snapshot.table.match(
                 exchange.host.decode(), exchange.method, exchange.path
             )
@@ -122,18 +150,70 @@ class Gateway:
         except ClientGone:
             return None
         except Exception:  # noqa: BLE001 - a defect of ours must still be an answer
-            _log.exception("request %s to %s failed inside the gateway", exchange.request_id, exchange.route)
+            said = exchange.request_id.decode()
+            _log.exception("request %s to %s failed inside the gateway", said, exchange.route)
             exchange.outcome = Internal.outcome
             return _refusal(Internal("the gateway failed; the operators' log has the reason"), exchange)
 
-    def _account(self, exchange: Exchange, status: int, sent: int, seconds: float) -> None:
+    def account(self, exchange: Exchange, status: int, sent: int) -> None:
+        """End an exchange: let go what it holds, count it, log it.
+
+        Args:
+            exchange: the request.
+            status: as answered.
+            sent: bytes of the body that went out.
+        """
+        exchange.finish()
+        seconds = time.perf_counter() - exchange.started
         metrics = self._metrics
         metrics.request(exchange.route or _UNROUTED, exchange.method, status, exchange.outcome, seconds)
         if exchange.upstream_seconds is not None:
             metrics.upstream(exchange.upstream, exchange.upstream_seconds)
         log = self._parts.access_log
         if log is not None:
-            log.write(access_log.record(exchange, status, sent, seconds))
+            log.note(exchange, status, sent, seconds)
+
+    def headers(self, reply: Reply, exchange: Exchange) -> Headers:
+        """The fields of the answer."""
+        # The id is the gateway's, as told to the upstream; an upstream that echoes it says nothing new.
+        headers = [field for field in reply.headers if field[0] != _REQUEST_ID]
+        headers += exchange.reply_headers
+        headers.append((_REQUEST_ID, exchange.request_id))
+        return headers
+
+    async def send(self, reply: Reply, exchange: Exchange, send: Send, abort: Callable[[], None]) -> int:
+        """Send a reply as its pieces come; returns the bytes of its body that went out.
+
+        Args:
+            reply: closed when this returns.
+            exchange: the request.
+            send: an ASGI send channel.
+            abort: cuts the connection off, so that a body that broke off does not look whole.
+        """
+        headers = self.headers(reply, exchange)
+        if reply.stream is None:
+            framed(reply.status, headers, reply.body, exchange.method)
+            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+            await send({"type": "http.response.body", "body": reply.body})
+            return len(reply.body)
+        sent = 0
+        try:
+            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+            await send({"type": "http.response.body", "body": b"", "more_body": True})  # the header goes now
+            async for chunk in reply.stream:
+                sent += len(chunk)
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever broke the body, it must not look whole
+            exchange.outcome = "failed"
+            abort()
+            said = exchange.request_id.decode()
+            _log.info("request %s: the body broke off after %d bytes: %s", said, sent, error)
+        finally:
+            await reply.aclose()
+        return sent
 
 
 def _refusal(error: GatewayError, exchange: Exchange) -> Reply:
@@ -142,40 +222,3 @@ def _refusal(error: GatewayError, exchange: Exchange) -> Reply:
     if not exchange.path or error.status in {408, 413}:  # what follows can't be taken for the next request
         headers.append(_CLOSE)
     return Reply(error.status, headers, body)
-
-
-def _frame(status: int, headers: Headers, length: int) -> None:
-    """Say how long a whole body is, where one may be and nobody has said it."""
-    if status not in {204, 304} and not any(name == b"content-length" for name, _ in headers):
-        headers.append((b"content-length", b"%d" % length))
-
-
-async def _send(reply: Reply, exchange: Exchange, scope: dict[str, Any], send: Any) -> int:  # noqa: ANN401 - ASGI's own
-    """Send a reply; returns the bytes of its body that went out."""
-    # The id is the gateway's, as told to the upstream; an upstream that echoes it says nothing new.
-    headers = [field for field in reply.headers if field[0] != _REQUEST_ID] + exchange.reply_headers
-    headers.append((_REQUEST_ID, exchange.request_id.encode()))
-    if reply.stream is None:
-        body = reply.body
-        if body or exchange.method != "HEAD":  # a HEAD's length is the upstream's to tell
-            _frame(reply.status, headers, len(body))
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-        return len(body)
-    sent = 0
-    try:
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"", "more_body": True})  # the header goes now
-        async for chunk in reply.stream:
-            sent += len(chunk)
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
-    except asyncio.CancelledError:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever broke the body, it must not look whole
-        exchange.outcome = "failed"
-        scope[ABORT]()
-        _log.info("request %s: the body broke off after %d bytes: %s", exchange.request_id, sent, error)
-    finally:
-        await reply.aclose()
-    return sent

@@ -17,12 +17,15 @@ from typing import Any, ClassVar, cast
 import uvicorn
 from uvicorn.server import ServerState
 
+from gateway.answer import Answer
 from gateway.config import Listen
 from gateway.errors import BadRequest, GatewayError, RequestTimeout
 from gateway.exchange import Headers
 from gateway.guard import REFUSAL, TARGET
+from gateway.head import HeadReader, WholeRequest
 from gateway.request import SLICE, Head, RequestReader
 from gateway.turn import Turn
+from gateway.whole import App, WholeTurn
 
 ABORT = "tidegate.abort"  # in the scope: cuts the connection off, so that no cut body looks whole
 
@@ -48,6 +51,8 @@ class ClientConnection(asyncio.Protocol):
     """
 
     listen: ClassVar[Listen]
+    heads: ClassVar[HeadReader]
+    whole: ClassVar[App | None] = None  # answers requests that come whole; without it ASGI takes all
 
     def __init__(
         self,
@@ -63,6 +68,7 @@ class ClientConnection(asyncio.Protocol):
         self._reader = RequestReader(self, self.listen)
         self._transport: asyncio.Transport | None = None
         self._client: tuple[str, int] | None = None
+        self._address = ""
         # what is read
         self._unfed = bytearray()  # came, but is not yet parsed
         self._paused = False
@@ -70,7 +76,7 @@ class ClientConnection(asyncio.Protocol):
         self._stopped = False  # nothing that still comes is a request
         self._eof = False
         # what is answered
-        self._turns: deque[Turn] = deque()
+        self._turns: deque[Turn | WholeTurn] = deque()
         self._task: asyncio.Task[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._draining = False
@@ -88,6 +94,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
         peer = transport.get_extra_info("peername")
         self._client = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else None
+        self._address = self._client[0] if self._client is not None else ""
         self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own classes only
         self._read_by = self.loop.time() + self.listen.header_timeout
         self._arm()
@@ -100,6 +107,12 @@ class ClientConnection(asyncio.Protocol):
                 if self._lingers <= 0:
                     self.abort()
             return
+        whole = self.whole
+        if whole and not (self._turns or self._reading or self._unfed or self._reader.in_header):
+            request = self.heads.read(data)
+            if request is not None:
+                self._serve(request, whole)
+                return
         if self._unfed or len(data) > SLICE:
             self._unfed += data
             self._pump()
@@ -203,6 +216,14 @@ class ClientConnection(asyncio.Protocol):
 
     # ---- turns -------------------------------------------------------------------------------
 
+    def _serve(self, request: WholeRequest, app: App) -> None:
+        """Answer a request that came whole, and alone."""
+        self._reader.began = True
+        self._read_by = math.inf
+        turn = WholeTurn(self, app, request, self._address)
+        self._turns.append(turn)
+        turn.go()
+
     def _queue(self, turn: Turn) -> None:
         self._turns.append(turn)
         if len(self._turns) == 1:
@@ -221,9 +242,10 @@ class ClientConnection(asyncio.Protocol):
         finally:
             self._state.tasks.discard(cast("asyncio.Task[None]", self._task))
             self._task = None
-            self._ended(turn)
+            self.over(turn)
 
-    def _ended(self, turn: Turn) -> None:
+    def over(self, turn: Turn | WholeTurn) -> None:
+        """A turn is over: the next one begins, or the connection waits, or ends."""
         self._state.total_requests += 1
         self._turns.popleft()
         if self._transport is None or self._transport.is_closing():
@@ -233,7 +255,7 @@ class ClientConnection(asyncio.Protocol):
         elif not turn.keep_alive:
             self._hang_up()
         elif self._turns:
-            self._begin(self._turns[0])
+            self._begin(cast("Turn", self._turns[0]))  # those that come whole come alone
         elif self._eof:
             self._hang_up()
         elif self._reading is None and not self._in_header():
@@ -268,20 +290,20 @@ class ClientConnection(asyncio.Protocol):
         if self._paused:
             self._pump()
 
-    def last(self, turn: Turn) -> bool:
-        """Whether no request can follow this one."""
-        return (self._draining or self._stopped or self._eof) and turn is self._turns[-1]
+    def last(self, answer: Answer) -> bool:
+        """Whether no request can follow the one of this answer."""
+        return (self._draining or self._stopped or self._eof) and answer is self._turns[-1]
 
     def date(self) -> bytes:
-        """The time of day, as uvicorn renews it each second."""
+        """The line of a Date field with the time of day, as uvicorn renews it each second."""
         headers = self._state.default_headers
-        return headers[0][1] if headers else formatdate(usegmt=True).encode()
+        return b"date: %b\r\n" % (headers[0][1] if headers else formatdate(usegmt=True).encode())
 
     def abort(self) -> None:
         """Cut the connection off, without an end that could be taken for a whole answer."""
         transport = self._transport
         if transport is not None:
-            for turn in self._turns:
+            for turn in tuple(self._turns):
                 turn.leave()
             sock = transport.get_extra_info("socket")
             if sock is not None and sock.family != socket.AF_UNIX:
@@ -326,13 +348,13 @@ class ClientConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._unfed.clear()
-        for turn in self._turns:
-            turn.leave()
-        self.resume_writing()
         task = self._task
         if task is not None and self._turns and not self._turns[0].complete:
             task.cancel()
             self._state.tasks.discard(task)  # cancelled before its first step it never gets to do so
+        for turn in tuple(self._turns):  # each may go as it is told
+            turn.leave()
+        self.resume_writing()
 
     def shutdown(self) -> None:
         """Drain: what is in flight is answered as the last, and then the connection ends."""

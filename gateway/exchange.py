@@ -35,6 +35,7 @@ class Exchange:
         tier: what the user's token says of the user's tier, or None.
         route: the matched route's pattern, for labels; params are its path parameters.
         request_id: 32 hex digits of ours.
+        whole: the body, when it came in one piece with the header.
         started: when the request arrived, on the gateway's clock, seconds.
         degraded: names of features that are off, joined by commas, for the upstream.
         reply_headers: fields that policies add to whatever is answered.
@@ -74,6 +75,7 @@ class Exchange:
         "upstream",
         "upstream_seconds",
         "user",
+        "whole",
     )
 
     def __init__(
@@ -85,13 +87,14 @@ class Exchange:
         headers: Headers,
         host: bytes,
         address: str,
-        receive: Receive,
+        receive: Receive | None,
         started: float,
         scheme: str = "http",
         content_length: int | None = None,
         has_body: bool = False,
         max_body: int = 1 << 20,
-        request_id: str = "",
+        request_id: bytes = b"",
+        whole: bytes | None = None,
     ) -> None:
         self.method = method
         self.target = target
@@ -107,7 +110,8 @@ class Exchange:
         self.content_length = content_length
         self.has_body = has_body
         self.max_body = max_body
-        self.body_seen = 0  # bytes of the request body read so far
+        self.whole = whole
+        self.body_seen = 0 if whole is None else len(whole)  # bytes of the request body read so far
         self.request_id = request_id
         self.started = started
         self.degraded = ""
@@ -128,7 +132,9 @@ class Exchange:
             ClientGone: the client left before the end.
             PayloadTooLarge: more than `max_body` bytes came.
         """
-        while True:
+        if self.whole:
+            yield self.whole
+        while self._receive is not None:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
@@ -147,16 +153,10 @@ class Exchange:
         Raises:
             ClientGone, PayloadTooLarge: as `body`.
         """
-        whole = b"".join([chunk async for chunk in self.body()])
-        rest = self._receive
-
-        async def again() -> dict[str, Any]:
-            self._receive = rest
-            return {"type": "http.request", "body": whole, "more_body": False}
-
-        self._receive = again
-        self.body_seen = 0
-        return whole
+        if self.whole is None:
+            self.whole = b"".join([chunk async for chunk in self.body()])
+            self._receive = None
+        return self.whole
 
     def defer(self, callback: Callable[[], None]) -> None:
         """Call back once, after the last body byte, an error or a disconnect; last in, first out."""

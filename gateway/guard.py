@@ -7,6 +7,7 @@ and what it may one day let through. Section numbers are those of RFC 9112 unles
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -118,14 +119,16 @@ def _host(values: list[bytes] | None) -> bytes:
         raise BadRequest("the Host field is missing")
     if len(values) > 1:
         raise BadRequest("the Host field is repeated")
-    host = values[0]
+    if not valid_host(values[0]):
+        raise BadRequest("the Host field is no host name with an optional, valid port")
+    return values[0]
+
+
+@lru_cache(maxsize=256)
+def valid_host(host: bytes) -> bool:
+    """Whether a Host field's value is a host name or address with an optional port (3.2)."""
     match = _HOST.fullmatch(host)
-    if match is None:
-        raise BadRequest("the Host field is no host name with an optional port")
-    port = match[1]
-    if port is not None and int(port) > 65535:
-        raise BadRequest("the Host field has no valid port")
-    return host
+    return match is not None and int(match[1] or 0) <= 65535
 
 
 def _framing(notable: dict[bytes, list[bytes]], *, old: bool) -> tuple[int | None, bool]:

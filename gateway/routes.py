@@ -9,6 +9,9 @@ from gateway import pattern
 from gateway.errors import MethodNotAllowed, NotFound
 from gateway.settings import Route
 
+_KNOWN = 1024  # paths whose route is remembered; beyond it all are forgotten
+_MAX_KNOWN_PATH = 256  # characters
+
 
 @dataclass(slots=True)
 class _Node:
@@ -28,6 +31,7 @@ class RouteTable:
         self._methods = [frozenset(route.methods) for route in routes]
         self._hosts = [route.hosts for route in routes]
         self._any_host = not any(self._hosts)
+        self._known: dict[tuple[str, str], tuple[int, dict[str, str]]] = {}  # while hosts don't matter
         self._root = _Node()
         for index, parsed in enumerate(self._patterns):
             node = self._root
@@ -51,6 +55,17 @@ class RouteTable:
             NotFound: no route has this path on this host.
             MethodNotAllowed: one has, for other methods.
         """
+        known = self._known.get((method, path))
+        if known is not None:
+            return known
+        found_route = self._find(host, method, path)
+        if self._any_host and len(path) <= _MAX_KNOWN_PATH:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known[method, path] = found_route
+        return found_route
+
+    def _find(self, host: str, method: str, path: str) -> tuple[int, dict[str, str]]:
         found: list[tuple[int, tuple[str, ...]]] = []
         segments = path.strip("/").split("/") if len(path) > 1 else []
         _collect(self._root, segments, 0, (), found)

@@ -15,6 +15,8 @@ import uvicorn
 
 from gateway.client import ClientConnection
 from gateway.config import Listen
+from gateway.head import HeadReader
+from gateway.whole import App
 
 HANDSHAKE = 0.1  # seconds; round trips that a handshake under way may still take
 # Classic BPF on a TCP header: drop what has SYN and not ACK, take the rest.
@@ -29,9 +31,15 @@ _SO_ATTACH_FILTER = 26  # Linux
 _HANDLES_CLOSE = 0.01  # seconds; the loop closes its handles on its next turns, not at once
 
 
-def protocol_for(listen: Listen) -> type[asyncio.Protocol]:
-    """The connection class with these bounds built in; uvicorn wants a class, not an instance."""
-    return type("BoundedConnection", (ClientConnection,), {"listen": listen})
+def protocol_for(listen: Listen, whole: App | None = None) -> type[asyncio.Protocol]:
+    """The connection class with these bounds built in; uvicorn wants a class, not an instance.
+
+    Args:
+        listen: the bounds.
+        whole: answers requests that come whole; without it the ASGI app answers these too.
+    """
+    built_in = {"listen": listen, "heads": HeadReader(listen), "whole": whole}
+    return type("BoundedConnection", (ClientConnection,), built_in)
 
 
 def deafen(listener: socket.socket) -> None:

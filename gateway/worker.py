@@ -60,7 +60,7 @@ class Worker:
         self._server = server = QuietServer(
             uvicorn.Config(
                 self._gateway,
-                http=protocol_for(settings.listen),
+                http=protocol_for(settings.listen, self._gateway),
                 ws="none",
                 lifespan="off",
                 log_config=None,

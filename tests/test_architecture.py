@@ -62,7 +62,9 @@ _WORDS = (
     *("gateway.errors", "gateway.config", "gateway.settings", "gateway.units", "gateway.pattern"),
     "gateway.redis_url",
 )
-_POLICY_MAY = ("gateway.exchange", *_WORDS, "gateway.policies")
+# Leaves that know nothing of ours: header fields as lines, and who drives a request.
+_LEAVES = ("gateway.field", "gateway.walk")
+_POLICY_MAY = ("gateway.exchange", *_LEAVES, *_WORDS, "gateway.policies")
 _FEATURES = tuple(
     f"shop_backend.{name}"
     for name in (
@@ -83,6 +85,7 @@ RULES = (
         (*_WORDS, "gateway.yaml_source"),
     ),
     Rule("routes stand on config", ("gateway.routes",), ("gateway",), (*_WORDS, "gateway.routes")),
+    Rule("fields and walks stand on nothing of ours", _LEAVES, ("gateway",), _LEAVES),
     Rule("an exchange stands on errors", ("gateway.exchange",), ("gateway",), ("gateway.errors",)),
     Rule("policies know exchange, errors, config", ("gateway.policies",), ("gateway",), _POLICY_MAY),
     Rule("policies never touch a store", ("gateway.policies",), ("redis", "httpx", "httptools", "starlette")),
@@ -96,7 +99,7 @@ RULES = (
         "upstream knows exchange, errors, config",
         ("gateway.upstream",),
         ("gateway",),
-        ("gateway.exchange", *_WORDS, "gateway.upstream"),
+        ("gateway.exchange", *_LEAVES, *_WORDS, "gateway.upstream"),
     ),
     Rule(
         "stock and storage know config and errors",

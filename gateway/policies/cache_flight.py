@@ -8,6 +8,7 @@ from collections import deque
 
 from gateway.errors import GatewayError
 from gateway.policies.cache_key import Key
+from gateway.walk import in_task
 
 
 class Turn(enum.Enum):
@@ -44,6 +45,7 @@ class Flight:
         Raises:
             TimeoutError: nothing for so long.
         """
+        await in_task()
         mine: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
         self._queue.append(mine)
         try:

@@ -11,6 +11,7 @@ from gateway.errors import BadRequest, RequestTimeout, UpstreamError
 from gateway.exchange import Clock, Exchange
 from gateway.upstream.http1 import Connection
 from gateway.upstream.pool import Pool
+from gateway.walk import in_task
 
 SMALL_BODY = 64 << 10  # bytes; request bodies up to this are read before a connection is taken
 
@@ -23,7 +24,12 @@ async def collect(exchange: Exchange, length: int, allowed: float) -> bytes:
         BadRequest: it is shorter or longer.
         ClientGone, PayloadTooLarge: as `Exchange.body`.
     """
+    if exchange.whole is not None:
+        if len(exchange.whole) != length:
+            raise _mismatch(length)
+        return exchange.whole
     chunks: list[bytes] = []
+    await in_task()
     try:
         async with asyncio.timeout(max(0.0, allowed)), aclosing(_pieces(exchange)) as pieces:
             async for piece in pieces:

@@ -7,26 +7,9 @@ import re
 
 from gateway.errors import BadRequest
 from gateway.exchange import Exchange
-from gateway.upstream.response import HOP_BY_HOP, connection_tokens
+from gateway.field import HOP_BY_HOP, OURS, Field
+from gateway.upstream.response import connection_tokens
 
-# Fields in which the gateway vouches for something; from a client they are worth nothing.
-OURS = frozenset(
-    {
-        b"forwarded",
-        b"x-forwarded-for",
-        b"x-forwarded-host",
-        b"x-forwarded-port",
-        b"x-forwarded-prefix",
-        b"x-forwarded-proto",
-        b"x-forwarded-server",
-        b"x-forwarded-ssl",
-        b"x-real-ip",
-        b"x-request-id",
-        b"tidegate-deadline",
-        b"tidegate-degraded",
-        b"tidegate-user",
-    }
-)
 # Expect is answered at the gate; proxy-authorization was meant for us.
 _DROP = (
     HOP_BY_HOP
@@ -58,16 +41,20 @@ def request_head(exchange: Exchange, remaining: float) -> bytes:
     Raises:
         BadRequest: some part would break out of its line.
     """
-    host, request_id = exchange.host, exchange.request_id.encode()
-    lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (exchange.method.encode(), exchange.target, host)]
+    host, request_id = exchange.host, exchange.request_id
+    lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (exchange.method.encode(), exchange.target, host)]
     named: set[bytes] = set()
     traces: list[bytes] = []
     state = b""
-    for name, value in exchange.headers:
+    for field in exchange.headers:
+        if type(field) is Field and field.plain:
+            lines.append(field.line)
+            continue
+        name, value = field
         if name not in _DROP:
             # CGI-like upstreams read Tidegate_User as Tidegate-User.
             if b"_" not in name or name.replace(b"_", b"-") not in _DROP:
-                lines.append(name + b": " + value)
+                lines.append(b"%b: %b\r\n" % (name, value))
         elif name == b"connection":
             if value not in _PLAIN_CONNECTION:
                 named |= connection_tokens(value)
@@ -79,33 +66,38 @@ def request_head(exchange: Exchange, remaining: float) -> bytes:
         lines[1:] = [line for line in lines[1:] if line.partition(b":")[0] not in named]
 
     # Ours come after what Connection names was struck, so that no client can strike them too.
-    lines.append(
-        b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\nx-request-id: %b\r\n"
-        b"tidegate-deadline: %d"
-        % (exchange.forwarded_for, exchange.scheme.encode(), host, request_id, max(1, remaining * 1000))
-    )
     span = exchange.span or _random_bits(64) or 1  # that of our own record, when there is one
     # Said twice, it is as good as not said (W3C Trace Context, 3.2).
     match = TRACEPARENT.fullmatch(traces[0]) if len(traces) == 1 else None
     if match is not None:
-        lines.append(b"traceparent: 00-%b-%016x-%b" % (match[1], span, match[3]))
+        trace, flags = match[1], match[3]
         if state:
-            lines.append(b"tracestate: " + state)
-    elif len(request_id) == 32:
+            lines.append(b"tracestate: %b\r\n" % state)
+    else:
         # Our request id is a fresh trace id too; unsampled, since the gate records no spans.
-        lines.append(b"traceparent: 00-%b-%016x-00" % (request_id, span))
+        trace, flags = request_id, b"00"
+    lines.append(
+        b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\nx-request-id: %b\r\n"
+        b"tidegate-deadline: %d\r\ntraceparent: 00-%b-%016x-%b\r\n"
+        % (
+            *(exchange.forwarded_for, exchange.scheme.encode(), host, request_id, max(1, remaining * 1000)),
+            *(trace, span, flags),
+        )
+    )
     if exchange.user is not None:
-        lines.append(b"tidegate-user: " + exchange.user.encode())
+        lines.append(b"tidegate-user: %b\r\n" % exchange.user.encode())
     if exchange.degraded:
-        lines.append(b"tidegate-degraded: " + exchange.degraded.encode())
+        lines.append(b"tidegate-degraded: %b\r\n" % exchange.degraded.encode())
     if exchange.has_body:
         length = exchange.content_length
-        lines.append(b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length)
+        lines.append(
+            b"transfer-encoding: chunked\r\n" if length is None else b"content-length: %d\r\n" % length
+        )
     elif exchange.method in {"POST", "PUT", "PATCH"}:
-        lines.append(b"content-length: 0")  # expected by many servers (RFC 9110, 8.6)
-    breaks = len(lines) + 6  # the first line holds two, the block of ours five; then the empty one
-    head = b"\r\n".join(lines) + b"\r\n\r\n"
+        lines.append(b"content-length: 0\r\n")  # expected by many servers (RFC 9110, 8.6)
+    breaks = len(lines) + 6  # the first line holds two, the block of ours six
+    head = b"".join(lines)
     # The guard has let no line break through; a user id or a policy could still bring one.
     if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b" " in exchange.target:
         raise BadRequest("a header field or the target holds a line break or a space")
-    return head
+    return head + b"\r\n"

@@ -10,6 +10,7 @@ from typing import cast
 from gateway.errors import UpstreamError, UpstreamTimeout
 from gateway.exchange import Clock
 from gateway.upstream.response import ResponseReader
+from gateway.walk import Waiter
 
 # Reading pauses above this; the read under way may add up to 256 KiB, the event loop's own bound.
 READ_HIGH = 64 << 10  # bytes
@@ -61,7 +62,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop or asyncio.get_running_loop()
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
-        self._waiter: asyncio.Future[None] | None = None  # of whoever wants header or body
+        self._waiter = Waiter()  # of whoever wants header or body
         self._drained: asyncio.Future[None] | None = None  # of whoever writes
         self._writable = True
         self._paused = False
@@ -139,11 +140,9 @@ class Connection(asyncio.Protocol):
         self._deadline = deadline
         if self._timer is None or deadline < self._timer_at:
             self._arm()
-        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
-            self._waiter = None
             self._deadline = math.inf
 
     # ---- its end ----
@@ -210,9 +209,7 @@ class Connection(asyncio.Protocol):
             if reader.buffered > READ_HIGH and not reader.complete and self._transport is not None:
                 self._paused = True
                 self._transport.pause_reading()
-            waiter = self._waiter
-            if waiter is not None and not waiter.done():
-                waiter.set_result(None)
+            self._waiter.wake()
 
     def eof_received(self) -> bool:
         """The upstream sends no more."""
@@ -246,9 +243,9 @@ class Connection(asyncio.Protocol):
     # ---- inside ----
 
     def _notify(self) -> None:
-        for waiter in (self._waiter, self._drained):
-            if waiter is not None and not waiter.done():
-                waiter.set_result(None)
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        self._waiter.wake()
 
     def _resume(self) -> None:
         self._paused = False

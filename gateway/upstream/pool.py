@@ -12,6 +12,7 @@ from gateway import config
 from gateway.errors import PoolExhausted, UpstreamError, UpstreamTimeout
 from gateway.exchange import Clock
 from gateway.upstream.http1 import Connection
+from gateway.walk import in_task
 
 
 def tls_context(settings: config.Tls) -> ssl.SSLContext:
@@ -71,6 +72,7 @@ class Endpoint:
             UpstreamError: refused, unreachable, or its certificate is not to be trusted.
             UpstreamTimeout: not within the connect timeout, or by the deadline (on the clock).
         """
+        await in_task()
         allowed = min(self.connect_timeout, deadline - self.clock())
         try:
             async with asyncio.timeout(max(0.0, allowed)):

@@ -6,22 +6,13 @@ import httptools
 
 from gateway.errors import UpstreamError
 from gateway.exchange import Headers
+from gateway.field import HOP_BY_HOP
+from gateway.upstream.plain import read_head
 
 MAX_HEAD = 64 << 10  # bytes of one header section, interim answers and trailers included
 MAX_FIELDS = 200  # header fields of one answer, trailers included
 
-# Meant for one hop only (RFC 9110, 7.6.1). Content-Length is judged apart: it is kept, but never trusted.
-HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
+# Content-Length is judged apart: it is kept, but never trusted.
 _SPECIAL = HOP_BY_HOP | {b"content-length"}
 _PLAIN_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})  # these name no field
 _STATUS_LINE = b"HTTP/1."
@@ -50,6 +41,7 @@ class ResponseReader:
         "_error",
         "_fields",
         "_head_only",
+        "_left",
         "_overhead",
         "_parser",
         "_parser_spent",
@@ -82,6 +74,7 @@ class ResponseReader:
         self._overhead = 0  # bytes since the last progress; bounds endless headers, trailers, extensions
         self._fields = 0
         self._until_close = False
+        self._left: int | None = None  # bytes of the body still to come, when the parser is not asked
         self._error: UpstreamError | None = None
         self.answered = False
         self.head_done = False
@@ -102,7 +95,12 @@ class ResponseReader:
             UpstreamError: it is no valid HTTP/1 answer, or its header is too large.
         """
         self.answered = True
+        if self._left is not None:
+            self._go_on(data)
+            return
         if self._prefix is not None:
+            if not (self._prefix or self._head_only) and self._begin_plainly(data):
+                return
             # llhttp also takes leading empty lines, RTSP/ and ICE/; an HTTP upstream sends none of these.
             data = self._prefix + data
             if not data.startswith(_STATUS_LINE):
@@ -125,6 +123,36 @@ class ResponseReader:
             self._overhead = 0
         elif self._overhead > MAX_HEAD and not self.complete:
             raise UpstreamError(f"the upstream's header is larger than {MAX_HEAD} bytes")
+
+    def _begin_plainly(self, data: bytes) -> bool:
+        """Read an answer that is as simple as most are without the parser; False when it is not."""
+        head = read_head(data)
+        if head is None:
+            return False
+        end, self.status, self.headers, length, self.keep_alive = head
+        body = data[end:]
+        if len(body) > length:
+            return False  # the parser says what is wrong
+        self._prefix = None
+        self.length = length
+        self.head_done = True
+        self._left = length
+        self._go_on(body)
+        return True
+
+    def _go_on(self, body: bytes) -> None:
+        """A piece of the body of such an answer."""
+        left = (self._left or 0) - len(body)
+        if left < 0 or self.complete:
+            self.stray = True  # more than was announced
+            body = body[: self._left]
+            left = 0
+        if body:
+            self.chunks.append(body)
+            self.buffered += len(body)
+        self._left = left
+        if not left:
+            self.complete = True
 
     def eof(self) -> bool:
         """The upstream sends no more; whether that completes its answer."""

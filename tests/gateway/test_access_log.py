@@ -35,7 +35,7 @@ def exchange(**words: Any) -> Exchange:
         address=words.pop("address", "2001:db8::7"),
         receive=_nothing,
         started=0.0,
-        request_id="ab" * 16,
+        request_id=b"ab" * 16,
     )
     for name, value in words.items():
         setattr(made, name, value)

@@ -154,7 +154,7 @@ def make_exchange(
         content_length=length,
         has_body=body is not None or receive is not None,
         max_body=max_body,
-        request_id="0af7651916cd43dd8448eb211c80319c",
+        request_id=b"0af7651916cd43dd8448eb211c80319c",
     )
 
 

@@ -1,0 +1,211 @@
+"""One answer on a client's connection, as bytes: its header, and a body framed so that its end is plain.
+
+Section numbers are those of RFC 9112 unless another is named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from gateway.exchange import Headers
+from gateway.field import Field
+
+
+def _status_line(status: int) -> bytes:
+    try:
+        phrase = http.HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode())
+
+
+_STATUS_LINES = {status: _status_line(status) for status in range(200, 600)}
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Wire(Protocol):
+    """What an answer needs of its connection."""
+
+    loop: asyncio.AbstractEventLoop
+    blocked: bool  # the client reads slower than we write
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; the loop puts those of one round into one segment."""
+        ...
+
+    async def drained(self) -> None:
+        """Wait until the client has taken enough to be sent more, or is gone."""
+        ...
+
+    def took(self) -> None:
+        """The app took what there was of the body; more may come."""
+        ...
+
+    def last(self, answer: Answer) -> bool:
+        """Whether no request can follow the one of this answer."""
+        ...
+
+    def date(self) -> bytes:
+        """The line of a Date field that says now."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the connection off."""
+        ...
+
+
+class Answer:
+    """The answer to one request.
+
+    Attributes:
+        method: the request's.
+        old: the client speaks HTTP/1.0.
+        gone: nobody waits for the answer.
+        started: its header is written; complete: all of it is.
+        keep_alive: another request may follow.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_left",
+        "_unsent",
+        "_until_close",
+        "_wire",
+        "complete",
+        "gone",
+        "keep_alive",
+        "method",
+        "old",
+        "started",
+    )
+
+    def __init__(self, wire: Wire, method: str, *, old: bool, keep_alive: bool) -> None:
+        self._wire = wire
+        self.method = method
+        self.old = old
+        self.keep_alive = keep_alive
+        self.gone = False
+        self.started = False
+        self.complete = False
+
+    def probe(self) -> None:
+        """Send what a client that only stopped sending skips (RFC 9110, 15.2), and one that left resets."""
+        if not (self.started or self.old):
+            self._wire.write(CONTINUE)
+
+    def may_follow(self) -> bool:
+        """Whether the request leaves the connection in a state from which another may be read."""
+        return True
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """ASGI's send; dropped when the client is gone.
+
+        Raises:
+            RuntimeError: the app breaks HTTP. The connection is cut off then.
+        """
+        if self._wire.blocked and not self.gone:
+            await self._wire.drained()
+        if self.gone:
+            return
+        if not self.started:
+            self.begin(message["status"], message["headers"])
+        elif not self.complete:
+            self.go_on(message.get("body", b""), more=message.get("more_body", False))
+
+    # ---- its bytes ---------------------------------------------------------------------------
+
+    def give(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes, *, more: bool) -> None:
+        """Send header and the first piece of the body, or all of it, in one write.
+
+        Raises:
+            RuntimeError: the answer breaks HTTP. The connection is cut off then.
+        """
+        self.begin(status, headers)
+        self.go_on(body, more=more)
+
+    def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Frame the header; it goes out with the first piece of the body: two writes are two system calls."""
+        self.started = True
+        length: int | None = None
+        dated = close = False
+        lines = [_STATUS_LINES[status]]
+        for field in headers:
+            if type(field) is Field:
+                if field.plain:
+                    lines.append(field.line)
+                    continue
+                line = field.line
+            else:
+                line = b"%b: %b\r\n" % field
+            name = field[0]
+            if name == b"content-length":
+                length = int(field[1])
+            elif name == b"date":
+                dated = True
+            elif name == b"connection":
+                close = True  # an app has nothing else to say of it
+            lines.append(line)
+        if not dated:  # RFC 9110, 6.6.1: also a proxy must, when the upstream did not
+            lines.append(self._wire.date())
+        keep = self.keep_alive and not close and not self._wire.last(self) and self.may_follow()
+        self._chunked = self._until_close = False
+        self._left: int | None = None  # bytes of the answer still to come, when announced
+        if status in {204, 304} or self.method == "HEAD":
+            pass  # no body, whatever is announced
+        elif length is not None:
+            self._left = length
+        elif self.old:
+            keep = False  # 6.1: it would not understand chunks, so the end of the connection is the end
+            self._until_close = True
+        else:
+            self._chunked = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+        if not keep:
+            if not close:
+                lines.append(b"connection: close\r\n")
+        elif self.old:
+            lines.append(b"connection: keep-alive\r\n")
+        self.keep_alive = keep
+        head = b"".join(lines)
+        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
+            self._cut("a header field of the answer holds a line break")
+        self._unsent = head + b"\r\n"
+
+    def go_on(self, body: bytes, *, more: bool) -> None:
+        """Send a piece of the body, the last one unless there is `more`.
+
+        Raises:
+            RuntimeError: the body is not as long as announced. The connection is cut off then.
+        """
+        data = b""
+        if self._left is not None:
+            self._left -= len(body)
+            if self._left < 0 or (self._left and not more):
+                self._cut("the answer's body is not as long as announced")
+            data = body
+        elif self._chunked:
+            end = b"" if more else b"0\r\n\r\n"
+            data = b"%x\r\n%b\r\n%b" % (len(body), body, end) if body else end
+        elif self._until_close:
+            data = body
+        head, self._unsent = self._unsent, b""
+        if head or data:
+            self._wire.write(head + data if head else data)
+        self.complete = not more
+
+    def _cut(self, why: str) -> None:
+        self.gone = True
+        self._wire.abort()
+        raise RuntimeError(why)
+
+
+def framed(status: int, headers: Headers, body: bytes, method: str) -> None:
+    """Say how long a whole body is, where one may be and nobody has said it."""
+    if (body or method != "HEAD") and status not in {204, 304}:  # a HEAD's length is the upstream's to tell
+        for field in headers:
+            if field[0] == b"content-length":
+                return
+        headers.append((b"content-length", b"%d" % len(body)))

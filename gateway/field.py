@@ -1,0 +1,122 @@
+"""One header field, read once: clients and servers repeat most of their lines with every message.
+
+Section numbers are those of RFC 9110.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Meant for one hop only (7.6.1).
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+# Fields in which the gateway vouches for something; from a client they are worth nothing.
+OURS = frozenset(
+    {
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-prefix",
+        b"x-forwarded-proto",
+        b"x-forwarded-server",
+        b"x-forwarded-ssl",
+        b"x-real-ip",
+        b"x-request-id",
+        b"tidegate-deadline",
+        b"tidegate-degraded",
+        b"tidegate-user",
+    }
+)
+
+# Whoever frames, forwards or answers looks at these; all others go through as they came.
+NOTABLE = (
+    HOP_BY_HOP
+    | OURS
+    | {
+        b"content-length",
+        b"date",
+        b"expect",
+        b"host",
+        b"http2-settings",
+        b"proxy-authorization",
+        b"tidegate-shut",
+        b"traceparent",
+        b"tracestate",
+    }
+)
+
+MAX_LINE = 1024  # bytes; longer lines, mostly cookies, are read anew each time
+HALF = 2048  # lines remembered per generation
+_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")  # 5.1, 5.5
+
+
+class Field(tuple[bytes, bytes]):
+    """A field as headers hold it, name in lower case and value, with its line ready to be sent.
+
+    Attributes:
+        line: `name: value` and the line's end.
+        plain: neither its name nor a spelling of it that CGI takes for it is `NOTABLE`.
+    """
+
+    line: bytes
+    plain: bool
+
+    def __new__(cls, name: bytes, value: bytes) -> Field:
+        """The field of this name, in lower case."""
+        self = super().__new__(cls, (name, value))
+        self.line = b"%b: %b\r\n" % (name, value)
+        self.plain = name not in NOTABLE and name.replace(b"_", b"-") not in NOTABLE
+        return self
+
+
+class Fields:
+    """Field lines and what they mean, remembered in bounded memory.
+
+    Two generations: when the new one is full, the old one, unused since, is dropped.
+    """
+
+    __slots__ = ("_new", "_old")
+
+    def __init__(self) -> None:
+        self._new: dict[bytes, Field] = {}
+        self._old: dict[bytes, Field] = {}
+
+    def __len__(self) -> int:
+        return len(self._new) + len(self._old)
+
+    def read(self, lines: list[bytes]) -> list[Field] | None:
+        """The fields of these lines, without their ends; None when one is not beyond doubt."""
+        fields = list(map(self._new.get, lines))
+        if None in fields:
+            for place, field in enumerate(fields):
+                if field is None:
+                    learned = self._learn(lines[place])
+                    if learned is None:
+                        return None
+                    fields[place] = learned
+        return fields  # type: ignore[return-value]  # no None is left in it
+
+    def _learn(self, line: bytes) -> Field | None:
+        field = self._old.get(line)
+        if field is None:
+            match = _LINE.fullmatch(line)
+            if match is None:
+                return None
+            field = Field(match[1].lower(), match[2].rstrip(b" \t"))
+            if len(line) > MAX_LINE:
+                return field
+        if len(self._new) >= HALF:
+            self._old, self._new = self._new, {}
+        self._new[line] = field
+        return field

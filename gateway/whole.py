@@ -1,0 +1,107 @@
+"""A request that came whole, and its answer: without a task while only an upstream is awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
+
+from gateway.answer import Answer, Wire, framed
+from gateway.exchange import Exchange, Headers, Reply
+from gateway.head import WholeRequest
+from gateway.walk import Walk
+
+CLOSED = 499  # nginx's code for a client that left; for metrics and log only
+_log = logging.getLogger("gateway")
+Send = Callable[[dict[str, Any]], Awaitable[None]]  # an ASGI send channel
+
+
+class App(Protocol):
+    """What answers requests."""
+
+    def receive(self, request: WholeRequest, address: str) -> Exchange:
+        """The exchange of a request that came whole."""
+        ...
+
+    def answer(self, exchange: Exchange) -> Coroutine[Any, Any, Reply | None]:
+        """The reply, be it the upstream's or a refusal; None when the client left."""
+        ...
+
+    def headers(self, reply: Reply, exchange: Exchange) -> Headers:
+        """The fields of the answer."""
+        ...
+
+    def send(
+        self, reply: Reply, exchange: Exchange, send: Send, abort: Callable[[], None]
+    ) -> Coroutine[Any, Any, int]:
+        """Send a reply as its pieces come; returns the bytes of its body that went out."""
+        ...
+
+    def account(self, exchange: Exchange, status: int, sent: int) -> None:
+        """End an exchange: let go what it holds, count it, log it."""
+        ...
+
+
+class Connection(Wire, Protocol):
+    """The client's connection."""
+
+    def over(self, turn: WholeTurn) -> None:
+        """The turn is over."""
+        ...
+
+
+class WholeTurn(Answer):
+    """One such request on a client's connection."""
+
+    __slots__ = ("_app", "_connection", "_exchange", "_status", "_walk")
+
+    def __init__(self, connection: Connection, app: App, request: WholeRequest, address: str) -> None:
+        super().__init__(connection, request.method, old=False, keep_alive=request.keep_alive)
+        self._connection = connection
+        self._app = app
+        self._exchange = exchange = app.receive(request, address)
+        self._status = CLOSED
+        self._walk: Walk[Any] | None = Walk(app.answer(exchange), connection.loop, self._replied)
+
+    def go(self) -> None:
+        """Begin; it may be over when this returns."""
+        if self._walk is not None:
+            self._walk.resume()
+
+    def leave(self) -> None:
+        """The client is gone: what is done for it stops."""
+        self.gone = True
+        if self._walk is not None:
+            self._walk.cancel()
+
+    def _replied(self, reply: Reply | None, error: BaseException | None) -> None:
+        self._walk = None
+        if reply is None:
+            self._end(0, error)
+        elif reply.stream is not None or self._connection.blocked or self.gone:
+            self._status = reply.status
+            sending = self._app.send(reply, self._exchange, self.send, self._connection.abort)
+            self._walk = Walk(sending, self._connection.loop, self._end)
+            self._walk.resume()
+        else:
+            self._status = reply.status
+            headers = self._app.headers(reply, self._exchange)
+            framed(reply.status, headers, reply.body, self.method)
+            try:
+                self.give(reply.status, headers, reply.body, more=False)
+            except RuntimeError as broken:
+                self._end(0, broken)
+            else:
+                self._end(len(reply.body), None)
+
+    def _end(self, sent: int | None, error: BaseException | None) -> None:
+        self._walk = None
+        if isinstance(error, asyncio.CancelledError):
+            self._status = CLOSED
+        elif error is not None:
+            _log.error("the answer to a request broke off", exc_info=error)
+        self._app.account(self._exchange, self._status, sent or 0)
+        self._connection.over(self)
+        if error is not None and not isinstance(error, Exception | asyncio.CancelledError):
+            raise error  # SystemExit and the like
