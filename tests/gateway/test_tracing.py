@@ -47,7 +47,7 @@ def test_a_share_is_recorded_and_the_upstream_told(tracer: RequestTracer) -> Non
     assert span is not None
     assert none is None
     told = upstream_hears(first)["traceparent"]
-    assert told == f"00-{first.request_id}-{first.span:016x}-01"
+    assert told == f"00-{first.request_id.decode()}-{first.span:016x}-01"
     assert upstream_hears(second)["traceparent"].endswith("-00")
     span.end(200)
 
@@ -76,7 +76,7 @@ def test_tracestate_goes_only_with_a_good_traceparent(tracer: RequestTracer) -> 
 
     assert upstream_hears(good)["tracestate"] == "a=b"
     assert "tracestate" not in upstream_hears(forged)
-    assert upstream_hears(forged)["traceparent"].startswith(f"00-{forged.request_id}-")
+    assert upstream_hears(forged)["traceparent"].startswith(f"00-{forged.request_id.decode()}-")
 
 
 async def test_a_span_ends_after_the_last_byte_with_what_became_of_it() -> None:
