@@ -165,7 +165,9 @@ async def _work(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with connect(settings) as parts:
-        metrics.REGISTRY.register(metrics.PoolCollector(parts.database.usage, parts.database.ceilings))
+        metrics.REGISTRY.register(
+            metrics.PoolCollector(parts.database.usage, parts.database.ceilings, parts.database.waits)
+        )
         metrics.REGISTRY.register(metrics.OUTBOX)
         metrics.REGISTRY.register(metrics.OUTBOX_DEAD)
         metrics.REGISTRY.register(metrics.REFUNDS)

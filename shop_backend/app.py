@@ -91,7 +91,7 @@ def create_app(settings: Settings, *, transport: httpx.AsyncBaseTransport | None
             # Routes need the parts, which need a running loop; so they come now, before the first request.
             servers = health.readiness(context)
             collectors = (
-                metrics.PoolCollector(parts.database.usage, parts.database.ceilings),
+                metrics.PoolCollector(parts.database.usage, parts.database.ceilings, parts.database.waits),
                 metrics.ServersCollector(servers.state, servers.names, asyncio.get_running_loop()),
             )
             app.router.routes = routes(context, servers)

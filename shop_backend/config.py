@@ -56,6 +56,8 @@ class DatabaseSettings(Section):
     """Connections kept open, per role."""
     max_size: int = Field(16, ge=1)
     """The pool grows up to this under load."""
+    idle_for: Duration = 60.0
+    """Then a connection above `min_size` is closed again."""
     acquire_timeout: Duration = 3.0
     """Waiting for a free connection; then 503."""
     statement_timeout: Duration = 5.0
@@ -64,6 +66,8 @@ class DatabaseSettings(Section):
     """For one lock."""
     startup_timeout: Duration = 30.0
     """Waiting for the servers when a process starts."""
+    max_replica_lag: Duration = 30.0
+    """A replica further behind is not asked; the primary answers."""
     partition_rows: int = Field(5_000_000, ge=10)
     """No partition of orders or their events has more."""
     partitions_ahead: int = Field(2, ge=1)

@@ -15,7 +15,7 @@ from prometheus_client import (
     disable_created_metrics,
     start_http_server,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
@@ -60,16 +60,21 @@ class PoolCollector(Collector):
     Args:
         usage: connections and waiting callers by role and state.
         ceilings: how many connections each role may grow to.
+        waits: by role callers that waited, seconds they waited, callers that got nothing.
     """
 
     def __init__(
-        self, usage: Callable[[], dict[tuple[str, str], int]], ceilings: Callable[[], dict[str, int]]
+        self,
+        usage: Callable[[], dict[tuple[str, str], int]],
+        ceilings: Callable[[], dict[str, int]],
+        waits: Callable[[], dict[str, tuple[int, float, int]]],
     ) -> None:
         self._usage = usage
         self._ceilings = ceilings
+        self._waits = waits
 
     def collect(self) -> Iterable[Metric]:
-        """One gauge per role and state, and one per role."""
+        """What is used and waited for, by role."""
         family = GaugeMetricFamily(
             "shop_db_pool_connections", "Database connections.", labels=["role", "state"]
         )
@@ -82,6 +87,18 @@ class PoolCollector(Collector):
         for role, count in self._ceilings().items():
             family.add_metric([role], count)
         yield family
+        waits = self._waits()
+        for place, (name, says) in enumerate(
+            (
+                ("shop_db_pool_waits", "Callers that had to wait for a database connection."),
+                ("shop_db_pool_wait_seconds", "How long they waited."),
+                ("shop_db_pool_refused", "Callers that got no database connection in time."),
+            )
+        ):
+            counter = CounterMetricFamily(name, says, labels=["role"])
+            for role, figures in waits.items():
+                counter.add_metric([role], figures[place])
+            yield counter
 
 
 class ServersCollector(Collector):

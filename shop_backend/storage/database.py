@@ -7,7 +7,6 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
@@ -21,15 +20,34 @@ _log = logging.getLogger(__name__)
 
 CARDS_LOCK = 7203001  # advisory: shared by whoever moves cards, alone for loading the stock
 
+_TRUSTED_FOR = 1.0  # seconds after its last use in which a connection is not asked whether it still works
+_REPLICA_PATIENCE = 0.5  # seconds of waiting for a connection to the replica; then the primary answers
+_REPLICA_AWAY_FOR = 5.0  # seconds in which a replica that is away or far behind is left alone
+_LAG_EVERY = 1.0  # seconds between two looks at how far it is behind
+
 Connection = AsyncConnection[DictRow]
-Pool = AsyncConnectionPool[Connection]
+
+
+class PooledConnection(AsyncConnection[DictRow]):
+    """A connection that knows when it was last given back, by the monotonic clock."""
+
+    returned_at = float("-inf")
+
+
+Pool = AsyncConnectionPool[PooledConnection]
+
+
+async def _works(connection: PooledConnection) -> None:
+    """Asking costs a round trip; one that served a moment ago is believed."""
+    if time.monotonic() - connection.returned_at > _TRUSTED_FOR:
+        await AsyncConnectionPool.check_connection(connection)
 
 
 class Database:
     """Pools to the primary and, when there is one, to the replica.
 
-    A broken connection is noticed when it is borrowed and replaced, so that a restart of
-    PostgreSQL costs waiting callers some time and nothing else.
+    A connection that broke while it was idle is noticed when it is borrowed and replaced, so that a restart
+    of PostgreSQL costs waiting callers some time and those in mid-work an error they are told to repeat.
     """
 
     def __init__(self, url: str, settings: DatabaseSettings, *, replica_url: str | None = None) -> None:
@@ -37,6 +55,9 @@ class Database:
         self._url = url
         self._primary = self._pool(url, "primary")
         self._replica = self._pool(replica_url, "replica") if replica_url else None
+        self._replica_away_until = float("-inf")  # monotonic
+        self._lag_asked_at = float("-inf")
+        self.replica_lag = 0.0  # seconds, as last seen
 
     def _pool(self, url: str, name: str) -> Pool:
         s = self._settings
@@ -47,14 +68,20 @@ class Database:
         )
         return AsyncConnectionPool(
             url,
-            connection_class=AsyncConnection[DictRow],
-            kwargs={"row_factory": dict_row, "options": options, "application_name": "tidegate-shop"},
+            connection_class=PooledConnection,
+            kwargs={
+                "row_factory": dict_row,
+                "options": options,
+                "application_name": "tidegate-shop",
+                "autocommit": True,  # transactions are begun where they are meant; a single read needs none
+            },
             min_size=min(s.min_size, s.max_size),
             max_size=s.max_size,
             timeout=s.acquire_timeout,
             max_waiting=s.max_size * 50,  # a longer queue only makes everybody late
+            max_idle=s.idle_for,
             reconnect_timeout=5.0,
-            check=AsyncConnectionPool.check_connection,
+            check=_works,
             name=name,
             open=False,
         )
@@ -97,6 +124,16 @@ class Database:
         Raises:
             Unavailable: no connection came free in time.
         """
+        async with self._borrow(self._primary) as connection, connection.transaction():
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def latest(self) -> AsyncIterator[Connection]:
+        """A connection for single statements that must see the last write; each is its own transaction.
+
+        Raises:
+            Unavailable: no connection came free in time.
+        """
         async with self._borrow(self._primary) as connection:
             yield connection
 
@@ -104,11 +141,45 @@ class Database:
     async def read(self) -> AsyncIterator[Connection]:
         """A connection for reading what may be a moment old; nothing about stock or a buyer's own writes.
 
+        The replica's; the primary's while that is away or more than `max_replica_lag` behind.
+
         Raises:
             Unavailable: no connection came free in time.
         """
-        async with self._borrow(self._replica or self._primary) as connection:
+        replica = self._replica
+        if replica is not None and time.monotonic() >= self._replica_away_until:
+            try:
+                lent = await replica.getconn(_REPLICA_PATIENCE)
+            except (PoolTimeout, TooManyRequests):
+                self._leave_replica("gives no connection")
+            else:
+                async with self._returned(replica, lent):
+                    if await self._is_near(lent):
+                        yield lent
+                        return
+        async with self._borrow(self._primary) as connection:
             yield connection
+
+    async def _is_near(self, connection: Connection) -> bool:
+        """Whether the replica follows closely enough; looked at now and then."""
+        now = time.monotonic()
+        if now - self._lag_asked_at >= _LAG_EVERY:
+            self._lag_asked_at = now
+            cursor = await connection.execute(
+                # A replica that has replayed all it received is not behind, however long nothing was written.
+                "SELECT CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0 ELSE"
+                " coalesce(extract(epoch FROM now() - pg_last_xact_replay_timestamp()), 0) END::float8 AS lag"
+            )
+            row = await cursor.fetchone()
+            self.replica_lag = max(0.0, row["lag"]) if row else 0.0
+            if self.replica_lag > self._settings.max_replica_lag:
+                self._leave_replica(f"is {self.replica_lag:.0f} s behind")
+                return False
+        return True
+
+    def _leave_replica(self, why: str) -> None:
+        self._replica_away_until = time.monotonic() + _REPLICA_AWAY_FOR
+        _log.warning("the replica %s; the primary answers for %g s", why, _REPLICA_AWAY_FOR)
 
     @contextlib.asynccontextmanager
     async def _borrow(self, pool: Pool) -> AsyncIterator[Connection]:
@@ -116,29 +187,48 @@ class Database:
             connection = await pool.getconn()
         except (PoolTimeout, TooManyRequests) as error:
             raise Unavailable("the database is busy; try again", retry_after=2) from error
+        async with self._returned(pool, connection):
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def _returned(self, pool: Pool, connection: PooledConnection) -> AsyncIterator[None]:
         try:
-            async with connection.transaction():
-                yield connection
+            yield
         finally:
+            connection.returned_at = time.monotonic()
             # Shielded: a cancelled caller must not leave its connection outside the pool.
             await asyncio.shield(pool.putconn(connection))
 
     def usage(self) -> dict[tuple[str, str], int]:
         """Connections and waiting callers by (role, state)."""
         found: dict[tuple[str, str], int] = {}
-        for role, pool in (("primary", self._primary), ("replica", self._replica)):
-            if pool is not None:
-                stats: dict[str, Any] = pool.get_stats()
-                idle = stats.get("pool_available", 0)
-                found[role, "idle"] = idle
-                found[role, "used"] = stats.get("pool_size", 0) - idle
-                found[role, "waiting"] = stats.get("requests_waiting", 0)
+        for role, pool in self._pools():
+            stats = pool.get_stats()
+            idle = stats.get("pool_available", 0)
+            found[role, "idle"] = idle
+            found[role, "used"] = stats.get("pool_size", 0) - idle
+            found[role, "waiting"] = stats.get("requests_waiting", 0)
         return found
 
     def ceilings(self) -> dict[str, int]:
         """How many connections each role's pool may grow to."""
+        return {role: pool.max_size for role, pool in self._pools()}
+
+    def waits(self) -> dict[str, tuple[int, float, int]]:
+        """By role since the start: callers that waited, seconds they waited, callers that got nothing."""
+        return {
+            role: (
+                stats.get("requests_queued", 0),
+                stats.get("requests_wait_ms", 0) / 1000,
+                stats.get("requests_errors", 0),
+            )
+            for role, pool in self._pools()
+            if (stats := pool.get_stats()) is not None
+        }
+
+    def _pools(self) -> list[tuple[str, Pool]]:
         pools = (("primary", self._primary), ("replica", self._replica))
-        return {role: pool.max_size for role, pool in pools if pool is not None}
+        return [(role, pool) for role, pool in pools if pool is not None]
 
 
 async def share_cards(connection: Connection) -> None:
