@@ -318,11 +318,14 @@ def limit(client: AdminClient, terms: Terms, name: str, rate: str) -> Said:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File with one order id per line that was answered 202, for I7.",
 )
-def audit(data: Path, as_json: bool, wait: float, answered: Path | None) -> None:
+@click.option(
+    "--running", is_flag=True, help="Look once at what holds at every moment; a sale may go on meanwhile."
+)
+def audit(data: Path, as_json: bool, wait: float, answered: Path | None, running: bool) -> None:
     """Check every invariant against PostgreSQL, Redis and the provider."""
     from ops.audit import command
 
-    sys.exit(command.run(data, as_json=as_json, wait=wait, answered=answered))
+    sys.exit(command.run(data, as_json=as_json, wait=wait, answered=answered, running=running))
 
 
 if __name__ == "__main__":
