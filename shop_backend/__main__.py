@@ -300,9 +300,9 @@ def _restock(settings: Settings) -> int:
 
 async def _load_stock(settings: Settings) -> None:
     from shop_backend.parts import redis_client
+    from shop_backend.restock import restock
     from shop_backend.stock.ledger import StockLedger
     from shop_backend.storage.database import Database
-    from shop_backend.workers.watch import StockKeeper
 
     database = Database(settings.require("database_url"), settings.database)
     redis = redis_client(
@@ -310,7 +310,7 @@ async def _load_stock(settings: Settings) -> None:
     )
     await database.open()
     try:
-        await StockKeeper(database, redis, StockLedger(redis, settings.stock), settings.stock).load()
+        await restock(database, redis, StockLedger(redis, settings.stock), settings.stock)
     finally:
         await redis.aclose()
         await database.close()

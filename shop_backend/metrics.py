@@ -29,6 +29,7 @@ ProcessCollector(registry=REGISTRY)
 
 CACHE = Counter("shop_cache_requests", "Lookups in a cache.", ["level", "result"], registry=REGISTRY)
 ORDERS = Counter("shop_orders", "Orders that came into a state.", ["state"], registry=REGISTRY)
+COPIES = Counter("shop_order_copies", "Second copies of accepted orders.", ["result"], registry=REGISTRY)
 CALLBACKS = Counter(
     "shop_payment_callbacks", "Payment callbacks, as received and as handled.", ["result"], registry=REGISTRY
 )
@@ -50,6 +51,8 @@ for _state in ("reserved", "pending", "paid", "delivered", "expired", "refunding
     ORDERS.labels(_state)
 for _result in ("queued", "forged", "stale", "malformed", "parked", "duplicate", "mismatch"):
     CALLBACKS.labels(_result)
+for _result in ("kept", "failed"):
+    COPIES.labels(_result)
 for _stream in ("orders", "callbacks"):
     DEAD.labels(_stream)
 

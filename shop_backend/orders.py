@@ -18,11 +18,12 @@ from starlette.routing import Route
 from shop_backend import tracing
 from shop_backend.delivery import cards_of
 from shop_backend.errors import NotFound, SoldOut, Unavailable, Unprocessable, problem
-from shop_backend.metrics import ORDERS
+from shop_backend.metrics import COPIES, ORDERS
 from shop_backend.requests import Body, Email, Sku, client_network, idempotency_key, parse, read
 from shop_backend.restock import current_epoch, fingerprint
 from shop_backend.stock.order_ids import minute_of
 from shop_backend.stock.records import Hold, Intent, StockClosed
+from shop_backend.stock.second_copy import SecondCopy
 from shop_backend.storage.database import Connection
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Orders:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._copies = SecondCopy(context.redis_volatile)
         self._epoch_asked_at = float("-inf")
         self._epoch_lock = asyncio.Lock()
 
@@ -82,15 +84,19 @@ class Orders:
             origin=c.tokens.origin(address) if address else "",
             trace=tracing.current(),
         )
-        epoch = c.stock.epoch
+        epoch, mark = c.stock.epoch, c.stock.mark
         try:
-            return await c.stock.reserve(intent)
+            hold = await c.stock.reserve(intent)
         except StockClosed:
             # Perhaps the stock was loaded under an epoch we have not heard of yet.
             await self._learn_epoch(epoch)
             if c.stock.epoch == epoch:
                 raise
-            return await c.stock.reserve(intent)
+            mark = c.stock.mark
+            hold = await c.stock.reserve(intent)
+        # Also for an order that was there already: who took it may have died before this line.
+        COPIES.labels("kept" if await self._copies.keep(intent, hold, mark) else "failed").inc()
+        return hold
 
     async def show(self, order_id: str, user: str | None, token: str) -> dict[str, Any]:
         """An order as its owner sees it, keys included once delivered.
@@ -160,7 +166,7 @@ class Orders:
         return row, await cards_of(connection, order_id, self._context.vault)
 
     async def _reserved(self, order_id: str, user: str | None) -> dict[str, Any]:
-        hold = await self._context.stock.hold(order_id)
+        hold = await self._context.stock.hold(order_id) or await self._given_up(order_id)
         if hold is None or (user is not None and hold["user"] != user):
             raise _no_order()
         return {
@@ -170,6 +176,19 @@ class Orders:
             "quantity": int(hold["quantity"]),
             "expires_at": _from_ms(int(hold["expires_ms"])),
         }
+
+    async def _given_up(self, order_id: str) -> dict[str, str] | None:
+        """The hold of a dead-lettered order that Redis forgot."""
+        try:
+            async with self._context.database.primary() as connection:
+                cursor = await connection.execute(
+                    "SELECT fields FROM dead_letters WHERE order_id = %s AND fields ? 'round' LIMIT 1",
+                    (order_id,),
+                )
+                row = await cursor.fetchone()
+        except psycopg.Error as error:
+            raise Unavailable("orders can't be read just now; try again", retry_after=1) from error
+        return None if row is None else {**row["fields"], "state": "expired"}
 
     async def _learn_epoch(self, refused: int) -> None:
         """Ask SQL, one for all who were refused, and not too often."""

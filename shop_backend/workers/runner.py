@@ -246,31 +246,20 @@ class StreamRunner:
             _log.warning("%s %s: try %d failed: %s", self._stream, entry.id, count, _brief(error))
             if count < self._settings.attempts:
                 return
-        fields = {_clean(name): _clean(value) for name, value in entry.fields.items()}
         try:
-            real = await self._bury(entry, fields, _brief(error))
+            real = await bury(self._database, self._handler, entry, _brief(error))
         except Exception as trouble:
             if isinstance(trouble, RedisError) or is_outage(trouble):
                 raise
             # Better a letter that says little than an entry that never ends.
             _log.exception("%s %s: its dead letter can't be written in full", self._stream, entry.id)
-            real = await self._bury(entry, {}, f"{type(error).__name__}, then {type(trouble).__name__}")
+            why = f"{type(error).__name__}, then {type(trouble).__name__}"
+            real = await bury(self._database, self._handler, entry, why, in_full=False)
         if real:
             _log.error("%s %s: given up: %s", self._stream, entry.id, _brief(error))
             await self._handler.gave_up(entry)
             DEAD.labels(keys.label(self._stream)).inc()
         await self._acknowledge([entry])
-
-    async def _bury(self, entry: Entry, fields: Mapping[str, str], why: str) -> bool:
-        async with self._database.primary() as connection:
-            real = await self._handler.give_up(connection, entry)
-            if real:
-                await connection.execute(
-                    "INSERT INTO dead_letters (stream, entry_id, order_id, fields, error)"
-                    " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-                    (self._stream, entry.id, self._handler.order_of(entry), json.dumps(fields), why),
-                )
-        return real
 
     async def _forget_the_dead(self) -> None:
         """Take names off the group whose workers are gone and left nothing."""
@@ -292,6 +281,24 @@ class StreamRunner:
                 await self._redis.xgroup_delconsumer(self._stream, keys.GROUP, self._consumer)
         except RedisError:
             return  # a name left behind does no harm
+
+
+async def bury(database: Database, handler: Handler, entry: Entry, why: str, *, in_full: bool = True) -> bool:
+    """Write a dead letter; False when the entry turns out to be done, and none is needed.
+
+    Raises:
+        Unavailable, psycopg.OperationalError: the database is away; call again.
+    """
+    fields = {_clean(name): _clean(value) for name, value in entry.fields.items()} if in_full else {}
+    async with database.primary() as connection:
+        real = await handler.give_up(connection, entry)
+        if real:
+            await connection.execute(
+                "INSERT INTO dead_letters (stream, entry_id, order_id, fields, error)"
+                " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                (handler.stream, entry.id, handler.order_of(entry), json.dumps(fields), _clean(why)),
+            )
+    return real
 
 
 def _entries(raw: Sequence[Any]) -> list[Entry]:

@@ -18,20 +18,32 @@ from shop_backend.stock import keys
 from shop_backend.stock.ledger import StockLedger
 from shop_backend.storage.database import Database
 from shop_backend.storage.partitions import Partitions
+from shop_backend.workers.recovery import Recovery
 
 _log = logging.getLogger(__name__)
 
+_COPYING = 1.0  # seconds; a second copy takes half of that at most
+_STRAGGLING = 15.0  # seconds after loading the stock, in which late copies may come
 _DRAIN = 10.0  # seconds the order stream may take to drain before the stock is counted without it
 
 
 class StockKeeper:
     """Notices that Redis lost the stock, and loads it again from SQL."""
 
-    def __init__(self, database: Database, redis: Redis, stock: StockLedger, settings: StockSettings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        redis: Redis,
+        stock: StockLedger,
+        settings: StockSettings,
+        recovery: Recovery,
+    ) -> None:
         self._database = database
         self._redis = redis
         self._stock = stock
         self._settings = settings
+        self._recovery = recovery
+        self._look_again_at: float | None = None  # the loop's time
 
     async def check(self) -> int:
         """Compare the epochs; load the stock when they differ, after what is queued is written.
@@ -42,14 +54,25 @@ class StockKeeper:
         epoch = await current_epoch(self._database)
         if epoch and await self._loaded(f"{epoch}/{self._stock.shards}"):
             self._stock.epoch = epoch
+            await self._stragglers(epoch)
             return 0
         _log.warning("the stock in Redis is not of epoch %d; no orders are taken until it is loaded", epoch)
         if epoch:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_DRAIN):
                     await self._drain()
+            # Admission is closed by now, but who was let in just before it may still write a copy.
+            await asyncio.sleep(_COPYING)
+            await self._recovery.recover(before_epoch=epoch + 1)
         await self.load()
+        self._look_again_at = asyncio.get_running_loop().time() + _STRAGGLING
         return 1
+
+    async def _stragglers(self, epoch: int) -> None:
+        """Copies that came after the stock was loaded: of a process that was stopped in mid-order."""
+        if self._look_again_at is not None and asyncio.get_running_loop().time() >= self._look_again_at:
+            await self._recovery.recover(before_epoch=epoch)
+            self._look_again_at = None
 
     async def load(self) -> None:
         """Make Redis agree with SQL now."""

@@ -11,11 +11,13 @@ from shop_backend.notifications import Notifier, Outbox
 from shop_backend.parts import Parts
 from shop_backend.payments import Payments
 from shop_backend.sms import SmsFiles, SmsWebhook
+from shop_backend.stock.second_copy import SecondCopy
 from shop_backend.storage.partitions import Partitions
 from shop_backend.workers.callbacks import CallbackHandler
 from shop_backend.workers.loop import Loop
 from shop_backend.workers.money import Cashier
 from shop_backend.workers.orders import OrderHandler
+from shop_backend.workers.recovery import Recovery
 from shop_backend.workers.runner import Handler, StreamRunner
 from shop_backend.workers.sweeper import Sweeper
 from shop_backend.workers.watch import Gauges, PartitionKeeper, StockKeeper
@@ -38,21 +40,8 @@ class Worker:
         mails = Outbox(database, mailer or _mailer(settings), settings.outbox, link=link)
         texts = Outbox(database, _texts(settings), settings.outbox, link=link, channel="sms")
         self._outboxes = (mails, texts)
-        self._keeper = StockKeeper(database, parts.redis_durable, stock, settings.stock)
         partitions = Partitions(database, settings.database)
         checkouts = Loop("checkouts", cashier.open_checkouts, w.interval)
-        self._loops = [
-            checkouts,
-            Loop("sweeper", Sweeper(database, stock, batch=w.sweep_batch).sweep, w.interval),
-            Loop("poller", cashier.poll, w.interval),
-            Loop("refunds", cashier.refund, w.interval),
-            Loop("mail", mails.keep_sending, w.interval),
-            Loop("text messages", texts.keep_sending, w.interval),
-            Loop("stock", self._keeper.check, 1.0),
-            Loop("catalogue", parts.catalog(settings.catalog).watch, 1.0),
-            Loop("partitions", PartitionKeeper(partitions, stock).check, 5.0),
-            Loop("gauges", Gauges(parts.redis_durable, stock, database).report, 2.0),
-        ]
         orders = [
             OrderHandler(
                 database,
@@ -64,6 +53,20 @@ class Worker:
                 written=checkouts.wake.set,
             )
             for shard in range(stock.shards)
+        ]
+        recovery = Recovery(database, SecondCopy(parts.redis_volatile), orders[0])  # any shard's will do
+        self._keeper = StockKeeper(database, parts.redis_durable, stock, settings.stock, recovery)
+        self._loops = [
+            checkouts,
+            Loop("sweeper", Sweeper(database, stock, batch=w.sweep_batch).sweep, w.interval),
+            Loop("poller", cashier.poll, w.interval),
+            Loop("refunds", cashier.refund, w.interval),
+            Loop("mail", mails.keep_sending, w.interval),
+            Loop("text messages", texts.keep_sending, w.interval),
+            Loop("stock", self._keeper.check, 1.0),
+            Loop("catalogue", parts.catalog(settings.catalog).watch, 1.0),
+            Loop("partitions", PartitionKeeper(partitions, stock).check, 5.0),
+            Loop("gauges", Gauges(parts.redis_durable, stock, database).report, 2.0),
         ]
         callbacks = CallbackHandler(database, payments, parts.providers, w)
         handlers: list[Handler] = [*orders, callbacks]

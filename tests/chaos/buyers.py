@@ -64,12 +64,17 @@ class Shopper:
         self._forger = forger
         self._shop = Client(url)
         self._bank = Client(sandbox)
+        self._over = asyncio.Event()
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Buyer after buyer."""
-        while not stop.is_set():
+    async def run(self) -> None:
+        """Buyer after buyer, until `leave` is called."""
+        while not self._over.is_set():
             await self._buyer()
-            await asyncio.sleep(self._random.uniform(0.1, 0.8))
+            await self._pause(self._random.uniform(0.1, 0.8))
+
+    def leave(self) -> None:
+        """The sale is over: nobody waits for anything any more."""
+        self._over.set()
 
     async def look_again(self) -> None:
         """After the sale: what became of each order, read until somebody answers."""
@@ -82,6 +87,12 @@ class Shopper:
         self._bank.close()
 
     # ---- one buyer ---------------------------------------------------------------------------
+
+    async def _pause(self, seconds: float) -> bool:
+        """Wait; whether the sale still goes on."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._over.wait(), seconds)
+        return not self._over.is_set()
 
     async def _buyer(self) -> None:
         self._shop.close()
@@ -142,12 +153,13 @@ class Shopper:
                 await self._settle(order)
             if order is not None or status in _FINAL:
                 return
-            await asyncio.sleep(self._random.uniform(0.05, 0.5))
+            if not await self._pause(self._random.uniform(0.05, 0.5)):
+                return
             wait = self._random.choice((_HURRY, _WAIT))
 
     async def _late(self, user: str, key: str, wanted: dict[str, Any]) -> None:
         if (order := await self._order(user, key, wanted)) and (pay := await self._pay_path(order)):
-            await asyncio.sleep(HOLD_FOR + self._random.uniform(-1.0, 2.0))
+            await self._pause(HOLD_FOR + self._random.uniform(-1.0, 2.0))
             await self._pay_at(order, pay, storm=self._random.randint(0, 3))
             await self._until(order, {"delivered", "refunded"})
 
@@ -212,9 +224,9 @@ class Shopper:
                 state = await self._read(order)
                 if state and state.get("pay_url"):
                     return str(urlsplit(state["pay_url"]).path)
-                if state and state["status"] not in {"reserved", "pending"}:
+                over = state and state["status"] not in {"reserved", "pending"}
+                if over or not await self._pause(0.3):
                     return None
-                await asyncio.sleep(0.3)
         return None
 
     async def _settle(self, order: Placed, **how: Any) -> None:
@@ -242,9 +254,9 @@ class Shopper:
         async with _patience():
             while True:
                 state = await self._read(order)
-                if state and state["status"] in states:
+                # As often as the storefront asks.
+                if (state and state["status"] in states) or not await self._pause(0.4):
                     return
-                await asyncio.sleep(0.4)  # as the storefront does
 
     async def _read(self, order: Placed, *, final: bool = False) -> dict[str, Any] | None:
         number = self._journal.invoke("read", order_id=order.order_id, final=final)

@@ -122,19 +122,20 @@ async def _sale(
     schedule: Schedule, shoppers: list[Shopper], injector: Injector, world: World, outcome: Outcome
 ) -> None:
     stop = asyncio.Event()
-    selling = [asyncio.create_task(one.run(stop)) for one in shoppers]
+    selling = [asyncio.create_task(one.run()) for one in shoppers]
     watching = asyncio.create_task(_watch(world, stop, outcome))
     breaking = asyncio.create_task(injector.run(schedule))
     try:
         await asyncio.wait(
             [*selling, watching, breaking], timeout=schedule.seconds, return_when=asyncio.FIRST_EXCEPTION
         )
-        stop.set()
         await breaking
     finally:
         stop.set()
+        for one in shoppers:
+            one.leave()
         injector.heal()
-        # The buyers in the middle of something finish it, or lose patience.
+        # Who waits for an answer gets it, or knows nothing.
         await asyncio.gather(*selling, watching)
 
 

@@ -31,11 +31,13 @@ from shop_backend.sandbox.app import create_app as create_sandbox
 from shop_backend.seed import seed
 from shop_backend.stock import keys
 from shop_backend.stock.records import Snapshot
+from shop_backend.stock.second_copy import SecondCopy
 from shop_backend.storage.partitions import Partitions
 from shop_backend.vault import Vault
 from shop_backend.workers.callbacks import CallbackHandler
 from shop_backend.workers.money import Cashier
 from shop_backend.workers.orders import OrderHandler
+from shop_backend.workers.recovery import Recovery
 from shop_backend.workers.runner import StreamRunner
 from shop_backend.workers.sweeper import Sweeper
 from shop_backend.workers.watch import StockKeeper
@@ -160,6 +162,7 @@ class Shop:
     cashier: Cashier
     outbox: Outbox
     keeper: StockKeeper
+    recovery: Recovery
     payments: Payments
     mailbox: Mailbox
 
@@ -347,7 +350,8 @@ async def open_shop(settings: Settings) -> AsyncIterator[Shop]:
         partitions = Partitions(parts.database, settings.database)
         handler = OrderHandler(parts.database, parts.stock, partitions, w, provider=parts.provider.name)
         callbacks = CallbackHandler(parts.database, payments, parts.providers, w)
-        keeper = StockKeeper(parts.database, parts.redis_durable, parts.stock, settings.stock)
+        recovery = Recovery(parts.database, SecondCopy(parts.redis_volatile), handler)
+        keeper = StockKeeper(parts.database, parts.redis_durable, parts.stock, settings.stock, recovery)
         await keeper.load()
         yield Shop(
             settings=settings,
@@ -362,6 +366,7 @@ async def open_shop(settings: Settings) -> AsyncIterator[Shop]:
             cashier=Cashier(parts.database, payments, parts.providers, w),
             outbox=Outbox(parts.database, mailbox, settings.outbox, link=lambda order: f"http://x/{order}"),
             keeper=keeper,
+            recovery=recovery,
             payments=payments,
             mailbox=mailbox,
         )

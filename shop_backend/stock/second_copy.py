@@ -1,0 +1,74 @@
+"""Accepted orders, kept a second time on another server until SQL surely has them.
+
+The durable Redis survives kill -9 by itself. It does not survive its disk: an order that was answered 202 and
+that no worker has read yet would be gone. So its intent also goes to the volatile Redis, before the answer;
+both have to be lost within the same moment for an order to be lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from shop_backend.stock.records import Hold, Intent
+
+_log = logging.getLogger(__name__)
+
+NAME = "orders:second-copy"
+_KEPT = 100_000  # intents; workers are far behind when so many are not in SQL yet
+_LIFE = 3600  # seconds
+_CHUNK = 500
+
+
+class SecondCopy:
+    """The intents of the last hour, oldest first, as the order stream has them."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def keep(self, intent: Intent, hold: Hold, mark: str) -> bool:
+        """Write an intent that was accepted under the epoch `mark` down again; whether that worked.
+
+        An order is not refused for want of a second copy: the first one is durable.
+        """
+        fields: dict[Any, Any] = {
+            # As reserve.lua writes them.
+            "order_id": hold.order_id,
+            "user": intent.user,
+            "sku": intent.sku,
+            "quantity": intent.quantity,
+            "email": intent.email,
+            "unit_cents": intent.unit_cents,
+            "currency": intent.currency,
+            "expires_ms": hold.expires_ms,
+            "at_ms": hold.round // 1000,
+            "round": hold.round,
+            "epoch": mark,
+        }
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.xadd(NAME, fields, maxlen=_KEPT, approximate=True)
+                pipe.expire(NAME, _LIFE)
+                await pipe.execute()
+        except RedisError as error:
+            _log.warning("order %s has no second copy: %s", hold.order_id, type(error).__name__)
+            return False
+        return True
+
+    async def chunks(self) -> AsyncIterator[list[dict[str, str]]]:
+        """Every intent, some at a time.
+
+        Raises:
+            RedisError: the volatile Redis gives no answer.
+        """
+        after = "-"
+        while True:
+            found: Any = await self._redis.xrange(NAME, min=after, count=_CHUNK)
+            if not found:
+                return
+            yield [fields for _, fields in found]
+            after = f"({found[-1][0]}"

@@ -1,0 +1,116 @@
+"""The durable Redis loses its disk: what was answered 202 comes back from its second copy."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from redis.asyncio import Redis
+
+from shop_backend.restock import fingerprint
+from shop_backend.stock import keys
+from shop_backend.stock.records import Hold, Intent
+from shop_backend.stock.second_copy import NAME, SecondCopy
+
+
+async def _copies(shop: Any) -> list[dict[str, str]]:
+    return [each async for chunk in SecondCopy(shop.parts.redis_volatile).chunks() for each in chunk]
+
+
+async def test_the_copy_says_what_the_stream_says(shop: Any) -> None:
+    """Two places write an intent, in Lua and in Python; both must say the same."""
+    await shop.order("plain", 2)
+    ((_, entry),) = await shop.parts.redis_durable.xrange(keys.ORDERS)
+
+    assert await _copies(shop) == [entry]
+    assert await shop.parts.redis_volatile.ttl(NAME) > 0
+
+
+async def test_orders_nobody_had_read_survive_the_loss_of_the_disk(shop: Any) -> None:
+    """They get their rows and cards before anybody else can buy; a repeat finds its order; each once."""
+    headers = await shop.session()
+    orders = [(await shop.order("single", headers=headers, key="the-key-of-one")).json()]
+    orders += [(await shop.order("plain", 2)).json() for _ in range(3)]
+    written = await shop.placed("flash")
+    unread = (await shop.order("flash")).json()
+    await shop.parts.redis_durable.flushall()
+
+    assert await shop.keeper.check() == 1
+
+    for order in [*orders, written, unread]:
+        assert (await shop.see(order))["status"] == "pending"
+    assert (await shop.order("single")).status_code == 410
+    again = await shop.order("single", headers=headers, key="the-key-of-one")
+    assert again.json()["order_id"] == orders[0]["order_id"]
+    await shop.drain()
+    assert len(await shop.rows("SELECT * FROM orders")) == 6
+    assert await shop.rows("SELECT * FROM dead_letters") == []
+    await shop.check()
+
+
+async def test_an_order_whose_cards_are_gone_is_accounted_for(shop: Any) -> None:
+    """Among the dead letters, and its buyer is told, though Redis remembers nothing of it."""
+    order = (await shop.order("single")).json()
+    await shop.parts.redis_durable.flushall()
+    await shop.execute("UPDATE cards SET state = 'disabled' WHERE sku = 'single'")
+
+    await shop.keeper.check()
+
+    letter = await shop.row("SELECT * FROM dead_letters")
+    assert str(letter["order_id"]) == order["order_id"]
+    assert "0 cards available" in letter["error"]
+    assert (await shop.see(order))["status"] == "expired"
+    stranger = await shop.client.get(order["status_url"], headers=await shop.session())
+    assert stranger.status_code == 404
+
+
+async def test_a_copy_that_comes_late_is_accounted_for(shop: Any) -> None:
+    """Of a process that was stopped between reserving and copying: its stock has been counted as free."""
+    taken = (await shop.order("single")).json()
+    ((_, fields),) = await shop.parts.redis_durable.xrange(keys.ORDERS)
+    await shop.parts.redis_durable.flushall()
+    await shop.parts.redis_volatile.delete(NAME)
+    await shop.keeper.check()
+    await shop.parts.redis_volatile.xadd(NAME, fields)
+
+    assert await shop.recovery.recover(before_epoch=shop.parts.stock.epoch) == 0
+
+    letter = await shop.row("SELECT * FROM dead_letters")
+    assert str(letter["order_id"]) == taken["order_id"]
+    assert "epoch" in letter["error"]
+    assert await shop.recovery.recover(before_epoch=shop.parts.stock.epoch) == 0
+    assert len(await shop.rows("SELECT * FROM dead_letters")) == 1
+
+
+async def test_two_recoveries_and_a_worker_at_once(shop: Any) -> None:
+    """Whoever comes first writes an order; the others find it."""
+    for _ in range(20):
+        await shop.order("plain")
+    epoch = shop.parts.stock.epoch + 1
+    await shop.orders.join()
+
+    await asyncio.gather(
+        shop.recovery.recover(before_epoch=epoch),
+        shop.recovery.recover(before_epoch=epoch),
+        shop.orders.once(),
+    )
+    await shop.drain()
+
+    assert len(await shop.rows("SELECT * FROM orders")) == 20
+    assert await shop.rows("SELECT * FROM dead_letters") == []
+    await shop.check()
+
+
+async def test_an_order_needs_no_second_copy(shop: Any) -> None:
+    """While the volatile Redis is away orders are taken all the same; the loss is said."""
+    async with Redis(port=1) as nowhere:
+        intent = Intent("id", "plain", "ann", 1, "a@example.com", 500, "EUR", fingerprint("plain", 1, "a"))
+        assert not await SecondCopy(nowhere).keep(intent, Hold("id", 1, 1), "1/1")
+    await shop.order("plain")
+    await shop.parts.redis_volatile.flushall()
+    await shop.parts.redis_durable.flushall()
+
+    assert await shop.keeper.check() == 1
+    assert (await shop.order("plain")).status_code == 202
+    await shop.drain()
+    await shop.check()
