@@ -115,7 +115,8 @@ class Shopper:
     async def _storm(self, user: str, key: str, wanted: dict[str, Any]) -> None:
         if order := await self._order(user, key, wanted):
             copies, rounds = self._random.randint(1, 20), self._random.randint(1, 20)
-            await self._settle(order, duplicates=copies, storm=rounds)
+            delay = self._random.choice((0.0, 0.5, HOLD_FOR + 2.0))  # some come when all is over
+            await self._settle(order, duplicates=copies, storm=rounds, delay=delay)
 
     async def _fail(self, user: str, key: str, wanted: dict[str, Any]) -> None:
         if (order := await self._order(user, key, wanted)) and (pay := await self._pay_path(order)):

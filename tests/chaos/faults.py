@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import redis.asyncio
 
-from tests.chaos.schedule import Fault, Schedule
+from tests.chaos.schedule import CLOCKS, Fault, Schedule
 from tests.chaos.world import World
 
 _PATIENCE = 30.0  # seconds until a process that shall be hit runs
@@ -33,7 +33,7 @@ class Injector:
         self.log: list[str] = []
         self._world = world
         self._send_storm = storm
-        self._stopped: set[int] = set()
+        self._stopped: dict[int, bool] = {}  # process id → with its group
 
     async def run(self, schedule: Schedule) -> None:
         """Every fault at its time; returns when all are undone."""
@@ -45,12 +45,12 @@ class Injector:
 
     def heal(self) -> None:
         """Undo whatever still lasts."""
-        for pid in self._stopped:
-            _signal(pid, signal.SIGCONT)
+        for pid, group in self._stopped.items():
+            _signal(pid, signal.SIGCONT, group=group)
         self._stopped.clear()
         for proxy in self._world.proxies.values():
             proxy.heal()
-        for host in ("gateway", "shop"):
+        for host in CLOCKS:
             self._world.set_clock(host, 0.0)
 
     async def _do(self, fault: Fault) -> None:
@@ -68,7 +68,6 @@ class Injector:
         if pid is None:
             return False
         _signal(pid, signal.SIGKILL)
-        self._stopped.discard(pid)
         return True
 
     async def _stop(self, fault: Fault) -> bool:
@@ -76,11 +75,11 @@ class Injector:
         if pid is None:
             return False
         group = fault.target == "postgres"  # the connections' processes too
-        self._stopped.add(pid)
+        self._stopped[pid] = group
         _signal(pid, signal.SIGSTOP, group=group)
         await asyncio.sleep(fault.lasts)
         _signal(pid, signal.SIGCONT, group=group)
-        self._stopped.discard(pid)
+        self._stopped.pop(pid, None)
         return True
 
     async def _hole(self, fault: Fault) -> bool:

@@ -28,7 +28,7 @@ from tests.chaos.world import World, running
 
 CLIENTS = 32
 DRAIN = 120.0  # seconds until everything must have come to an end
-_LOOK = 4.0  # seconds between two audits of the running sale
+_LOOK = 3.0  # seconds between two audits of the running sale
 
 
 @dataclass

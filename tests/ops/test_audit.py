@@ -277,6 +277,32 @@ def test_the_command_says_what_holds_and_what_does_not(
     assert document["violations"]["I9"] == ["card: user ann has 3, the cap is 2"]
 
 
+RUNNING_VIOLATIONS = [name for name in SQL_VIOLATIONS if name.split()[0] in command.RUNNING]
+
+
+def test_what_holds_at_every_moment_is_seen_while_a_sale_goes_on(world: World, tmp_path: Path) -> None:
+    """Mails unsent, streams full, provider and Redis away: nothing wrong; I1 and I5 are among the checks."""
+    world.sql("UPDATE outbox SET state = 'pending'")
+    with world.redis() as client:
+        client.flushall()
+
+    answer = _run(world, "http://127.0.0.1:1", tmp_path, "--running")
+
+    assert answer.exit_code == 0, answer.output
+    assert answer.output.count(" holds  ") == len(command.RUNNING)
+    assert {"I1", "I5"} <= set(command.RUNNING) < set(command.CHECKS)
+
+
+@pytest.mark.parametrize("name", RUNNING_VIOLATIONS)
+def test_a_violation_is_named_while_a_sale_goes_on(world: World, name: str) -> None:
+    """By one snapshot of the database, without Redis and provider."""
+    world.sql(SQL_VIOLATIONS[name])
+
+    found = command.look_running({"TIDEGATE_DATABASE_URL": world.database_url})
+
+    assert found[name.split()[0]]
+
+
 def test_a_provider_that_is_away_is_one_line(world: World, tmp_path: Path) -> None:
     """Not a violation, not a stack trace: exit 7."""
     answer = _run(world, "http://127.0.0.1:1", tmp_path)
