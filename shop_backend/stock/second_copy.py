@@ -48,6 +48,7 @@ class SecondCopy:
             "at_ms": hold.round // 1000,
             "round": hold.round,
             "epoch": mark,
+            "trace": intent.trace,
         }
         try:
             async with self._redis.pipeline(transaction=False) as pipe:
