@@ -17,7 +17,6 @@ from pathlib import Path
 from gateway.exchange import Exchange
 
 BATCH = 1000  # lines per system call
-TOGETHER = 64  # requests that are made into lines at once
 POLL_SECONDS = 0.1  # the longest that a line waits to be written
 ROTATION_SECONDS = 1.0  # between two looks at whether the file was moved away
 CLOSE_SECONDS = 2.0  # given to a slow disk at the end
@@ -94,7 +93,6 @@ class AccessLog:
     def __init__(self, path: Path | str, buffer: int = 10_000) -> None:
         self._path = None if str(path) == "-" else Path(path)
         self._buffer = buffer
-        self._noted: deque[tuple[Exchange, int, int, float, float]] = deque()  # not yet a line
         self._lines: deque[bytes] = deque()
         self._dropped_full = 0  # counted by those who write
         self._dropped_broken = 0  # counted by the thread
@@ -123,26 +121,6 @@ class AccessLog:
         if held == self._buffer >> 1:  # a burst; otherwise the thread comes by in time
             self._wake.set()
 
-    def note(self, exchange: Exchange, status: int, bytes_out: int, seconds: float) -> None:
-        """Write the line of a request, in time; see `record`. Never waits, never raises.
-
-        Many are made into lines at once: that is code which a request would find cold each time.
-        """
-        noted = self._noted
-        noted.append((exchange, status, bytes_out, seconds, time.time()))
-        if len(noted) >= TOGETHER:
-            self._make_lines()
-
-    def _make_lines(self) -> None:
-        """Called by those who write and, for the last few, by the thread."""
-        noted = self._noted
-        while noted:
-            try:
-                what = noted.popleft()
-            except IndexError:  # the other one was quicker
-                return
-            self.write(record(*what))
-
     def reopen(self) -> None:
         """The file was rotated (SIGHUP): open it anew before the next line."""
         self._reopen = True
@@ -150,7 +128,6 @@ class AccessLog:
 
     def close(self, within: float = CLOSE_SECONDS) -> None:
         """Write what is held and end; a disk that hangs longer than `within` seconds is left behind."""
-        self._make_lines()
         self._closing = True
         self._wake.set()
         self._thread.join(within)
@@ -162,7 +139,6 @@ class AccessLog:
             closing = self._closing  # read before draining, so that nothing written before it is missed
             try:
                 self._rotate()
-                self._make_lines()
                 while self._lines:
                     self._write_batch()
             except OSError as error:

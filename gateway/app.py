@@ -26,7 +26,6 @@ from gateway.whole import CLOSED, Send
 _log = logging.getLogger("gateway")
 _REQUEST_ID = b"x-request-id"
 _CLOSE = (b"connection", b"close")
-_UNROUTED = "(none)"  # the label of requests that no route took
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,6 @@ class Gateway:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._metrics = parts.metrics
         self._snapshot: _Snapshot | None = None
         # With a counter behind: unique, and cheaper than randomness each time.
         self._ids = secrets.token_hex(10).encode()
@@ -156,7 +154,7 @@ class Gateway:
             return _refusal(Internal("the gateway failed; the operators' log has the reason"), exchange)
 
     def account(self, exchange: Exchange, status: int, sent: int) -> None:
-        """End an exchange: let go what it holds, count it, log it.
+        """End an exchange: let go what it holds; it will be counted and logged.
 
         Args:
             exchange: the request.
@@ -164,14 +162,7 @@ class Gateway:
             sent: bytes of the body that went out.
         """
         exchange.finish()
-        seconds = time.perf_counter() - exchange.started
-        metrics = self._metrics
-        metrics.request(exchange.route or _UNROUTED, exchange.method, status, exchange.outcome, seconds)
-        if exchange.upstream_seconds is not None:
-            metrics.upstream(exchange.upstream, exchange.upstream_seconds)
-        log = self._parts.access_log
-        if log is not None:
-            log.note(exchange, status, sent, seconds)
+        self._parts.accounts.add(exchange, status, sent)
 
     def headers(self, reply: Reply, exchange: Exchange) -> Headers:
         """The fields of the answer."""

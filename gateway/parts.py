@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from gateway import config
 from gateway.access_log import AccessLog
+from gateway.accounts import Accounts
 from gateway.breakers import Breakers
 from gateway.exchange import Exchange, Policy, Reply
 from gateway.identity import Identity
@@ -68,6 +69,7 @@ class Parts:
         self.shut_offs = ShutOffs(on_shut)
         self.identity = Identity(config.Identity(), ())
         self.access_log: AccessLog | None = None
+        self.accounts = Accounts(metrics)
         self._workers = workers
         self._dropped_before = 0  # lines lost by access logs since replaced
         self._tracer: RequestTracer | None = None
@@ -83,7 +85,8 @@ class Parts:
         old, log_before = self.config, self.access_log
         access_log = self._open_log(new, old)
         self.config = new
-        self.access_log = access_log
+        self.accounts.settle()  # what has ended until now goes into the log of until now
+        self.access_log = self.accounts.log = access_log
         if log_before is not None and log_before is not access_log:
             await asyncio.to_thread(log_before.close)
             self._dropped_before += log_before.dropped
@@ -146,6 +149,7 @@ class Parts:
 
     def gauges(self) -> None:
         """Write what can be read off the parts into the metrics; called when a snapshot is due."""
+        self.accounts.settle()
         self.metrics.gauge("tidegate_limit_store_up", float(self.limits.up))
         self.metrics.gauge("tidegate_cache_bytes", self.cache.bytes)
         self.metrics.gauge("tidegate_cache_entries", len(self.cache))
@@ -201,6 +205,7 @@ class Parts:
         await self.limits.aclose()
         if self._tracer is not None:
             await asyncio.to_thread(self._tracer.close)
+        self.accounts.settle()
         if self.access_log is not None:
             await asyncio.to_thread(self.access_log.close)
 

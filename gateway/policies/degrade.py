@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import mimetypes
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -48,7 +48,7 @@ class Degrade:
     switches: Switches
     fallback: Callable[[], Reply] | None = None
 
-    async def __call__(self, exchange: Exchange, proceed: Handler) -> Reply:
+    def __call__(self, exchange: Exchange, proceed: Handler) -> Awaitable[Reply]:
         """Handle one exchange.
 
         Raises:
@@ -69,9 +69,9 @@ class Degrade:
                     retry_after=CRITICAL_RETRY_AFTER,
                 )
             return self._stand_in(exchange, self.fallback)
-        return await proceed(exchange)
+        return proceed(exchange)
 
-    def _stand_in(self, exchange: Exchange, fallback: Callable[[], Reply]) -> Reply:
+    async def _stand_in(self, exchange: Exchange, fallback: Callable[[], Reply]) -> Reply:
         exchange.outcome = "degraded"
         if self.feature is not None:
             exchange.reply_headers.append((b"tidegate-degraded", self.feature.encode()))

@@ -113,7 +113,7 @@ class Connection(asyncio.Protocol):
             UpstreamTimeout: there was no header by the deadline (on the clock).
         """
         while not self.reader.head_done:
-            await self._wait(deadline)
+            await self.coming(deadline)
 
     async def more(self, deadline: float) -> None:
         """Wait until the body goes on or ends.
@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
             UpstreamTimeout: nothing came by the deadline (on the clock).
         """
         while not self.reader.buffered and not self.reader.complete:
-            await self._wait(deadline)
+            await self.coming(deadline)
 
     def take(self) -> bytes:
         """The body bytes that came since the last call; reading goes on."""
@@ -132,7 +132,12 @@ class Connection(asyncio.Protocol):
             self._resume()
         return data
 
-    async def _wait(self, deadline: float) -> None:
+    def coming(self, deadline: float) -> Waiter:
+        """What to await for the next bytes of the answer, or for its end.
+
+        Raises:
+            UpstreamError: the upstream broke off or sent garbage.
+        """
         if self._error is not None:
             raise self._error
         if self.closed:
@@ -140,10 +145,7 @@ class Connection(asyncio.Protocol):
         self._deadline = deadline
         if self._timer is None or deadline < self._timer_at:
             self._arm()
-        try:
-            await self._waiter
-        finally:
-            self._deadline = math.inf
+        return self._waiter
 
     # ---- its end ----
 
@@ -209,6 +211,7 @@ class Connection(asyncio.Protocol):
             if reader.buffered > READ_HIGH and not reader.complete and self._transport is not None:
                 self._paused = True
                 self._transport.pause_reading()
+            self._deadline = math.inf  # whoever goes on waiting says until when
             self._waiter.wake()
 
     def eof_received(self) -> bool:

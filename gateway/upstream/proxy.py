@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable
 from typing import Any
 
 from gateway import config
@@ -91,11 +92,11 @@ class Upstream:
 
     # ---- one exchange ----
 
-    async def __call__(self, exchange: Exchange) -> Reply:
+    def __call__(self, exchange: Exchange) -> Awaitable[Reply]:
         """Send with the upstream's own timeout."""
-        return await self.send(exchange, self._clock() + self._total)
+        return self.send(exchange, self._clock() + self._total)
 
-    async def send(self, exchange: Exchange, deadline: float) -> Reply:
+    def send(self, exchange: Exchange, deadline: float) -> Awaitable[Reply]:
         """Forward a request, and hand on its answer as soon as the header is there.
 
         Args:
@@ -110,13 +111,20 @@ class Upstream:
             ClientGone: the client left while its body was being read.
             PayloadTooLarge, BadRequest: the body is too large, or not as long as announced.
         """
-        body: bytes | None = b""
-        if exchange.has_body:
-            body = None
-            length = exchange.content_length
-            if length is not None and length <= SMALL_BODY:
-                # Read it all first: a slow client then holds no connection, and it goes out in one write.
-                body = await collect(exchange, length, deadline - self._clock())
+        if exchange.has_body and exchange.whole is None:
+            return self._send_body(exchange, deadline)
+        return self._try(exchange, exchange.whole or b"", deadline)
+
+    async def _send_body(self, exchange: Exchange, deadline: float) -> Reply:
+        """Forward a request whose body is still to come."""
+        length, body = exchange.content_length, None
+        if length is not None and length <= SMALL_BODY:
+            # Read it all first: a slow client then holds no connection, and it goes out in one write.
+            body = await collect(exchange, length, deadline - self._clock())
+        return await self._try(exchange, body, deadline)
+
+    async def _try(self, exchange: Exchange, body: bytes | None, deadline: float) -> Reply:
+        """Ask one server, and if that brought nothing, where it may be, another one."""
         head = request_head(exchange, deadline - self._clock())
         self._budget.request()
         server = self._balancer.pick()
@@ -165,9 +173,10 @@ class Upstream:
                 upload = Upload(connection, exchange)
             else:
                 connection.send(head + body if body else head, head_only=head_only)
-            await connection.head(deadline)
-            exchange.upstream_seconds = self._clock() - sent
             reader = connection.reader
+            while not reader.head_done:
+                await connection.coming(deadline)
+            exchange.upstream_seconds = self._clock() - sent
             if not reader.buffered and not reader.complete and 0 < (reader.length or 0) <= READ_HIGH:
                 # Most servers send header and body as two segments: await the second, to answer in one.
                 # Should it break off instead, the stream says so: after the header, that is no 502.
