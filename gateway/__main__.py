@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     worker.add_argument("listen_fd", type=int)
     worker.add_argument("channel_fd", type=int)
     worker.add_argument("counters_fd", type=int)
+    worker.add_argument("keys_fd", type=int)
     given = parser.parse_args(arguments)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -45,7 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
         case "worker":
             from gateway import worker as worker_process
 
-            return worker_process.main(given.listen_fd, given.channel_fd, given.counters_fd)
+            return worker_process.main(
+                given.listen_fd, given.channel_fd, given.counters_fd, given.keys_fd
+            )
         case "schema":
             from gateway.schema import json_schema
 

@@ -45,7 +45,8 @@ class Crew:
         greet: the start message for a new worker: configuration and switches as they are, with their numbers.
         totals: where their metrics are summed.
         drain: seconds that requests in flight may take at the end.
-        counters: descriptor of the memory where they count limits together; -1 when each counts alone.
+        shared: descriptors of the memory that the workers share, handed to each in this order; -1 for what
+            they go without.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Crew:
         greet: Callable[[], Message],
         totals: Totals,
         drain: float,
-        counters: int = -1,
+        shared: tuple[int, ...],
     ) -> None:
         self.members: dict[int, Member] = {}
         self.drain = drain
@@ -64,7 +65,7 @@ class Crew:
         self.on_trip: Callable[[Message], None] = lambda _: None  # told of each breaker that opens by itself
         self.on_ready: Callable[[Channel], None] = lambda _: None  # told of each worker that begins to serve
         self._listener = listener
-        self._counters = counters
+        self._shared = shared
         self._size = size
         self._greet = greet
         self._totals = totals
@@ -86,7 +87,7 @@ class Crew:
 
     def start(self) -> None:
         """Start them all, in the background."""
-        self._tasks = [asyncio.create_task(self._keep(), name=f"crew-{n}") for n in range(self._size)]
+        self._tasks = [asyncio.create_task(self._keep(n), name=f"crew-{n}") for n in range(self._size)]
 
     def tell(self, message: Message) -> None:
         """Send a message to every worker."""
@@ -147,13 +148,13 @@ class Crew:
 
     # ---- one place in the crew ---------------------------------------------------------------
 
-    async def _keep(self) -> None:
+    async def _keep(self, place: int) -> None:
         """Keep one place filled."""
         loop = asyncio.get_running_loop()
         wait = _BACKOFF[0]
         while not self._stopping:
             born = loop.time()
-            code = await self._one(born)
+            code = await self._one(place, born)
             if self._stopping:
                 return
             self._totals.own.count("tidegate_worker_restarts_total")
@@ -161,11 +162,11 @@ class Crew:
             _log.error("a worker died (exit code %s); starting another in %.1f s", code, wait)
             await asyncio.sleep(wait)
 
-    async def _one(self, born: float) -> int | None:
+    async def _one(self, place: int, born: float) -> int | None:
         """The life of one worker; returns its exit code."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        fds = (self._listener.fileno(), theirs.fileno(), self._counters)
+        fds = (self._listener.fileno(), theirs.fileno(), *self._shared)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -181,7 +182,7 @@ class Crew:
         self.members[member.id] = member
         start = self._greet()
         member.version, member.serial = start["version"], start["serial"]
-        channel.send(start)
+        channel.send(start | {"part": place})
         try:
             while (message := await channel.receive()) is not None:
                 self._hear(member, message)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from gateway.channel import Message
 from gateway.config import Redis
-from gateway.policies.shut_off import ShutOff, ShutOffs
+from gateway.policies.shut_offs import ShutOff, ShutOffs
 from gateway.state.host_line import HostLine
 from gateway.state.news import News, Said
 from gateway.state.pin_sync import PinSync

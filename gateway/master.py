@@ -22,11 +22,12 @@ from gateway.crew import Crew
 from gateway.hosts import Hosts
 from gateway.ladder import Ladder
 from gateway.metrics import Totals
-from gateway.policies.shut_off import ShutOff, ShutOffs
+from gateway.policies.shut_offs import ShutOff, ShutOffs
 from gateway.pressure import on_ladder
 from gateway.reload import ConfigFile
 from gateway.server import HANDSHAKE, deafen, serve_admin
 from gateway.state.counters import shared_memory
+from gateway.state.known_keys import open_table
 from gateway.state.pins import Pins
 from gateway.state.switches import Switches, work_out
 
@@ -104,8 +105,8 @@ class Master:
             listener.close()
             raise
         size = self.overrides.workers or settings.listen.workers
-        counters = shared_memory() if size > 1 else -1
-        self.crew = Crew(listener, size, self._greet, self.totals, settings.listen.drain, counters)
+        shared = shared_memory() if size > 1 else -1, _open_keys(settings.admin.state_file, size)
+        self.crew = Crew(listener, size, self._greet, self.totals, settings.listen.drain, shared)
         self.crew.on_shut = self._shut
         self.crew.on_trip = self.hosts.tripped
         self.crew.on_ready = self._tell_shut_offs
@@ -301,6 +302,15 @@ class Master:
         if self.crew is not None:
             self.crew.tell({"type": "reopen"})
         self._loops.append(asyncio.get_running_loop().create_task(self._take("SIGHUP")))
+
+
+def _open_keys(state_file: Path | None, workers: int) -> int:
+    """The table of known keys, beside the switches so that both outlive a restart."""
+    try:
+        return open_table(state_file and state_file.with_suffix(".keys"), workers)
+    except OSError as error:
+        _log.warning("%s can't be written (%s); repeats are not known over a restart", state_file, error)
+        return open_table(None, workers)
 
 
 async def _bind(host: str, port: int, key: str) -> socket.socket:

@@ -21,11 +21,14 @@ from gateway.policies.cache import Cache
 from gateway.policies.cache_store import Store
 from gateway.policies.circuit import Change
 from gateway.policies.degrade import build_fallback
-from gateway.policies.shut_off import Shut, ShutOff, ShutOffs
+from gateway.policies.shut_off import Shut
+from gateway.policies.shut_offs import ShutOff, ShutOffs
 from gateway.policies.slots import Slots
 from gateway.policies.trace import Trace
 from gateway.pressure import measured
 from gateway.state.counters import Counters, OwnCounters
+from gateway.state.known_keys import KnownKeys
+from gateway.state.known_shared import SharedKeys
 from gateway.state.limits import LocalLimits, SharedLimits
 from gateway.state.switches import LiveSwitches, Switches
 from gateway.units import parse_rate
@@ -47,6 +50,7 @@ class Parts:
         on_trip: told when a circuit of this worker changes by itself.
         on_shut: told when an upstream shuts something off.
         counters: of limits, where the workers of this host share them.
+        keys: which requests this host has passed on; left out, this worker is the only one.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Parts:
         on_trip: Callable[[Change], None] = lambda _: None,
         on_shut: Callable[[ShutOff], None] = lambda _: None,
         counters: Counters | None = None,
+        keys: KnownKeys | None = None,
     ) -> None:
         self.metrics = metrics
         self.switches = LiveSwitches()
@@ -67,6 +72,8 @@ class Parts:
         self.upstreams: dict[str, Upstream] = {}
         self.cache = Store()
         self.shut_offs = ShutOffs(on_shut)
+        self._keys = keys if keys is not None else KnownKeys()
+        self.known = SharedKeys(self._keys, None)
         self.identity = Identity(config.Identity(), ())
         self.access_log: AccessLog | None = None
         self.accounts = Accounts(metrics)
@@ -92,7 +99,7 @@ class Parts:
             self._dropped_before += log_before.dropped
         self.identity = Identity(new.identity, new.listen.trusted_proxies)
         if old is None or old.redis != new.redis:
-            await self._swap_limits(new.redis)
+            await self._swap_stores(new.redis)
         for name, settings in new.upstreams.items():
             before = old.upstreams.get(name) if old is not None else None
             if before is None or not _same(before, settings, but={"breaker", "concurrency"}):
@@ -145,7 +152,7 @@ class Parts:
 
     def shut_off(self, route: config.Route) -> Policy:
         """What repeats the answers by which the upstream has shut something off."""
-        return Shut(self.shut_offs, frozenset(route.shut))
+        return Shut(self.shut_offs, self.known, frozenset(route.shut))
 
     def gauges(self) -> None:
         """Write what can be read off the parts into the metrics; called when a snapshot is due."""
@@ -203,6 +210,8 @@ class Parts:
         for upstream in self.upstreams.values():
             await upstream.aclose()
         await self.limits.aclose()
+        await self.known.aclose()
+        self._keys.close()
         if self._tracer is not None:
             await asyncio.to_thread(self._tracer.close)
         self.accounts.settle()
@@ -219,11 +228,13 @@ class Parts:
         settings = new.access_log
         return AccessLog(settings.file, settings.buffer) if settings.file is not None else None
 
-    async def _swap_limits(self, redis: config.Redis | None) -> None:
-        before = self.limits
+    async def _swap_stores(self, redis: config.Redis | None) -> None:
+        before, known_before = self.limits, self.known
         if redis is None:
             self.limits = LocalLimits(self._counters, workers=self._workers)
+            self.known = SharedKeys(self._keys, None)
         else:
+            self.known = SharedKeys(self._keys, redis.url, timeout=redis.timeout, prefix=redis.prefix)
             self.limits = SharedLimits(
                 redis.url,
                 timeout=redis.timeout,
@@ -231,8 +242,10 @@ class Parts:
                 workers=self._workers,
                 counters=self._counters,
             )
+        self.known.start()
         await self.limits.start()
         await before.aclose()
+        await known_before.aclose()
 
     def _swap_tracer(self, settings: config.Tracing | None) -> None:
         before, self._tracer = self._tracer, None

@@ -19,10 +19,11 @@ from gateway.loop_lag import LoopLag
 from gateway.metrics import WorkerMetrics
 from gateway.parts import Parts
 from gateway.policies.circuit import Change
-from gateway.policies.shut_off import ShutOff
+from gateway.policies.shut_offs import ShutOff
 from gateway.pressure import CpuShare
 from gateway.server import QuietServer, protocol_for
 from gateway.state.counters import Counters, SharedCounters
+from gateway.state.known_keys import KnownKeys
 from gateway.state.switches import Switches
 
 _log = logging.getLogger("gateway.worker")
@@ -39,13 +40,18 @@ class Worker:
     """
 
     def __init__(
-        self, listener: socket.socket, channel: Channel, start: Message, counters: Counters | None = None
+        self,
+        listener: socket.socket,
+        channel: Channel,
+        start: Message,
+        counters: Counters | None,
+        keys: KnownKeys,
     ) -> None:
         self._listener = listener
         self._channel = channel
         self._metrics = WorkerMetrics()
         self._name: str = start["name"]
-        self._parts = Parts(start["workers"], self._metrics, self._tripped, self._shut, counters)
+        self._parts = Parts(start["workers"], self._metrics, self._tripped, self._shut, counters, keys)
         self._gateway = Gateway(self._parts)
         self._first: str = start["config"]
         self._switches = Switches.from_json(start["switches"])
@@ -174,7 +180,7 @@ def _calm_collector() -> None:
     gc.set_threshold(*_COLLECT)
 
 
-async def _main(listen_fd: int, channel_fd: int, counters_fd: int) -> int:
+async def _main(listen_fd: int, channel_fd: int, counters_fd: int, keys_fd: int) -> int:
     listener = socket.socket(fileno=listen_fd)
     listener.setblocking(False)
     line = socket.socket(fileno=channel_fd)
@@ -185,7 +191,7 @@ async def _main(listen_fd: int, channel_fd: int, counters_fd: int) -> int:
         return 1
     try:
         counters = SharedCounters(counters_fd) if counters_fd >= 0 else None
-        worker = Worker(listener, channel, start, counters)
+        worker = Worker(listener, channel, start, counters, KnownKeys(keys_fd, start["part"]))
         loop = asyncio.get_running_loop()
         # A terminal's Ctrl-C reaches the whole group; only the master may act on it.
         loop.add_signal_handler(signal.SIGINT, lambda: None)
@@ -200,7 +206,7 @@ async def _main(listen_fd: int, channel_fd: int, counters_fd: int) -> int:
     return 0
 
 
-def main(listen_fd: int, channel_fd: int, counters_fd: int) -> int:
+def main(listen_fd: int, channel_fd: int, counters_fd: int, keys_fd: int) -> int:
     """Run a worker on inherited file descriptors; returns the exit code."""
     import uvloop
 
@@ -208,4 +214,4 @@ def main(listen_fd: int, channel_fd: int, counters_fd: int) -> int:
         return uvloop.new_event_loop()
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        return runner.run(_main(listen_fd, channel_fd, counters_fd))
+        return runner.run(_main(listen_fd, channel_fd, counters_fd, keys_fd))

@@ -6,26 +6,21 @@ get this same answer from every worker. Only the upstream can say so, and no cli
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 import logging
 import re
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from gateway.exchange import Clock, Exchange, Handler, Headers, Reply
+from gateway.errors import FeatureOff, Overloaded, PoolExhausted, RateLimited, UpstreamUnavailable
+from gateway.exchange import Clock, Exchange, Handler, Reply
 from gateway.policies.cache_body import collect
+from gateway.policies.shut_offs import LONGEST, Key, ShutOff
 
 _log = logging.getLogger("gateway.shut-off")
 FIELD = b"tidegate-shut"
-LONGEST = 60.0  # seconds
-MAX_HELD = 10_000  # the least asked for goes first
-MAX_BYTES = 16 << 20  # of all answers held; the same
 MAX_ANSWER = 64 << 10  # bytes; larger answers are not held
 MAX_BODY = 4 << 10  # bytes of a request's body in which a parameter is looked for
 _SAID = re.compile(
@@ -34,139 +29,11 @@ _SAID = re.compile(
 )
 # Fields of the one answer that was given, not of those that repeat it.
 _NOT_HELD = frozenset({b"age", b"date", b"set-cookie", b"x-request-id", FIELD})
-
+_KEY = b"idempotency-key"
+_UNKEYED = frozenset({"GET", "HEAD", "OPTIONS"})  # nothing is done twice by these
 _OF_ONE_REQUEST = frozenset({206, 304})  # say nothing to one who asked for something else
-
-Key = tuple[str, str, str]  # route, parameter, value
-
-
-@dataclass(slots=True)
-class ShutOff:
-    """An answer held for a while.
-
-    Attributes:
-        key: the route's pattern, the parameter and its value.
-        until: when it ends, on the holder's clock.
-        status: the answer's status; headers its fields; body all of it.
-    """
-
-    key: Key
-    until: float
-    status: int
-    headers: Headers
-    body: bytes
-
-    @property
-    def id(self) -> str:
-        """Twelve hex digits that name it in the admin API."""
-        return hashlib.sha256("\0".join(self.key).encode()).hexdigest()[:12]
-
-    @property
-    def size(self) -> int:
-        """Bytes that it takes."""
-        return len(self.body) + sum(len(name) + len(value) for name, value in self.headers)
-
-    def to_json(self, now: float) -> dict[str, Any]:
-        """Plain values, for the line between the workers and the master."""
-        return {
-            "key": list(self.key),
-            "seconds": self.until - now,
-            "status": self.status,
-            "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in self.headers],
-            "body": base64.b64encode(self.body).decode(),
-        }
-
-    @classmethod
-    def from_json(cls, said: Mapping[str, Any], now: float) -> ShutOff:
-        """What `to_json` described.
-
-        Raises:
-            ValueError: it is none.
-        """
-        try:
-            route, parameter, value = said["key"]
-            return cls(
-                key=(route, parameter, value),
-                until=now + min(float(said["seconds"]), LONGEST),
-                status=int(said["status"]),
-                headers=[(name.encode("latin-1"), text.encode("latin-1")) for name, text in said["headers"]],
-                body=base64.b64decode(said["body"]),
-            )
-        except (KeyError, TypeError, AttributeError, binascii.Error) as error:
-            raise ValueError(f"no shut-off: {error}") from None
-
-
-class ShutOffs:
-    """Those that hold, at most `MAX_HELD` of together `MAX_BYTES`.
-
-    Args:
-        on_new: told of each that the upstream asked for here, for the other workers.
-        clock: seconds, monotonic.
-    """
-
-    def __init__(
-        self, on_new: Callable[[ShutOff], None] = lambda _: None, *, clock: Clock = time.monotonic
-    ) -> None:
-        self.on_new = on_new
-        self.clock = clock
-        self.bytes = 0
-        self._held: OrderedDict[Key, ShutOff] = OrderedDict()
-        self._by_route: dict[str, dict[str, int]] = {}  # how many there are of a route's parameter
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def parameters(self, route: str) -> Mapping[str, int] | None:
-        """The parameters by which some of a route's requests are shut off; None in good times."""
-        return self._by_route.get(route) if self._held else None
-
-    def get(self, key: Key) -> ShutOff | None:
-        """The one that holds, or None."""
-        held = self._held.get(key)
-        if held is None:
-            return None
-        if held.until <= self.clock():
-            self._drop(key)
-            return None
-        self._held.move_to_end(key)
-        return held
-
-    def add(self, new: ShutOff) -> bool:
-        """Hold one; False when such a one holds already or its time is over."""
-        if self.get(new.key) is not None or new.until <= self.clock():
-            return False  # requests that were on their way bring the same answer again
-        self._held[new.key] = new
-        route, parameter, _ = new.key
-        counts = self._by_route.setdefault(route, {})
-        counts[parameter] = counts.get(parameter, 0) + 1
-        self.bytes += new.size
-        while len(self._held) > MAX_HELD or self.bytes > MAX_BYTES:
-            self._drop(next(iter(self._held)))
-        return True
-
-    def all(self) -> list[ShutOff]:
-        """Those that hold, the least asked for first; forgets those whose time is over."""
-        now = self.clock()
-        for key in [key for key, held in self._held.items() if held.until <= now]:
-            self._drop(key)
-        return list(self._held.values())
-
-    def clear(self, ids: set[str] | None = None) -> int:
-        """Let requests through again, all of them or those of these ids; says how many were held."""
-        gone = [held.key for held in self.all() if ids is None or held.id in ids]
-        for key in gone:
-            self._drop(key)
-        return len(gone)
-
-    def _drop(self, key: Key) -> None:
-        self.bytes -= self._held.pop(key).size
-        route, parameter, _ = key
-        counts = self._by_route[route]
-        counts[parameter] -= 1
-        if not counts[parameter]:
-            del counts[parameter]
-            if not counts:
-                del self._by_route[route]
+# We refused it ourselves, and the upstream has not seen it.
+_NOT_SENT = (RateLimited, Overloaded, FeatureOff, UpstreamUnavailable, PoolExhausted)
 
 
 class Held(Protocol):
@@ -179,8 +46,12 @@ class Held(Protocol):
         """The parameters by which some of a route's requests are shut off."""
         ...
 
-    def get(self, key: Key) -> ShutOff | None:
-        """The one that holds."""
+    def stand_in(self, key: Key) -> ShutOff | None:
+        """The one to answer with, or None for who is to ask the upstream."""
+        ...
+
+    def asked(self, key: Key) -> None:
+        """The upstream has answered for it, or could not."""
         ...
 
     def add(self, new: ShutOff) -> bool:
@@ -188,48 +59,106 @@ class Held(Protocol):
         ...
 
 
+class Known(Protocol):
+    """Which requests were passed on before, by their fingerprints."""
+
+    async def knows(self, key: int) -> bool:
+        """Whether one with this fingerprint was passed on, and not refused since."""
+        ...
+
+    async def begin(self, key: int) -> bool:
+        """Note that one with this fingerprint is about to be passed on; whether that is new."""
+        ...
+
+    def accepted(self, key: int, *, first: bool) -> None:
+        """It was accepted; `first` as `begin` said."""
+        ...
+
+    def refused(self, key: int) -> None:
+        """It was refused, and `begin` said that it is new."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Shut:
     """Answer what the upstream has shut off; hold what it shuts off now.
 
+    A request that repeats one which may have been accepted goes through, for the upstream alone knows what it
+    answered: by its Idempotency-Key and user it is told from a new one. So each request with such a key is
+    noted before it is passed on, and forgotten if the upstream refuses it.
+
     Attributes:
         held: shared by all routes of this worker.
+        known: the same.
         in_body: parameters of the route that stand in the JSON body of its requests.
-
-    A request is told by its parameter alone, so a repeated one (same Idempotency-Key) is refused like a new
-    one as long as the shut-off holds, although the upstream would repeat what it had answered.
     """
 
     held: Held
+    known: Known
     in_body: frozenset[str] = frozenset()
 
     async def __call__(self, exchange: Exchange, proceed: Handler) -> Reply:
         """Handle one exchange."""
+        key = 0 if exchange.method in _UNKEYED else self._fingerprint(exchange)
         parameters = self.held.parameters(exchange.route)
-        if parameters is not None:
-            shut = await self._find(exchange, parameters)
-            if shut is not None:
+        if parameters is None:
+            return await self._pass(exchange, proceed, key)
+        named = await self._named(exchange, parameters)
+        for one in named:
+            shut = self.held.stand_in(one)
+            if shut is not None and not (key and await self.known.knows(key)):
                 exchange.outcome = "cached"
                 body = b"" if exchange.method == "HEAD" else shut.body
                 return Reply(shut.status, list(shut.headers), body)
-        reply = await proceed(exchange)
+        try:
+            return await self._pass(exchange, proceed, key)
+        finally:
+            for one in named:
+                self.held.asked(one)
+
+    def _fingerprint(self, exchange: Exchange) -> int:
+        """63 bits that tell a keyed request and its user from others; 0 when it has no key.
+
+        Who has no verified user is known by the key alone: addresses change while one tries again.
+        """
+        if not self.in_body and not exchange.params:
+            return 0  # nothing could shut it off
+        keys = [value for name, value in exchange.headers if name == _KEY]
+        if len(keys) != 1:
+            return 0
+        whole = b"%b\0%b" % ((exchange.user or "").encode(), keys[0])
+        return int.from_bytes(hashlib.blake2b(whole, digest_size=8).digest()) >> 1 or 1
+
+    async def _named(self, exchange: Exchange, parameters: Mapping[str, int]) -> list[Key]:
+        """By what the request might be shut off."""
+        values: Mapping[str, str] = exchange.params
+        if not self.in_body.isdisjoint(parameters):
+            values = {**await _in_body(exchange), **values}
+        return [(exchange.route, name, values[name]) for name in parameters if name in values]
+
+    async def _pass(self, exchange: Exchange, proceed: Handler, key: int) -> Reply:
+        """Let the upstream answer."""
+        if not key:
+            reply = await proceed(exchange)
+        else:
+            # From here on it may be accepted, whether or not the answer finds its way back.
+            first = await self.known.begin(key)
+            try:
+                reply = await proceed(exchange)
+            except _NOT_SENT:
+                if first:
+                    self.known.refused(key)
+                raise
+            if exchange.outcome != "proxied" or 400 <= reply.status < 500:
+                if first:
+                    self.known.refused(key)
+            elif reply.status < 400:
+                self.known.accepted(key, first=first)
         for name, _ in reply.headers:
             if name == FIELD:
                 await self._learn(exchange, reply)
                 break
         return reply
-
-    async def _find(self, exchange: Exchange, parameters: Mapping[str, int]) -> ShutOff | None:
-        values: Mapping[str, str] = exchange.params
-        if not self.in_body.isdisjoint(parameters):
-            values = {**await _in_body(exchange), **values}
-        for parameter in tuple(parameters):  # one that has ended leaves while we look
-            value = values.get(parameter)
-            if value is not None:
-                shut = self.held.get((exchange.route, parameter, value))
-                if shut is not None:
-                    return shut
-        return None
 
     async def _learn(self, exchange: Exchange, reply: Reply) -> None:
         """Take the field off the answer, and hold the answer."""

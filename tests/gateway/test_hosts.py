@@ -11,7 +11,7 @@ import pytest
 import redis as redis_client
 
 from gateway.hosts import Hosts
-from gateway.policies.shut_off import ShutOffs
+from gateway.policies.shut_offs import ShutOffs
 from gateway.state.news import News
 from gateway.state.pins import Pins
 

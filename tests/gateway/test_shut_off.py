@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gateway.exchange import Exchange, Reply
-from gateway.policies.shut_off import LONGEST, MAX_BYTES, MAX_HELD, Shut, ShutOff, ShutOffs
+from gateway.policies.shut_off import Shut
+from gateway.policies.shut_offs import ASKING, LONGEST, MAX_BYTES, MAX_HELD, ShutOff, ShutOffs
+from gateway.state.known_keys import KnownKeys
+from gateway.state.known_shared import SharedKeys
 
+KNOWN = SharedKeys(KnownKeys(), None)
 ROUTES = [
     {"match": "/api/products/{sku}/orders", "methods": ["POST"], "upstream": "shop"},
     {"match": "/api/orders", "methods": ["POST"], "upstream": "shop", "shut": {"sku": "body"}},
@@ -201,7 +205,7 @@ async def test_it_ends_by_itself() -> None:
     """To the moment; the next answer comes from the upstream again, and may shut anew."""
     now = [0.0]
     told: list[ShutOff] = []
-    policy = Shut(ShutOffs(told.append, clock=lambda: now[0]))
+    policy = Shut(ShutOffs(told.append, clock=lambda: now[0]), KNOWN)
     asked = 0
 
     async def upstream(_: Exchange) -> Reply:
@@ -216,10 +220,72 @@ async def test_it_ends_by_itself() -> None:
     assert len(told) == 3
 
 
+async def test_one_asks_anew_for_a_crowd() -> None:
+    """When its time is over a hundred come at once: one asks, the others get what held a moment ago.
+
+    So each time; once it is answered otherwise, all pass.
+    """
+    now = [0.0]
+    policy = Shut(ShutOffs(clock=lambda: now[0]), KNOWN)
+    asked = 0
+    answer = Reply(410, [(b"tidegate-shut", b"sku=a; for=5")], b"gone")
+
+    async def upstream(_: Exchange) -> Reply:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        return Reply(answer.status, list(answer.headers), answer.body)
+
+    await policy(request(), upstream)
+    for moment in (5.0, 10.0, 15.0):
+        now[0] = moment
+        crowd = await asyncio.gather(*(policy(request(), upstream) for _ in range(100)))
+        assert {reply.status for reply in crowd} == {410}
+    assert asked == 4
+
+    answer, now[0] = Reply(200, [], b"back"), 20.0
+    first = await asyncio.gather(*(policy(request(), upstream) for _ in range(100)))
+    assert [reply.status for reply in first].count(200) == 1
+    assert {(await policy(request(), upstream)).status for _ in range(3)} == {200}
+
+
+async def test_one_who_asks_and_gets_nothing_holds_nobody_up() -> None:
+    """The client who asked for all leaves, or the upstream hangs: the next one asks."""
+    now = [0.0]
+    held = ShutOffs(clock=lambda: now[0])
+    policy = Shut(held, KNOWN)
+    stuck = asyncio.Event()
+
+    async def hanging(_: Exchange) -> Reply:
+        await stuck.wait()
+        return Reply(200, [])
+
+    async def well(_: Exchange) -> Reply:
+        return Reply(200, [])
+
+    held.add(shut())
+    now[0] = 5.0
+    asking = asyncio.create_task(policy(request(), hanging))
+    await asyncio.sleep(0)
+    assert (await policy(request(), well)).status == 410
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert (await policy(request(), well)).status == 200
+
+    held.add(shut(until=10.0))
+    now[0] = 10.0
+    asking = asyncio.create_task(policy(request(), hanging))
+    await asyncio.sleep(0)
+    now[0] = 10.0 + ASKING
+    assert (await policy(request(), well)).status == 200
+    stuck.set()
+    await asking
+
+
 async def test_those_under_way_tell_nobody_again() -> None:
     """A burst of the same answer is news once."""
     told: list[ShutOff] = []
-    policy = Shut(ShutOffs(told.append, clock=lambda: 0.0))
+    policy = Shut(ShutOffs(told.append, clock=lambda: 0.0), KNOWN)
 
     async def upstream(_: Exchange) -> Reply:
         await asyncio.sleep(0)
@@ -233,7 +299,7 @@ async def test_those_under_way_tell_nobody_again() -> None:
 async def test_what_is_no_whole_answer_is_not_repeated(method: str, status: int) -> None:
     """Answers to HEAD, conditions and ranges shut nothing; HEAD gets a held one without its body."""
     held = ShutOffs(clock=lambda: 0.0)
-    policy = Shut(held)
+    policy = Shut(held, KNOWN)
 
     async def upstream(_: Exchange) -> Reply:
         return Reply(status, [(b"tidegate-shut", b"sku=a; for=5")])
@@ -251,7 +317,7 @@ async def test_a_parameter_that_the_route_lacks_shuts_nothing() -> None:
     async def upstream(_: Exchange) -> Reply:
         return Reply(410, [(b"tidegate-shut", b"colour=red; for=5")], b"gone")
 
-    assert (await Shut(held)(request(), upstream)).headers == []
+    assert (await Shut(held, KNOWN)(request(), upstream)).headers == []
     assert len(held) == 0
 
 
@@ -262,7 +328,7 @@ async def test_an_answer_too_large_is_not_held() -> None:
     async def upstream(_: Exchange) -> Reply:
         return Reply(200, [(b"tidegate-shut", b"sku=a; for=5")], b"x" * (65 << 10))
 
-    reply = await Shut(held)(request(), upstream)
+    reply = await Shut(held, KNOWN)(request(), upstream)
     assert (len(reply.body), reply.headers, len(held)) == (65 << 10, [], 0)
 
 
@@ -349,7 +415,8 @@ class HeldMachine(RuleBasedStateMachine):
     def holds_what_was_said(self) -> None:
         for value in "abcdef":
             assert (self.held.get(shut(value).key) is not None) is (self.model.get(value, 0.0) > self.now)
-        assert (self.held.parameters("/p/{sku}") is not None) is bool(self.held.all())
+        held = self.held.all()
+        assert (self.held.parameters("/p/{sku}") is not None) is bool(held)
 
 
 TestHeld = HeldMachine.TestCase
