@@ -46,9 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         case "worker":
             from gateway import worker as worker_process
 
-            return worker_process.main(
-                given.listen_fd, given.channel_fd, given.counters_fd, given.keys_fd
-            )
+            return worker_process.main(given.listen_fd, given.channel_fd, given.counters_fd, given.keys_fd)
         case "schema":
             from gateway.schema import json_schema
 

@@ -103,17 +103,19 @@ class Shut:
         parameters = self.held.parameters(exchange.route)
         if parameters is None:
             return await self._pass(exchange, proceed, key)
-        named = await self._named(exchange, parameters)
-        for one in named:
-            shut = self.held.stand_in(one)
-            if shut is not None and not (key and await self.known.knows(key)):
-                exchange.outcome = "cached"
-                body = b"" if exchange.method == "HEAD" else shut.body
-                return Reply(shut.status, list(shut.headers), body)
+        asking: list[Key] = []
         try:
+            for one in await self._named(exchange, parameters):
+                shut = self.held.stand_in(one)
+                if shut is None:
+                    asking.append(one)
+                elif not (key and await self.known.knows(key)):
+                    exchange.outcome = "cached"
+                    body = b"" if exchange.method == "HEAD" else shut.body
+                    return Reply(shut.status, list(shut.headers), body)
             return await self._pass(exchange, proceed, key)
         finally:
-            for one in named:
+            for one in asking:  # not what merely let a repeat through: another may be asking for that one
                 self.held.asked(one)
 
     def _fingerprint(self, exchange: Exchange) -> int:

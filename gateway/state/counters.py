@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.state.algorithms import NEW, State
+from gateway.state.memory_file import open_memory
 from gateway.state.shared_lock import SIZE as LOCK_SIZE
 from gateway.state.shared_lock import SharedLock
 
@@ -180,11 +181,11 @@ def shared_memory(slots: int = SLOTS) -> int:
         slots: how many counters fit; a multiple of WAYS.
 
     Returns:
-        its descriptor; -1 where the system lacks what it takes (anonymous files, robust mutexes).
+        its descriptor; -1 where the system lacks what it takes (robust mutexes).
     """
     try:
-        fd = os.memfd_create("tidegate-limits")
-    except (AttributeError, OSError):
+        fd = open_memory("tidegate-limits")
+    except OSError:
         return -1
     try:
         os.ftruncate(fd, _HEADER + slots * _SLOT.size)

@@ -3,6 +3,8 @@
 Kept so that a repeated request (same Idempotency-Key) can be told from a new one, whichever worker it comes
 to. Each worker writes a part of its own and reads all, so nothing needs a lock: a fingerprint is one aligned
 word, and stands there before the request is passed on. In a file it outlives every process of the gateway.
+(Counters of limits are another table: they need its lock, are of no use after a restart, and must not make
+room for keys.)
 """
 
 from __future__ import annotations
@@ -10,11 +12,11 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import tempfile
 import time
 from pathlib import Path
 
 from gateway.exchange import Clock
+from gateway.state.memory_file import open_memory
 
 KEEP = 3600.0  # seconds for which a key is known
 SETS = 1 << 16  # of a part; a fingerprint has its place in one of them
@@ -34,14 +36,15 @@ def open_table(path: Path | None, parts: int) -> int:
     Raises:
         OSError: it can't be made there.
     """
-    if path is None:
-        with tempfile.TemporaryFile() as file:
-            number = os.dup(file.fileno())
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    size = max(os.fstat(number).st_size // PART, parts) * PART
-    os.ftruncate(number, size)
+    number = open_memory("tidegate-keys", path)
+    try:
+        size = max(os.fstat(number).st_size // PART, parts) * PART
+        os.ftruncate(number, size)
+        if path is not None:
+            os.posix_fallocate(number, 0, size)  # a full disk is found here, and not by SIGBUS in a worker
+    except OSError:
+        os.close(number)
+        raise
     return number
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import secrets
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import AskError, MovedError, ReadOnlyError, RedisError
 
 from gateway.state.known_keys import KEEP, KnownKeys
+from gateway.state.redis_place import locate
 
 _log = logging.getLogger("gateway.shut-off")
 _RETRY = (0.1, 2.0)  # seconds between probes while Redis is away, first and longest
@@ -22,6 +22,7 @@ _MOST = 1000  # commands in one round trip
 _FORGET = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
 _AWAY = object()  # in place of an answer
+_ELSEWHERE = (MovedError, AskError, ReadOnlyError)  # the keys are another server's by now
 
 Command = tuple[str | bytes | int, ...]
 
@@ -34,19 +35,15 @@ class SharedKeys:
 
     Args:
         here: what this host knows.
-        url: of the Redis that the hosts share, if they do.
+        url: of the Redis that the hosts share, see RedisUrl; None when they share none.
         timeout: seconds that a request waits for it at most.
         prefix: of the keys there.
     """
 
     def __init__(self, here: KnownKeys, url: str | None, *, timeout: float = 0.02, prefix: str = "") -> None:
-        self._redis = (
-            Redis.from_url(url, socket_timeout=None, socket_connect_timeout=_CONNECT, retry=None)
-            if url is not None
-            else None
-        )
+        self._url = url
         self._timeout = timeout
-        self._prefix = f"{prefix}:key:"
+        self._prefix = f"{{{prefix}}}:key:"  # the braces keep all keys in one slot of a cluster
         self._here = here
         self._me = secrets.token_hex(8).encode()
         self._queue: list[tuple[Command, asyncio.Future[Any] | None]] = []
@@ -56,8 +53,8 @@ class SharedKeys:
 
     def start(self) -> None:
         """Begin, in the background."""
-        if self._redis is not None:
-            self._task = asyncio.create_task(self._run(self._redis), name="known-keys")
+        if self._url is not None:
+            self._task = asyncio.create_task(self._run(self._url), name="known-keys")
 
     async def aclose(self) -> None:
         """Stop; whoever still waits is told by this host's knowledge."""
@@ -109,24 +106,31 @@ class SharedKeys:
             self._queue.append((command, None))
             self._wake.set()
 
-    async def _run(self, redis: Redis) -> None:
+    async def _run(self, url: str) -> None:
         wait = _RETRY[0]
-        try:
-            while True:
-                try:
+        while True:
+            try:
+                async with asyncio.timeout(_CONNECT):
+                    server = await locate(url, self._name(0))
+                async with Redis.from_url(
+                    server, socket_timeout=None, socket_connect_timeout=_CONNECT, retry=None
+                ) as redis:
                     async with asyncio.timeout(_CONNECT):
                         await redis.ping()
                     self.up, wait = True, _RETRY[0]
-                    await self._serve(redis)
-                except (RedisError, OSError, TimeoutError) as error:
-                    if self.up:
-                        _log.warning("repeated requests are known by this host only: %s", error or "too slow")
-                finally:
-                    await self._drop(redis)
-                await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - spreads workers
-                wait = min(wait * 2, _RETRY[1])
+                    await self._until_it_fails(redis)
+            except (RedisError, OSError) as error:
+                _log.debug("the Redis that knows keys can't be reached: %s", error)
+            await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - spreads workers
+            wait = min(wait * 2, _RETRY[1])
+
+    async def _until_it_fails(self, redis: Redis) -> None:
+        try:
+            await self._serve(redis)
+        except (RedisError, OSError) as error:
+            _log.warning("repeated requests are known by this host only: %s", str(error) or "too slow")
         finally:
-            await redis.aclose()
+            self._give_up()
 
     async def _serve(self, redis: Redis) -> None:
         """Call for whoever waits, until a call fails."""
@@ -144,15 +148,16 @@ class SharedKeys:
                 self._queue[:0] = some
                 raise
             for (_, future), answer in zip(some, answers, strict=True):
+                if isinstance(answer, _ELSEWHERE):
+                    self._queue[:0] = some
+                    raise answer
                 if future is not None and not future.done():
                     future.set_result(_AWAY if isinstance(answer, RedisError) else answer)
 
-    async def _drop(self, redis: Redis) -> None:
+    def _give_up(self) -> None:
         """Nobody waits for a connection that may be out of step."""
         self.up = False
         queue, self._queue = self._queue, []
         for _, future in queue:
             if future is not None and not future.done():
                 future.set_result(_AWAY)
-        with contextlib.suppress(RedisError, OSError):
-            await redis.connection_pool.disconnect()
