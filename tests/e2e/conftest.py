@@ -26,6 +26,7 @@ class Buyer:
         cards: the keys received.
         limited: how often the gate asked to come back later (429 or 503).
         accepted: told the order's id at 202.
+        repeats: order again with the same key before paying, as an impatient page does.
     """
 
     shop: str
@@ -37,6 +38,7 @@ class Buyer:
     cards: list[str] = field(default_factory=list)
     limited: int = 0
     accepted: Callable[[str], None] = lambda _order_id: None
+    repeats: bool = False
 
     async def buy(self) -> None:
         """Session, order, payment, card; whatever breaks on the way is tried again."""
@@ -50,14 +52,8 @@ class Buyer:
 
     async def _buy(self, client: Client) -> None:
         await self._insist(client, "POST", "/api/session", {}, {201})
-        order = await self._insist(
-            client,
-            "POST",
-            "/api/orders",
-            {"sku": self.sku, "quantity": 1, "email": "buyer@example.org"},
-            {202, 403, 404, 409, 410, 422},
-            idempotency_key=uuid.uuid4().hex,
-        )
+        key = uuid.uuid4().hex
+        order = await self._order(client, key)
         if order.status != 202:
             self.outcome = "sold out" if order.status == 410 else f"refused {order.status}"
             return
@@ -65,6 +61,11 @@ class Buyer:
         self.accepted(self.order_id)
         path = f"/api/orders/{self.order_id}"
         state = await self._poll(client, path, lambda body: body.get("pay_url"))
+        if self.repeats:
+            again = await self._order(client, key)
+            if again.status != 202 or str(again.json()["order_id"]) != self.order_id:
+                self.outcome = f"a repeat was answered {again.status}"
+                return
         pay = urlsplit(state["pay_url"]).path + "/pay"
         provider = Client(self.sandbox)
         try:
@@ -74,6 +75,16 @@ class Buyer:
         state = await self._poll(client, path, lambda body: body["status"] in {"delivered", "refunded"})
         self.outcome = state["status"]
         self.cards = [card["secret"] if isinstance(card, dict) else card for card in state.get("cards", [])]
+
+    async def _order(self, client: Client, key: str) -> Answer:
+        return await self._insist(
+            client,
+            "POST",
+            "/api/orders",
+            {"sku": self.sku, "quantity": 1, "email": "buyer@example.org"},
+            {202, 403, 404, 409, 410, 422},
+            idempotency_key=key,
+        )
 
     async def _poll(self, client: Client, path: str, enough: Any) -> dict[str, Any]:
         while True:

@@ -276,6 +276,28 @@ async def test_a_repeat_that_is_refused_is_still_one() -> None:
     assert (await policy(order(), shop(202))).status == 202
 
 
+async def test_a_repeat_ends_nobody_elses_asking() -> None:
+    """While one asks anew for a crowd, a repeat passes and is answered first; that opens nothing."""
+    now = 0.0
+    held = ShutOffs(clock=lambda: now)
+    policy = Shut(held, SharedKeys(KnownKeys(), None))
+    await policy(order(), shop(202))
+    held.add(GONE)
+    now = GONE.until
+    asked = asyncio.Event()
+
+    async def slow(_: Exchange) -> Reply:
+        await asked.wait()
+        return Reply(410, [])
+
+    asking = asyncio.create_task(policy(order(b"asks"), slow))
+    await asyncio.sleep(0)
+    assert (await policy(order(), shop(202))).status == 202
+    assert (await policy(order(b"late"), shop(202))).status == 410
+    asked.set()
+    await asking
+
+
 # ---- over sockets ----------------------------------------------------------------------------
 
 ROUTES = [{"match": "/api/orders", "methods": ["POST"], "upstream": "shop", "shut": {"sku": "body"}}]
