@@ -178,15 +178,17 @@ class Parts:
             cpu: cores that this worker has used since it was last asked.
         """
         assert self.config is not None  # noqa: S101 - adopt comes first, by construction
-        in_flight = queue_delay = 0.0
+        in_flight = queue_delay = critical_wait = 0.0
         for gate in self.gates.values():
-            gate.pressure()  # works out the delay since it was last asked
+            gate.pressure()  # works out the waiting since it was last asked
             in_flight = max(in_flight, gate.in_flight / gate.limit)
             queue_delay = max(queue_delay, gate.queue_delay / gate.settings.target)
+            critical_wait = max(critical_wait, gate.critical_wait)
         return measured(
             self.config.degradation.signals,
             in_flight=in_flight,
             queue_delay=queue_delay,
+            critical_wait=critical_wait,
             lag=self._lag,
             cpu=cpu,
             sick=self.breakers.sick,

@@ -9,17 +9,21 @@ from typing import Final
 from gateway.config import Degradation, Signals
 from gateway.exchange import Clock
 
-# Slots taken; waiting for one; a late event loop; a busy processor; an upstream that is left alone.
+# Slots taken; waiting for one; the critical waiting for one; a late event loop; a busy processor; an upstream
+# that is left alone.
 IN_FLIGHT: Final = "in_flight"
 QUEUE_DELAY: Final = "queue_delay"
+CRITICAL_WAIT: Final = "critical_wait"
 LOOP_LAG: Final = "loop_lag"
 CPU: Final = "cpu"
 BREAKERS: Final = "breakers"
-SIGNALS: Final = (IN_FLIGHT, QUEUE_DELAY, LOOP_LAG, CPU, BREAKERS)
+SIGNALS: Final = (IN_FLIGHT, QUEUE_DELAY, CRITICAL_WAIT, LOOP_LAG, CPU, BREAKERS)
 
-# These say that less should be offered, not that whole routes must be refused: a breaker refuses by itself
-# what would fail, and a busy processor still serves whoever finds a slot.
-_GENTLE: Final = frozenset({CPU, BREAKERS})
+# These say that less should be offered, not that whole routes must be refused. Full slots are shared out by
+# priority, so the critical come through and what is left serves others: refusing all others would only waste
+# it. A breaker refuses by itself what would fail, and a busy processor still serves whoever finds a slot.
+# More is asked only where that does not help: the critical find no slot, or the gateway itself is late.
+_GENTLE: Final = frozenset({IN_FLIGHT, QUEUE_DELAY, CPU, BREAKERS})
 
 Pressures = Mapping[str, float]  # by signal; 1 is full
 
@@ -45,7 +49,14 @@ class CpuShare:
 
 
 def measured(
-    settings: Signals, *, in_flight: float, queue_delay: float, lag: float, cpu: float, sick: bool
+    settings: Signals,
+    *,
+    in_flight: float,
+    queue_delay: float,
+    critical_wait: float,
+    lag: float,
+    cpu: float,
+    sick: bool,
 ) -> dict[str, float]:
     """The signals of one worker, those left out at 0.
 
@@ -53,6 +64,7 @@ def measured(
         settings: what counts as full.
         in_flight: share of the slots taken, of the fullest upstream.
         queue_delay: time waited for a slot, as a share of the queue's target.
+        critical_wait: share of the critical requests that found no slot at once.
         lag: seconds that a turn of the event loop takes.
         cpu: cores used.
         sick: whether some upstream is left alone by its breaker.
@@ -60,6 +72,7 @@ def measured(
     return {
         IN_FLIGHT: min(1.0, in_flight),
         QUEUE_DELAY: min(1.0, queue_delay),
+        CRITICAL_WAIT: min(1.0, critical_wait),
         LOOP_LAG: min(1.0, lag / settings.loop_lag) if settings.loop_lag else 0.0,
         CPU: min(1.0, cpu / settings.cpu) if settings.cpu else 0.0,
         BREAKERS: float(sick and settings.breakers),
@@ -79,8 +92,8 @@ def highest(all_of: Iterable[Pressures]) -> dict[str, float]:
 def on_ladder(pressures: Pressures, settings: Degradation, step: int) -> float:
     """The pressure that counts for a ladder on this step.
 
-    Processor and breakers lift it no further than the last of the rungs that only switch features off.
-    There they hold it; above, they let it come down.
+    Those in `_GENTLE` lift it no further than the last of the rungs that only switch features off. There they
+    hold it; above, they let it come down.
     """
     top = gentle_steps(settings)
     counted = [value for signal, value in pressures.items() if signal not in _GENTLE]

@@ -29,18 +29,20 @@ class Lane:
     Attributes:
         priority: whose.
         in_flight: slots it holds.
+        entered: requests that got a slot at once, since the slots' `pressure` was last asked.
         waiting: requests that wait for one.
         refused: requests that went without, ever.
     """
 
     __slots__ = (
         *("_floor", "_room", "_share", "_slots", "_stood_since", "_waiters"),
-        *("floor_share", "in_flight", "priority", "refused"),
+        *("entered", "floor_share", "in_flight", "priority", "refused"),
     )
 
     def __init__(self, slots: Slots, priority: Priority, share: float, floor: float) -> None:
         self.priority = priority
         self.in_flight = 0
+        self.entered = 0
         self.refused = 0
         self.floor_share = floor
         self._slots = slots
@@ -79,7 +81,7 @@ class Lane:
         if held >= self._room and (self.in_flight >= self._floor or held >= slots.limit):
             return False
         slots.in_flight = held + 1
-        slots.entered += 1
+        self.entered += 1
         self.in_flight += 1
         return True
 
@@ -165,10 +167,10 @@ class Slots:
         limit: requests that may be in flight at once.
         limiter: who finds the limit; None where it is fixed.
         in_flight: requests that are.
-        entered: requests that got a slot at once, since `pressure` was last asked.
         waiting: requests that wait for a slot.
         lanes: one for each priority.
         queue_delay: seconds that a request waited for its slot on average, when `pressure` was last asked.
+        critical_wait: share of the critical requests that found no slot at once, when it was last asked.
 
     Args:
         settings: limits, shares, floors and queue.
@@ -181,7 +183,6 @@ class Slots:
         self.limiter = AdaptiveLimit(settings, clock) if settings.min < settings.max else None
         self.limit = settings.start
         self.in_flight = 0
-        self.entered = 0
         self.waiting = 0
         shares, floors = settings.shares, settings.floors
         self.lanes: Mapping[Priority, Lane] = {
@@ -192,7 +193,9 @@ class Slots:
         self._ways = tuple(self.lanes.values())  # from the most important down
         self._delays = 0.0  # seconds waited since then, for a slot or in vain, by those above optional
         self._delayed = 0  # and by how many
+        self._critical_delayed = 0  # and by how many of the critical
         self.queue_delay = 0.0
+        self.critical_wait = 0.0
         if self.limiter is not None:
             self.limiter.on_change(self._resize)
 
@@ -209,8 +212,13 @@ class Slots:
         It is full when its slots are taken, or when requests waited as long as the queue's target on average.
         The optional's waiting does not count: they wait by design where others find room.
         """
-        self.queue_delay = self._delays / max(1, self.entered + self._delayed)
-        self._delays, self._delayed, self.entered = 0.0, 0, 0
+        entered = sum(lane.entered for lane in self._ways)
+        critical = self.lanes["critical"].entered + self._critical_delayed
+        self.queue_delay = self._delays / max(1, entered + self._delayed)
+        self.critical_wait = self._critical_delayed / max(1, critical)
+        self._delays, self._delayed, self._critical_delayed = 0.0, 0, 0
+        for lane in self._ways:
+            lane.entered = 0
         return min(1.0, max(self.in_flight / self.limit, self.queue_delay / self.settings.target))
 
     # ---- for the lanes -----------------------------------------------------------------------
@@ -234,6 +242,7 @@ class Slots:
         if priority != "optional":
             self._delays += seconds
             self._delayed += 1
+            self._critical_delayed += priority == "critical"
 
     def hand_out(self) -> None:
         """Give what is free to those who wait: first to those below their floor, then from the top down."""

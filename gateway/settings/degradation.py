@@ -51,7 +51,8 @@ class Step(Settings):
     off: tuple[Name, ...] = ()
     """Features that are given up from here on."""
     only: Literal["critical"] | None = None
-    """critical: from here on nothing else is served."""
+    """critical: from here on nothing else is served. Only a late event loop, or critical requests that find
+    no slot, climb so far."""
 
 
 class Climb(Settings):

@@ -27,8 +27,10 @@ PRESSURES = st.dictionaries(st.sampled_from(SIGNALS), st.floats(0, 1))
 
 def test_each_signal_is_a_share_of_full() -> None:
     """Half a lag is half full, more than full is full, and one that is off says nothing."""
-    measure = {"in_flight": 0.25, "queue_delay": 3.0, "lag": 0.125, "cpu": 0.75, "sick": True}
-    full = {"in_flight": 0.25, "queue_delay": 1.0, "loop_lag": 0.5, "cpu": 0.75, "breakers": 1.0}
+    measure = {"in_flight": 0.25, "queue_delay": 3.0, "critical_wait": 0.1}
+    measure |= {"lag": 0.125, "cpu": 0.75, "sick": True}
+    full = {"in_flight": 0.25, "queue_delay": 1.0, "critical_wait": 0.1}
+    full |= {"loop_lag": 0.5, "cpu": 0.75, "breakers": 1.0}
 
     assert measured(Signals(), **measure) == full
     off = Signals.model_validate({"loop_lag": "off", "cpu": False, "breakers": False})
@@ -56,8 +58,8 @@ def test_the_most_pressed_worker_counts(workers: list[dict[str, float]]) -> None
 def test_a_gentle_signal_moves_the_ladder_no_further_than_features(
     pressures: dict[str, float], step: int
 ) -> None:
-    """Processor and breakers climb to rung 2, hold it there, count no more above; the others always do."""
-    gentle = {s: p for s, p in pressures.items() if s in {"cpu", "breakers"}}
+    """They climb to rung 2, hold it, count no more above; a late loop and critical waiters always do."""
+    gentle = {s: p for s, p in pressures.items() if s not in {"loop_lag", "critical_wait"}}
     firm = max((p for s, p in pressures.items() if s not in gentle), default=0.0)
     counted = on_ladder(pressures, STEPS, step)
 
