@@ -1,0 +1,127 @@
+"""Commands that speak to the admin API: look at everything, switch something."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ops.commands.completion import names
+from ops.commands.group import EXIT_CODES, data_option
+from ops.errors import Unreachable
+
+if TYPE_CHECKING:
+    from ops.admin_client import AdminClient, Json
+
+Terms = dict[str, str | None]  # how long and why, as the admin API takes it
+Said = tuple["Json", str]  # its answer, and that in a sentence
+
+
+def admin_command(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command its `client` of the admin API, from --data, --admin-url and --token."""
+
+    @functools.wraps(command)
+    def with_client(
+        *, data: Path, admin_url: str | None, token: str | None, **words: str | int | bool | None
+    ) -> None:
+        from ops.admin_client import AdminClient
+
+        command(AdminClient.find(data, admin_url, token), **words)
+
+    url = click.option("--admin-url", envvar="TIDEGATE_ADMIN_URL", help="Admin API; else the one of --data.")
+    secret = click.option("--token", envvar="TIDEGATE_ADMIN_TOKEN", help="Its token; better by environment.")
+    return data_option(url(secret(with_client)))
+
+
+def _change_command(command: Callable[..., Said]) -> Callable[..., None]:
+    """Gives a command that changes something its client and its terms, and prints what it came to."""
+
+    @functools.wraps(command)
+    def changing(
+        client: AdminClient, *, lasting: str | None, reason: str | None, as_json: bool, **words: str
+    ) -> None:
+        answer, sentence = command(client, {"for": lasting, "reason": reason}, **words)
+        click.echo(json.dumps(answer) if as_json else sentence)
+
+    lasting = click.option(
+        "--for", "lasting", metavar="DURATION", help="How long, for example 10m; else for good."
+    )
+    reason = click.option("--reason", metavar="TEXT", help="Kept in the audit log.")
+    as_json = click.option("--json", "as_json", is_flag=True, help="The admin API's answer as it is.")
+    return lasting(reason(as_json(admin_command(changing))))
+
+
+@click.command(epilog=EXIT_CODES)
+@admin_command
+@click.option("--json", "as_json", is_flag=True, help="The admin API's document as it is.")
+def status(client: AdminClient, as_json: bool) -> None:
+    """Show traffic, limits, features, step, breakers, queues and stock on one screen."""
+    document = client.get("/api/status")
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+        return
+    from ops import status as screen
+    from ops import stock
+
+    pages = [screen.fetch_metrics(url) for url in client.shop_metrics]
+    fresh = None
+    if client.stock_url is not None:
+        with contextlib.suppress(Unreachable):  # the metrics know it, a little older
+            fresh = stock.read(client.stock_url)
+    screen.show(document, pages, fresh)
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("feature", shell_complete=names("features"))
+@click.argument("state", type=click.Choice(["on", "off", "auto"]))
+@_change_command
+def switch(client: AdminClient, terms: Terms, feature: str, state: str) -> Said:
+    """Turn a feature off or on, or let the ladder decide (auto)."""
+    from ops import change
+
+    answer = client.put("features", feature, {"state": state, **terms})
+    return answer, change.feature(answer, feature, state)
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("step", shell_complete=names("steps", "auto"))
+@_change_command
+def step(client: AdminClient, terms: Terms, step: str) -> Said:
+    """Pin the degradation step by its number or name, or let pressure decide (auto)."""
+    from ops import change
+
+    asked = change.step_number(client, step)
+    answer = client.put("step", None, {"step": asked, **terms})
+    return answer, change.step(answer, asked)
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("upstream", shell_complete=names("breakers"))
+@click.argument("state", type=click.Choice(["open", "closed", "auto"]))
+@_change_command
+def breaker(client: AdminClient, terms: Terms, upstream: str, state: str) -> Said:
+    """Force an upstream's breaker open or closed, or let it decide (auto)."""
+    from ops import change
+
+    answer = client.put("breakers", upstream, {"state": state, **terms})
+    return answer, change.breaker(answer, upstream, state)
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("name", shell_complete=names("limits"))
+@click.argument("rate")
+@_change_command
+def limit(client: AdminClient, terms: Terms, name: str, rate: str) -> Said:
+    """Change a limit's rate for a while, for example `limit user 5/second --for 10m`; auto undoes it."""
+    from ops import change
+
+    answer = client.put("limits", name, {"rate": rate, **terms})
+    return answer, change.limit(answer, name, rate)
+
+
+COMMANDS = (status, switch, step, breaker, limit)
