@@ -1,0 +1,1 @@
+"""What becomes of shoppers when more come than the backend can serve."""
