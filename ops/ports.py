@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
+from pathlib import Path
 
 import psutil
 
 from ops.errors import PortInUse
 
 LOOPBACK = "127.0.0.1"
+_FIRST = 10_000  # below are other programs' standard ports
+_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_TRIES = 100
 
 
 def is_free(port: int) -> bool:
@@ -39,6 +44,12 @@ def choose(wanted: int | None, taken: set[int]) -> int:
     if wanted is not None and wanted not in taken and is_free(wanted):
         taken.add(wanted)
         return wanted
+    for _ in range(_TRIES):
+        # Not one that the system would give: somebody's outgoing connection may take that before we listen.
+        port = random.randrange(_FIRST, _first_outgoing())  # noqa: S311 - spread, not secret
+        if port not in taken and is_free(port):
+            taken.add(port)
+            return port
     while True:
         with socket.socket() as door:
             door.bind((LOOPBACK, 0))
@@ -46,6 +57,15 @@ def choose(wanted: int | None, taken: set[int]) -> int:
         if port not in taken:
             taken.add(port)
             return port
+
+
+def _first_outgoing() -> int:
+    """Where the ports of outgoing connections begin."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        first = int(_RANGE.read_text(encoding="ascii").split()[0])
+        if first > 2 * _FIRST:
+            return first
+    return 32_768  # Linux's default
 
 
 def holder(port: int) -> str:

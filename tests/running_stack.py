@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ops import ports
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,9 +36,7 @@ def wait_until(
 
 def free_port() -> int:
     """A TCP port of the loopback that nobody holds just now."""
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        return int(door.getsockname()[1])
+    return ports.choose(None, set())
 
 
 @dataclass

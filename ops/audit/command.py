@@ -13,8 +13,9 @@ import click
 import psycopg
 
 from ops import stores
-from ops.audit import cards, orders
-from ops.audit.evidence import Evidence, Stock, open_snapshot, read_captures, read_stock
+from ops.audit import cards, messages, money, orders
+from ops.audit.evidence import Evidence, Stock, open_snapshot, read_stock
+from ops.audit.ledgers import read_books
 from ops.errors import OpsError, Unreachable
 
 Check = Callable[[Evidence], Iterator[str]]
@@ -23,13 +24,13 @@ CHECKS: Mapping[str, Check] = {
     "I2": cards.i2,
     "I3": cards.i3,
     "I4": cards.i4,
-    "I5": orders.i5,
-    "I6": orders.i6,
+    "I5": money.i5,
+    "I6": money.i6,
     "I7": orders.i7,
     "I8": cards.i8,
     "I9": cards.i9,
     "I10": orders.i10,
-    "I11": cards.i11,
+    "I11": messages.i11,
     "I12": orders.i12,
 }
 # What every committed transaction leaves true: no stream, mail or provider has to come to rest for it.
@@ -56,16 +57,14 @@ def look(environment: Mapping[str, str], answered: frozenset[str] = frozenset())
         OpsError: a store or the provider is not named or does not answer.
     """
     missing = [
-        name
-        for name in ("TIDEGATE_DATABASE_URL", "TIDEGATE_STOCK_REDIS_URL", "TIDEGATE_SANDBOX_URL")
-        if not environment.get(name)
+        name for name in ("TIDEGATE_DATABASE_URL", "TIDEGATE_STOCK_REDIS_URL") if not environment.get(name)
     ]
     if missing:
         raise OpsError(f"set {', '.join(missing)}, or name the stack's folder with --data")
-    captures = read_captures(environment["TIDEGATE_SANDBOX_URL"], environment.get("TIDEGATE_SANDBOX_SECRET"))
+    books = read_books(environment)
     with contextlib.closing(open_snapshot(environment["TIDEGATE_DATABASE_URL"])) as connection:
         stock = read_stock(environment["TIDEGATE_STOCK_REDIS_URL"])
-        return violations(Evidence(connection, stock, captures, answered))
+        return violations(Evidence(connection, stock, books, answered))
 
 
 def look_running(environment: Mapping[str, str]) -> dict[str, list[str]]:
@@ -77,7 +76,7 @@ def look_running(environment: Mapping[str, str]) -> dict[str, list[str]]:
     if not environment.get("TIDEGATE_DATABASE_URL"):
         raise OpsError("set TIDEGATE_DATABASE_URL, or name the stack's folder with --data")
     with contextlib.closing(open_snapshot(environment["TIDEGATE_DATABASE_URL"])) as connection:
-        return violations(Evidence(connection, Stock(None, {}, {}, ()), ()), RUNNING)
+        return violations(Evidence(connection, Stock(None, {}, {}, ())), RUNNING)
 
 
 def settle(environment: Mapping[str, str], wait: float, answered: frozenset[str]) -> dict[str, list[str]]:
@@ -124,10 +123,10 @@ def run(data: Path, *, as_json: bool, wait: float, answered: Path | None, runnin
     if as_json:
         click.echo(json.dumps({"clean": clean, "violations": found}, indent=2))
         return 0 if clean else 1
-    for name, messages in found.items():
+    for name, seen in found.items():
         title = (CHECKS[name].__doc__ or "").strip()
-        click.echo(f"{name:>3} {'holds' if not messages else 'VIOLATED'}  {title}")
-        for message in messages:
-            click.echo(f"      {name}: {message}")
+        click.echo(f"{name:>3} {'holds' if not seen else 'VIOLATED'}  {title}")
+        for what in seen:
+            click.echo(f"      {name}: {what}")
     click.echo("every invariant holds" if clean else f"{sum(map(len, found.values()))} violations")
     return 0 if clean else 1

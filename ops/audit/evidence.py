@@ -1,35 +1,37 @@
-"""What the auditor looks at: one SQL snapshot, the stock in Redis, and the provider's own ledger."""
+"""What the auditor looks at: one SQL snapshot, the stock in Redis, and the providers' own ledgers."""
 
 from __future__ import annotations
 
-import http.client
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 import redis
 from psycopg.rows import dict_row
 
+from ops.audit.ledgers import Books
 from ops.errors import Unreachable
 from ops.stock import tags
 
 GROUP = "shop"
-PAGE = 1000  # payments fetched at once
+PAGE = 1000  # holds asked for at once
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A reservation as Redis has it; `state` ∈ held confirmed released expired."""
+    """A reservation as Redis has it; `state` ∈ held confirmed released expired.
+
+    `due`: whether it stands in the list by which open holds are ended.
+    """
 
     order_id: str
     sku: str
     user: str
     quantity: int
     state: str
+    due: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +62,19 @@ class Stock:
 
 
 @dataclass(frozen=True, slots=True)
-class Capture:
-    """Money the provider took, and gave back; amounts in cents."""
-
-    payment_id: str
-    order_id: str
-    amount_cents: int
-    refunded_cents: int
-
-
-@dataclass(frozen=True, slots=True)
 class Evidence:
     """All that the checks may look at.
 
     Attributes:
         sql: a connection inside one read-only snapshot.
         stock: the durable Redis.
-        captures: the provider's successes.
+        books: what the payment providers say.
         answered: order ids that clients say were answered 202.
     """
 
     sql: psycopg.Connection[Row]
     stock: Stock
-    captures: Sequence[Capture]
+    books: Books = field(default_factory=Books)
     answered: frozenset[str] = field(default_factory=frozenset)
 
     def rows(self, query: str, *parameters: object) -> list[Row]:
@@ -130,20 +122,24 @@ def _stock(client: redis.Redis) -> Stock:
     return Stock(
         epoch=None if epoch is None else int(epoch.partition("/")[0]),
         free=free,
-        holds={hold.order_id: hold for tag in shards for hold in _holds(client, f"{tag}:hold:")},
+        holds={hold.order_id: hold for tag in shards for hold in _holds(client, tag)},
         streams=(*orders, _stream(client, "callbacks", "{stock}:callbacks")),
     )
 
 
-def _holds(client: redis.Redis, prefix: str) -> Iterator[Hold]:
-    names: list[str] = list(client.scan_iter(match=f"{prefix}*", count=1000))
+def _holds(client: redis.Redis, tag: str) -> Iterator[Hold]:
+    names: list[str] = list(client.scan_iter(match=f"{tag}:hold:*", count=1000))
+    listed: Any = client.zrange(f"{tag}:holds", 0, -1)
+    due = frozenset(listed)
     for start in range(0, len(names), PAGE):
         with client.pipeline(transaction=False) as pipe:
             for name in names[start : start + PAGE]:
                 pipe.hmget(name, "id", "sku", "user", "quantity", "state")
             for order_id, sku, user, quantity, state in pipe.execute():
                 if sku is not None:  # else it ran out between the two calls
-                    yield Hold(order_id or "", sku, user or "", int(quantity or 0), state or "")
+                    yield Hold(
+                        order_id or "", sku, user or "", int(quantity or 0), state or "", order_id in due
+                    )
 
 
 def _stream(client: redis.Redis, name: str, key: str) -> StreamState:
@@ -153,41 +149,3 @@ def _stream(client: redis.Redis, name: str, key: str) -> StreamState:
     if mine is None:
         return StreamState(name, int(length), 0, int(length))
     return StreamState(name, int(length), int(mine["pending"]), mine.get("lag"))
-
-
-def read_captures(url: str, secret: str | None, timeout: float = 10.0) -> list[Capture]:
-    """Read the provider's ledger to its end.
-
-    Raises:
-        Unreachable: it does not answer as expected.
-    """
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    headers = {"Authorization": f"Bearer {secret}"} if secret else {}
-    captures: list[Capture] = []
-    connection = kind(parts.hostname or "", parts.port, timeout=timeout)
-    try:
-        since = 0
-        while True:
-            connection.request("GET", f"{parts.path}/payments?since={since}&limit={PAGE}", headers=headers)
-            answer = connection.getresponse()
-            raw = answer.read()
-            if answer.status != http.HTTPStatus.OK:
-                raise Unreachable(f"the provider at {url} answered {answer.status} when asked for its ledger")
-            document = json.loads(raw)
-            captures += [_capture(row) for row in document["payments"] if row["outcome"] == "succeeded"]
-            if not document["payments"]:
-                return captures
-            since = int(document["next"])
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-        raise Unreachable(
-            f"the provider at {url} does not answer: {error or type(error).__name__}"
-        ) from error
-    finally:
-        connection.close()
-
-
-def _capture(row: Row) -> Capture:
-    return Capture(
-        str(row["id"]), str(row["order_id"]), int(row["amount_cents"]), int(row["refunded_cents"] or 0)
-    )

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from redis.exceptions import RedisError
 
+from shop_backend.stock import keys
 from shop_backend.stock.second_copy import SecondCopy
 from shop_backend.storage.database import Database
 from shop_backend.workers.orders import OrderHandler
@@ -51,8 +52,10 @@ class Recovery:
             cursor = await connection.execute(
                 "SELECT t.id::text FROM unnest(%s::uuid[]) AS t (id)"
                 " WHERE NOT EXISTS (SELECT FROM orders o WHERE o.id = t.id)"
-                " AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.order_id = t.id)",
-                (ids,),
+                # Its own letter only, and one that was not queued again: that queue may be what was lost.
+                " AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.order_id = t.id"
+                "  AND d.stream <> %s AND d.replayed_at IS NULL)",
+                (ids, keys.CALLBACKS),
             )
             return [row["id"] for row in await cursor.fetchall()]
 

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 
 from ops.audit import command
-from ops.audit.evidence import read_captures
+from ops.audit.ledgers import read_sandbox
 from ops.errors import OpsError
 from tests.chaos import catalog, journal, judge
 from tests.chaos.buyers import Shopper
@@ -188,7 +188,7 @@ def _facts(world: World) -> judge.Facts:
         recorded = connection.execute(
             "SELECT payment_id FROM payments WHERE outcome = 'succeeded'"
         ).fetchall()
-    captures = read_captures(world.environment["TIDEGATE_SANDBOX_URL"], world.secret)
+    captures = read_sandbox(world.environment["TIDEGATE_SANDBOX_URL"], world.secret)
     return judge.Facts(
         orders={row[0]: judge.Order(*row[1:]) for row in orders},
         dead=frozenset(row[0] for row in dead),

@@ -302,6 +302,13 @@ def test_a_taken_port_gives_way_to_a_free_one(taken: int) -> None:
         ports.require(taken, "gateway", "--port")
 
 
+def test_a_free_port_is_none_that_outgoing_connections_take() -> None:
+    """Between choosing a port and listening there, a client of somebody else must not be given it."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+
+    assert all(ports.choose(None, set()) < first for _ in range(50))
+
+
 def test_a_moved_port_is_told(
     short_tmp: Path, taken: int, free_port: Callable[[], int], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from redis.asyncio import Redis
 
 from shop_backend.restock import fingerprint
@@ -62,6 +63,29 @@ async def test_an_order_whose_cards_are_gone_is_accounted_for(shop: Any) -> None
     assert (await shop.see(order))["status"] == "expired"
     stranger = await shop.client.get(order["status_url"], headers=await shop.session())
     assert stranger.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("stream", "replayed"), [(keys.CALLBACKS, False), (keys.ORDERS, True)], ids=["callback", "replayed order"]
+)
+async def test_a_letter_that_is_not_the_order_s_end_hides_no_order(
+    shop: Any, stream: str, replayed: bool
+) -> None:
+    """A callback that was given up, or a letter queued again just before the loss: the order is written."""
+    order = (await shop.order("plain")).json()
+    await shop.execute(
+        "INSERT INTO dead_letters (stream, entry_id, order_id, fields, error, replayed_at)"
+        " VALUES (%s, '1-1', %s, '{}', 'no', CASE WHEN %s THEN now() END)",
+        stream,
+        order["order_id"],
+        replayed,
+    )
+    await shop.parts.redis_durable.flushall()
+
+    await shop.keeper.check()
+
+    assert (await shop.see(order))["status"] == "pending"
+    await shop.check()
 
 
 async def test_a_copy_that_comes_late_is_accounted_for(shop: Any) -> None:
