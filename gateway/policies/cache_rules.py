@@ -89,6 +89,8 @@ def terms(
     if b"set-cookie" in names or b"content-range" in names:
         return None  # meant for one client, or a part
     said = directives(headers)
+    if "must-understand" in said:
+        said.pop("no-store", None)  # for caches that don't know the status; we know all of KEPT (5.2.2.3)
     if not said.keys().isdisjoint({"no-store", "private", "no-cache"}):
         return None  # no-cache could be kept, but each use would cost the upstream a call all the same
     public = "public" in said

@@ -20,13 +20,13 @@ _PLAIN_CONNECTION = frozenset({b"keep-alive", b"close"})
 _ODD = frozenset({b"if-match", b"if-unmodified-since", b"expect"})
 _RANGED = frozenset({b"range", b"if-range"})
 _CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
+# Of the hop to the upstream, which is no concern of whoever is served from memory (RFC 9111, 3.1).
+FOR_PROXIES = frozenset({b"proxy-authenticate", b"proxy-authentication-info", b"proxy-authorization"})
 # Fields of a 304 that don't change what is kept: of its body (RFC 9111, 3.2), and of this one request.
-_NOT_RENEWED = frozenset(
-    {
-        *(b"age", b"content-encoding", b"content-length", b"content-range", b"content-type"),
-        *(b"tidegate-shut", b"x-request-id"),
-    }
-)
+_NOT_RENEWED = FOR_PROXIES | {
+    *(b"age", b"content-encoding", b"content-length", b"content-range", b"content-type"),
+    *(b"tidegate-shut", b"x-request-id"),
+}
 
 
 @dataclass(slots=True)
