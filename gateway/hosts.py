@@ -40,7 +40,7 @@ class Hosts:
         self._pin_sync = PinSync(redis.prefix, self._pins)
         self._news = news = News(redis.prefix)
         news.on_trip, news.on_shut, news.on_unshut = self.heard_trip, self.heard_shut, self.heard_unshut
-        self._line = HostLine(redis.url, [self._pin_sync, news])
+        self._line = HostLine(redis.url, self._pin_sync.key, [self._pin_sync, news])
         self._line.start()
 
     async def restart(self, redis: Redis | None) -> None:

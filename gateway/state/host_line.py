@@ -12,10 +12,14 @@ from typing import Any, Protocol
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from gateway.state.redis_place import locate
+
 _log = logging.getLogger("gateway.hosts")
 _POLL = 5.0  # seconds; pub/sub is lossy
 _RETRY = (0.2, 2.0)  # seconds, first and longest
 _PATIENCE = 1.0  # seconds for any one command; no request waits on these
+_CHECK = 1.0  # seconds between looks at a silent server: one that froze says nothing
+_AGAIN = 5.0  # seconds within which what failed is said again, to the server that has taken over
 
 Work = Callable[["Redis"], Awaitable[None]]
 
@@ -42,14 +46,18 @@ class HostLine:
     """Keeps the line up. With Redis away each host goes on by itself.
 
     Args:
-        url: of the Redis that the hosts share.
+        url: of the Redis that the hosts share, see RedisUrl.
+        key: one of those that subjects keep there; a cluster keeps it, and all in its slot, on one node.
         subjects: what is spoken of.
     """
 
-    def __init__(self, url: str, subjects: list[Subject]) -> None:
+    def __init__(self, url: str, key: str, subjects: list[Subject]) -> None:
         self._url = url
+        self._key = key
         self._subjects = {subject.channel.encode(): subject for subject in subjects}
         self._redis: Redis | None = None
+        self._joined = asyncio.Event()
+        self._hold = asyncio.timeout(None)  # ends when the server is found to be of no use any more
         self._task: asyncio.Task[None] | None = None
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -72,6 +80,8 @@ class HostLine:
     def send(self, work: Work, otherwise: str) -> None:
         """Say something without making anybody wait; while the line is down it is not said.
 
+        When the server has died or handed its keys over, it is said once more to the one that has them now.
+
         Args:
             work: the commands that say it.
             otherwise: for the log, what it means that they failed.
@@ -81,41 +91,71 @@ class HostLine:
         task.add_done_callback(self._sending.discard)
 
     async def _send(self, work: Work, otherwise: str) -> None:
-        if self._redis is None:
+        redis = self._redis
+        if redis is None:
             return
         try:
-            await work(self._redis)
+            await work(redis)
         except (RedisError, OSError) as error:
-            _log.warning("%s (%s)", otherwise, error)
+            _log.debug("to be said again: %s", error)
+            self._hang_up(redis)
+        else:
+            return
+        try:
+            async with asyncio.timeout(_AGAIN):
+                await self._joined.wait()
+            if self._redis is not None:
+                await work(self._redis)
+        except (RedisError, OSError) as error:
+            _log.warning("%s (%s)", otherwise, str(error) or "Redis is away")
+
+    def _hang_up(self, redis: Redis) -> None:
+        """Look for another server, unless that has begun."""
+        if self._redis is redis:
+            self._redis = None
+            self._joined.clear()
+            self._hold.reschedule(asyncio.get_running_loop().time())
 
     async def _run(self) -> None:
         wait = _RETRY[0]
         while True:
-            redis = Redis.from_url(
-                self._url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE, retry=None
-            )
             try:
-                async with redis, redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                async with (
+                    asyncio.timeout(None) as self._hold,
+                    await self._connect() as redis,
+                    redis.pubsub(ignore_subscribe_messages=True) as pubsub,
+                ):
                     await pubsub.subscribe(*self._subjects)
                     self._redis = redis
                     for subject in self._subjects.values():
                         await subject.joined(redis)
+                    self._joined.set()
+                    wait = _RETRY[0]
                     while True:
-                        wait = _RETRY[0]
-                        await self._listen(pubsub)
+                        await self._listen(redis, pubsub)
                         for subject in self._subjects.values():
                             await subject.poll(redis)
             except (RedisError, OSError) as error:
                 _log.debug("other hosts can't be heard: %s", error)
             finally:
                 self._redis = None
+                self._joined.clear()
             await asyncio.sleep(wait * random.uniform(0.5, 1))  # noqa: S311 - spreads hosts, keeps no secret
             wait = min(wait * 2, _RETRY[1])
 
-    async def _listen(self, pubsub: Any) -> None:  # noqa: ANN401 - redis has no public type for it
+    async def _connect(self) -> Redis:
+        return Redis.from_url(
+            await locate(self._url, self._key),
+            socket_timeout=_PATIENCE,
+            socket_connect_timeout=_PATIENCE,
+            retry=None,
+        )
+
+    async def _listen(self, redis: Redis, pubsub: Any) -> None:  # noqa: ANN401 - redis has no public type for it
         """Hear what is said until the next poll is due."""
         loop = asyncio.get_running_loop()
         due = loop.time() + _POLL
+        check = loop.time() + _CHECK
         while (left := due - loop.time()) > 0:
             message = await pubsub.get_message(timeout=min(left, _PATIENCE / 2))
             if message is not None:
@@ -123,3 +163,6 @@ class HostLine:
                     self._subjects[message["channel"]].heard(message["data"])
                 except ValueError:
                     _log.warning("nonsense on %s, ignored", message["channel"].decode())
+            if loop.time() >= check:
+                await redis.ping()
+                check = loop.time() + _CHECK

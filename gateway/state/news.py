@@ -33,7 +33,8 @@ class News:
 
     def __init__(self, prefix: str) -> None:
         self.channel = f"{prefix}:news"
-        self._index = f"{prefix}:shut-offs"  # a sorted set of ids, by when they end in Redis's milliseconds
+        # A sorted set of ids, by when they end in Redis's milliseconds; the braces keep all keys in one slot.
+        self._index = f"{{{prefix}}}:shut-offs"
         self._host = secrets.token_hex(8)
         self.on_trip: Callable[[Said], None] = lambda _: None
         self.on_shut: Callable[[Said], None] = lambda _: None

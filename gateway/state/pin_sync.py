@@ -19,7 +19,8 @@ class PinSync:
     """
 
     def __init__(self, prefix: str, pins: Pins) -> None:
-        self.channel = f"{prefix}:pins"  # and the hash
+        self.channel = f"{prefix}:pins"
+        self.key = f"{{{prefix}}}:pins"  # the hash; the braces keep all keys in one slot of a cluster
         self._pins = pins
 
     def announce(self, pin: Pin, line: HostLine) -> None:
@@ -37,7 +38,7 @@ class PinSync:
     async def joined(self, redis: Redis) -> None:
         """Take what is newer there, give what is newer here."""
         there: dict[tuple[str, str], Pin] = {}
-        for raw in (await redis.hgetall(self.channel)).values():
+        for raw in (await redis.hgetall(self.key)).values():
             with contextlib.suppress(ValueError):
                 pin = Pin.parse(raw)
                 there[pin.kind, pin.name] = pin
@@ -50,14 +51,14 @@ class PinSync:
         if ours:
             await self._push(redis, ours)
         elif there:
-            await redis.expire(self.channel, _TTL)
+            await redis.expire(self.key, _TTL)
 
     poll = joined
 
     async def _push(self, redis: Redis, pins: list[Pin]) -> None:
         async with redis.pipeline(transaction=False) as pipe:
             for pin in pins:
-                pipe.hset(self.channel, f"{pin.kind}:{pin.name}", pin.json())
+                pipe.hset(self.key, f"{pin.kind}:{pin.name}", pin.json())
                 pipe.publish(self.channel, pin.json())
-            pipe.expire(self.channel, _TTL)
+            pipe.expire(self.key, _TTL)
             await pipe.execute()

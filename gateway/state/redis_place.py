@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
 from redis.asyncio import Redis
 from redis.exceptions import AskError, MovedError, RedisError, TryAgainError
 
 from gateway.redis_url import RedisUrl
 
 PATIENCE = 1.0  # seconds for any one step
+STAGGER = 0.1  # seconds after which the next seed is asked too (as in RFC 8305): one may hang
 HOPS = 5  # servers that may send us on to another
 
 
@@ -26,14 +30,34 @@ async def locate(url: str, key: str) -> str:
         RedisError, OSError: nobody could be asked.
     """
     place = RedisUrl.parse(url)
+
+    async def ask(seed: str) -> str:
+        return await _follow(place, await _master(place, seed) if place.kind == "sentinel" else seed, key)
+
+    return await _first_to_know(place.seeds, ask)
+
+
+async def _first_to_know(seeds: Sequence[str], ask: Callable[[str], Awaitable[str]]) -> str:
+    """The first answer of any; each later one is asked when those before it failed, or hang."""
     problem: Exception | None = None
-    for seed in place.seeds:
-        try:
-            if place.kind == "sentinel":
-                seed = await _master(place, seed)
-            return await _follow(place, seed, key)
-        except (RedisError, OSError) as error:
-            problem = error
+    left = list(seeds)
+    asked: set[asyncio.Future[str]] = set()
+    try:
+        while left or asked:
+            if left:
+                asked.add(asyncio.ensure_future(ask(left.pop(0))))
+            done, asked = await asyncio.wait(
+                asked, timeout=STAGGER if left else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for one in done:
+                try:
+                    return one.result()
+                except (RedisError, OSError) as error:
+                    problem = error
+    finally:
+        for one in asked:
+            one.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
     raise problem or NoServerError("the URL names no server")
 
 

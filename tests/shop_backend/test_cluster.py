@@ -4,69 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
-from ops import embedded
-from ops.programs import find_redis
-from ops.service import Service
 from shop_backend.config import Settings
 from shop_backend.stock import keys
 from shop_backend.workers.orders import OrderHandler
 from shop_backend.workers.runner import StreamRunner
+from tests.redis_places import running_cluster
 
 SHARDS = 6
 
 
 @pytest.fixture
-def cluster_url(
-    tmp_path: Path, free_port: Callable[[], int], wait_until: Callable[..., Any]
-) -> Iterator[str]:
+def cluster_url(short_tmp: Path, tmp_path: Path) -> Iterator[str]:
     """URL of one node of a cluster of three masters that keep every write."""
-    ports = [(free_port(), free_port()) for _ in range(3)]
-    running = []
-    nodes = [redis.Redis(port=port, decode_responses=True) for port, _ in ports]
-    try:
-        for (port, bus), node in zip(ports, nodes, strict=True):
-            home = tmp_path / f"node-{port}"
-            home.mkdir()
-            argv = (
-                *(str(find_redis()), "--port", str(port), "--dir", str(home), "--save", ""),
-                *("--cluster-enabled", "yes", "--cluster-port", str(bus), "--bind", "127.0.0.1"),
-                *("--appendonly", "yes", "--appendfsync", "always"),
-            )
-            service = Service(f"node-{port}", argv, ready=_answers(node))
-            running.append((embedded.start(service, home / "log"), service))
-        for number, node in enumerate(nodes):
-            node.execute_command("CLUSTER ADDSLOTSRANGE", 16384 * number // 3, 16384 * (number + 1) // 3 - 1)
-            for port, bus in ports:
-                node.execute_command("CLUSTER MEET", "127.0.0.1", port, bus)
-        wait_until(lambda: all(_whole(node) for node in nodes), what="the cluster is whole")
-        yield f"redis://127.0.0.1:{ports[0][0]}"
-    finally:
-        for node in nodes:
-            node.close()
-        for process, service in running:
-            embedded.stop(process, service)
-
-
-def _answers(node: redis.Redis) -> Callable[[], bool]:
-    def ready() -> bool:
-        try:
-            return bool(node.ping())
-        except redis.RedisError:
-            return False
-
-    return ready
-
-
-def _whole(node: redis.Redis) -> bool:
-    info: Any = node.execute_command("CLUSTER INFO")
-    return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "3"
+    folder = short_tmp / f"cluster-{tmp_path.name}"
+    folder.mkdir()
+    with running_cluster(folder, "--appendonly", "yes", "--appendfsync", "always") as cluster:
+        yield f"redis://127.0.0.1:{cluster.nodes[0].port}"
 
 
 @pytest.fixture
