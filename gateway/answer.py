@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import http
-from collections.abc import Iterable
 from typing import Any, Protocol
 
-from gateway.exchange import Headers
-from gateway.field import Field
+from gateway.exchange import Header
+from gateway.field import Block, Field, values
 
 
 def _status_line(status: int) -> bytes:
@@ -117,37 +116,38 @@ class Answer:
 
     # ---- its bytes ---------------------------------------------------------------------------
 
-    def give(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes, *, more: bool) -> None:
-        """Send header and the first piece of the body, or all of it, in one write.
+    def give(self, status: int, headers: Header, added: Header, body: bytes) -> None:
+        """Send the whole answer in one write.
+
+        Args:
+            status: as a number.
+            headers: as `framed` leaves them.
+            added: further fields, none of which says anything of the framing.
+            body: all of it.
 
         Raises:
             RuntimeError: the answer breaks HTTP. The connection is cut off then.
         """
-        self.begin(status, headers)
-        self.go_on(body, more=more)
+        self.begin(status, headers, added)
+        self.go_on(body, more=False)
 
-    def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Frame the header; it goes out with the first piece of the body: two writes are two system calls."""
+    def begin(self, status: int, headers: Header, added: Header = ()) -> None:
+        """Frame the header; it goes out with the first piece of the body: two writes are two system calls.
+
+        Raises:
+            RuntimeError: as `give`.
+        """
         self.started = True
-        length: int | None = None
-        dated = close = False
         lines = [_STATUS_LINES[status]]
-        for field in headers:
-            if type(field) is Field:
-                if field.plain:
-                    lines.append(field.line)
-                    continue
-                line = field.line
-            else:
-                line = b"%b: %b\r\n" % field
-            name = field[0]
-            if name == b"content-length":
-                length = int(field[1])
-            elif name == b"date":
-                dated = True
-            elif name == b"connection":
-                close = True  # an app has nothing else to say of it
-            lines.append(line)
+        close = False
+        known = 0  # line breaks beyond one for each piece
+        if type(headers) is Block:  # what is passed on as it came: Connection is not among it
+            length, dated = headers.framing
+            lines.append(headers.lines)
+            known = len(headers) - 1
+        else:
+            length, dated, close = self._read(headers, lines)
+        lines += [field.line if type(field) is Field else b"%b: %b\r\n" % field for field in added]
         if not dated:  # RFC 9110, 6.6.1: also a proxy must, when the upstream did not
             lines.append(self._wire.date())
         keep = self.keep_alive and not close and not self._wire.last(self) and self.may_follow()
@@ -170,9 +170,26 @@ class Answer:
             lines.append(b"connection: keep-alive\r\n")
         self.keep_alive = keep
         head = b"".join(lines)
-        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
+        breaks = len(lines) + known
+        if head.count(b"\n") != breaks or head.count(b"\r") != breaks:
             self._cut("a header field of the answer holds a line break")
         self._unsent = head + b"\r\n"
+
+    @staticmethod
+    def _read(headers: Header, lines: list[bytes]) -> tuple[int | None, bool, bool]:
+        """Content-Length in bytes, whether there is a Date, and a Connection; their lines are added."""
+        length: int | None = None
+        dated = close = False
+        for field in headers:
+            name, value = field
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"date":
+                dated = True
+            elif name == b"connection":
+                close = True  # an app has nothing else to say of it
+            lines.append(b"%b: %b\r\n" % field)
+        return length, dated, close
 
     def go_on(self, body: bytes, *, more: bool) -> None:
         """Send a piece of the body, the last one unless there is `more`.
@@ -202,10 +219,10 @@ class Answer:
         raise RuntimeError(why)
 
 
-def framed(status: int, headers: Headers, body: bytes, method: str) -> None:
-    """Say how long a whole body is, where one may be and nobody has said it."""
-    if (body or method != "HEAD") and status not in {204, 304}:  # a HEAD's length is the upstream's to tell
-        for field in headers:
-            if field[0] == b"content-length":
-                return
-        headers.append((b"content-length", b"%d" % len(body)))
+def framed(status: int, headers: Header, body: bytes, method: str) -> Header:
+    """The fields of an answer with its length, where a body may be and nobody has said how long it is."""
+    if type(headers) is Block or status in {204, 304} or values(headers, b"content-length"):
+        return headers
+    if method == "HEAD" and not body:
+        return headers  # it is the upstream's to tell
+    return [*headers, (b"content-length", b"%d" % len(body))]

@@ -15,7 +15,7 @@ from gateway.answer import framed
 from gateway.client import ABORT
 from gateway.config import Config, Listen
 from gateway.errors import GatewayError, Internal
-from gateway.exchange import ClientGone, Exchange, Handler, Headers, Reply
+from gateway.exchange import ClientGone, Exchange, Handler, Header, Reply
 from gateway.head import WholeRequest
 from gateway.identity import Identity
 from gateway.parts import Parts
@@ -164,13 +164,9 @@ class Gateway:
         exchange.finish()
         self._parts.accounts.add(exchange, status, sent)
 
-    def headers(self, reply: Reply, exchange: Exchange) -> Headers:
-        """The fields of the answer."""
-        # The id is the gateway's, as told to the upstream; an upstream that echoes it says nothing new.
-        headers = [field for field in reply.headers if field[0] != _REQUEST_ID]
-        headers += exchange.reply_headers
-        headers.append((_REQUEST_ID, exchange.request_id))
-        return headers
+    def added(self, exchange: Exchange) -> Header:
+        """The fields of the answer that are not the reply's own."""
+        return [*exchange.reply_headers, (_REQUEST_ID, exchange.request_id)]
 
     async def send(self, reply: Reply, exchange: Exchange, send: Send, abort: Callable[[], None]) -> int:
         """Send a reply as its pieces come; returns the bytes of its body that went out.
@@ -181,9 +177,9 @@ class Gateway:
             send: an ASGI send channel.
             abort: cuts the connection off, so that a body that broke off does not look whole.
         """
-        headers = self.headers(reply, exchange)
+        headers = [*reply.headers, *self.added(exchange)]
         if reply.stream is None:
-            framed(reply.status, headers, reply.body, exchange.method)
+            headers = [*framed(reply.status, headers, reply.body, exchange.method)]
             await send({"type": "http.response.start", "status": reply.status, "headers": headers})
             await send({"type": "http.response.body", "body": reply.body})
             return len(reply.body)
@@ -211,5 +207,5 @@ def _refusal(error: GatewayError, exchange: Exchange) -> Reply:
     """The one place where an error becomes an answer."""
     headers, body = error.problem()
     if not exchange.path or error.status in {408, 413}:  # what follows can't be taken for the next request
-        headers.append(_CLOSE)
+        headers = [*headers, _CLOSE]
     return Reply(error.status, headers, body)

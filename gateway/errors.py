@@ -40,7 +40,7 @@ class GatewayError(Exception):
         self.extra = extra or {}
         self.fields = fields
 
-    def problem(self) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    def problem(self) -> tuple[Sequence[tuple[bytes, bytes]], bytes]:
         """The header fields and the JSON body that say so."""
         problem = {"type": self.type, "title": self.title, "status": self.status, "detail": self.detail}
         headers = [PROBLEM_JSON, NO_STORE, *self.fields]

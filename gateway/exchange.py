@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from gateway.errors import PayloadTooLarge
 
-Headers = list[tuple[bytes, bytes]]  # names in lower case, order and repetitions kept
+Header = Sequence[tuple[bytes, bytes]]  # names in lower case, order and repetitions kept
+Headers = list[tuple[bytes, bytes]]  # one that may still be changed by who has it
 Receive = Callable[[], Awaitable[dict[str, Any]]]  # an ASGI receive channel
 Clock = Callable[[], float]  # seconds; monotonic unless said otherwise
 
@@ -84,7 +85,7 @@ class Exchange:
         method: str,
         target: bytes,
         path: str,
-        headers: Headers,
+        headers: Header,
         host: bytes,
         address: str,
         receive: Receive | None,
@@ -177,7 +178,7 @@ class Reply:
     """
 
     status: int
-    headers: Headers
+    headers: Header
     body: bytes = b""
     stream: AsyncIterator[bytes] | None = None
 

@@ -6,6 +6,10 @@ Section numbers are those of RFC 9110.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import cached_property
+
+from gateway.generations import Generations
 
 # Meant for one hop only (7.6.1).
 HOP_BY_HOP = frozenset(
@@ -58,6 +62,8 @@ NOTABLE = (
 
 MAX_LINE = 1024  # bytes; longer lines, mostly cookies, are read anew each time
 HALF = 2048  # lines remembered per generation
+MAX_BLOCK = 2048  # bytes; the same for headers as a whole
+HALF_BLOCKS = 1024
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")  # 5.1, 5.5
 
 
@@ -80,43 +86,74 @@ class Field(tuple[bytes, bytes]):
         return self
 
 
-class Fields:
-    """Field lines and what they mean, remembered in bounded memory.
+class Block(tuple[Field, ...]):
+    """Fields that came together and may come again: a header, or what of it is passed on.
 
-    Two generations: when the new one is full, the old one, unused since, is dropped.
+    Never changes, so that whatever is made of it is made once.
     """
 
-    __slots__ = ("_new", "_old")
+    @cached_property
+    def notable(self) -> tuple[Field, ...]:
+        """Those that are not plain."""
+        return tuple([field for field in self if not field.plain])
+
+    @cached_property
+    def plain(self) -> bytes:
+        """The lines of all others."""
+        return b"".join([field.line for field in self if field.plain])
+
+    @cached_property
+    def lines(self) -> bytes:
+        """The lines of all."""
+        return b"".join([field.line for field in self])
+
+    @cached_property
+    def by_name(self) -> dict[bytes, tuple[bytes, ...]]:
+        """The values of each name."""
+        return {name: tuple([v for n, v in self if n == name]) for name, _ in self}
+
+    @cached_property
+    def framing(self) -> tuple[int | None, bool]:
+        """What Content-Length says of a body, in bytes, and whether there is a Date."""
+        lengths = self.by_name.get(b"content-length")
+        return int(lengths[-1]) if lengths else None, b"date" in self.by_name
+
+
+def values(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> Sequence[bytes]:
+    """The values of the fields of this name, in lower case, as they came."""
+    if type(headers) is Block:
+        return headers.by_name.get(name, ())
+    return [value for field, value in headers if field == name]
+
+
+class Fields:
+    """Field lines and what they mean, remembered in bounded memory."""
+
+    __slots__ = ("_known",)
 
     def __init__(self) -> None:
-        self._new: dict[bytes, Field] = {}
-        self._old: dict[bytes, Field] = {}
+        self._known: Generations[bytes, Field] = Generations(HALF)
 
     def __len__(self) -> int:
-        return len(self._new) + len(self._old)
+        return len(self._known)
 
     def read(self, lines: list[bytes]) -> list[Field] | None:
         """The fields of these lines, without their ends; None when one is not beyond doubt."""
-        fields = list(map(self._new.get, lines))
+        fields = list(map(self._known.get, lines))
         if None in fields:
             for place, field in enumerate(fields):
                 if field is None:
-                    learned = self._learn(lines[place])
+                    learned = self._known.find(lines[place]) or self._learn(lines[place])
                     if learned is None:
                         return None
                     fields[place] = learned
         return fields  # type: ignore[return-value]  # no None is left in it
 
     def _learn(self, line: bytes) -> Field | None:
-        field = self._old.get(line)
-        if field is None:
-            match = _LINE.fullmatch(line)
-            if match is None:
-                return None
-            field = Field(match[1].lower(), match[2].rstrip(b" \t"))
-            if len(line) > MAX_LINE:
-                return field
-        if len(self._new) >= HALF:
-            self._old, self._new = self._new, {}
-        self._new[line] = field
+        match = _LINE.fullmatch(line)
+        if match is None:
+            return None
+        field = Field(match[1].lower(), match[2].rstrip(b" \t"))
+        if len(line) <= MAX_LINE:
+            self._known.add(line, field)
         return field

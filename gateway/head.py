@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from gateway.config import Listen
 from gateway.errors import GatewayError
-from gateway.exchange import Headers
-from gateway.field import Fields
+from gateway.field import HALF_BLOCKS, MAX_BLOCK, Block, Fields
+from gateway.generations import Generations
 from gateway.guard import normalise, valid_host
 
 _REQUEST_LINE = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!\"$-~]*) HTTP/1\.1")
@@ -27,10 +27,19 @@ class WholeRequest(NamedTuple):
     method: str
     target: bytes
     path: str
-    headers: Headers
+    headers: Block
     host: bytes
     keep_alive: bool
     body: bytes
+
+
+class _Header(NamedTuple):
+    """The fields of a request, and what they say of it."""
+
+    fields: Block
+    host: bytes
+    keep_alive: bool
+    length: int  # of the body, bytes
 
 
 class HeadReader:
@@ -39,6 +48,7 @@ class HeadReader:
     def __init__(self, listen: Listen) -> None:
         self._listen = listen
         self._fields = Fields()
+        self._headers: Generations[bytes, _Header] = Generations(HALF_BLOCKS)
         self._lines: dict[bytes, tuple[str, bytes, str]] = {}  # by request line: method, target, path
 
     def read(self, data: bytes) -> WholeRequest | None:
@@ -46,21 +56,36 @@ class HeadReader:
         end = data.find(_END)
         if end < 0 or end > self._listen.max_header_bytes:
             return None
-        lines = data[:end].split(b"\r\n")
-        count = len(lines) - 1
-        # A bare line break is nobody's to interpret (2.2).
-        if data.count(b"\n", 0, end) != count or data.count(b"\r", 0, end) != count:
+        cut = data.find(b"\r\n", 0, end)
+        if cut < 0:
             return None
-        first = lines.pop(0)
+        first = data[:cut]
         line = self._lines.get(first) or self._learn(first)
-        if line is None or count > self._listen.max_headers:
+        if line is None:
             return None
-        headers = self._fields.read(lines)
-        if headers is None:
+        block = data[cut + 2 : end]
+        header = self._headers.get(block) or self._headers.find(block) or self._read(block)
+        if header is None:
+            return None
+        headers, host, keep_alive, length = header
+        body = data[end + 4 :]
+        if len(body) != length:
+            return None
+        return WholeRequest(*line, headers, host, keep_alive, body)
+
+    def _read(self, block: bytes) -> _Header | None:
+        """The fields of these lines; None when they are unusual."""
+        lines = block.split(b"\r\n")
+        breaks = len(lines) - 1
+        # A bare line break is nobody's to interpret (2.2).
+        if block.count(b"\n") != breaks or block.count(b"\r") != breaks:
+            return None
+        fields = self._fields.read(lines)
+        if fields is None or len(fields) > self._listen.max_headers:
             return None
         host = length = None
         keep_alive = True
-        for field in headers:
+        for field in fields:
             if field.plain:
                 continue
             name, value = field
@@ -79,12 +104,12 @@ class HeadReader:
                     keep_alive = False
             elif name in {b"transfer-encoding", b"upgrade", b"expect"}:
                 return None
-        if host is None:
+        if host is None or (length or 0) > self._listen.max_body:
             return None
-        body = data[end + 4 :]
-        if len(body) != (length or 0) or len(body) > self._listen.max_body:
-            return None
-        return WholeRequest(*line, headers, host, keep_alive, body)  # type: ignore[arg-type]  # a list of pairs
+        header = _Header(Block(fields), host, keep_alive, length or 0)
+        if len(block) <= MAX_BLOCK:
+            self._headers.add(block, header)
+        return header
 
     def _learn(self, first: bytes) -> tuple[str, bytes, str] | None:
         match = _REQUEST_LINE.fullmatch(first)

@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 
 from gateway.exchange import Exchange
+from gateway.field import values
 from gateway.settings import Tracing
 from gateway.upstream.forward import TRACEPARENT
 
@@ -84,7 +85,7 @@ class RequestTracer:
 
     def begin(self, exchange: Exchange) -> RequestSpan | None:
         """Join the client's trace or begin one; None when this request is not recorded."""
-        given = [value for name, value in exchange.headers if name == b"traceparent"]
+        given = values(exchange.headers, b"traceparent")
         match = TRACEPARENT.fullmatch(given[0]) if len(given) == 1 else None
         recorded = self._chance() < self._sample
         span = None
@@ -113,8 +114,8 @@ class RequestTracer:
         ours = b"00-%032x-%016x-%02x" % (trace_id, exchange.span or 1, recorded)
         # A tracestate belongs to the traceparent beside it; without a good one it means nothing.
         dropped = {b"traceparent"} if match is not None else {b"traceparent", b"tracestate"}
-        exchange.headers = [field for field in exchange.headers if field[0] not in dropped]
-        exchange.headers.append((b"traceparent", ours))
+        kept = [field for field in exchange.headers if field[0] not in dropped]
+        exchange.headers = [*kept, (b"traceparent", ours)]
         return RequestSpan(exchange, span) if span is not None else None
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from gateway.answer import Answer, Wire, framed
-from gateway.exchange import Exchange, Headers, Reply
+from gateway.exchange import Exchange, Header, Reply
 from gateway.head import WholeRequest
 from gateway.walk import Walk
 
@@ -28,8 +28,8 @@ class App(Protocol):
         """The reply, be it the upstream's or a refusal; None when the client left."""
         ...
 
-    def headers(self, reply: Reply, exchange: Exchange) -> Headers:
-        """The fields of the answer."""
+    def added(self, exchange: Exchange) -> Header:
+        """The fields of the answer that are not the reply's own."""
         ...
 
     def send(
@@ -86,10 +86,9 @@ class WholeTurn(Answer):
             self._walk.resume()
         else:
             self._status = reply.status
-            headers = self._app.headers(reply, self._exchange)
-            framed(reply.status, headers, reply.body, self.method)
+            headers = framed(reply.status, reply.headers, reply.body, self.method)
             try:
-                self.give(reply.status, headers, reply.body, more=False)
+                self.give(reply.status, headers, self._app.added(self._exchange), reply.body)
             except RuntimeError as broken:
                 self._end(0, broken)
             else:

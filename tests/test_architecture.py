@@ -63,7 +63,7 @@ _WORDS = (
     "gateway.redis_url",
 )
 # Leaves that know nothing of ours: header fields as lines, and who drives a request.
-_LEAVES = ("gateway.field", "gateway.walk")
+_LEAVES = ("gateway.field", "gateway.generations", "gateway.walk")
 _POLICY_MAY = ("gateway.exchange", *_LEAVES, *_WORDS, "gateway.policies")
 _FEATURES = tuple(
     f"shop_backend.{name}"

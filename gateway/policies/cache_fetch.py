@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway import config
 from gateway.errors import Overloaded, PoolExhausted, UpstreamError, UpstreamUnavailable
-from gateway.exchange import Exchange, Handler, Headers, Reply
+from gateway.exchange import Exchange, Handler, Header, Reply
 from gateway.policies import cache_rules as rules
 from gateway.policies import cache_validation as validation
 from gateway.policies.cache_body import collect
@@ -131,7 +131,7 @@ class Fetch:
         key: Key,
         entry: Entry,
         asked: validation.Asked,
-        received: Headers,
+        received: Header,
         began: float,
     ) -> Reply:
         """The upstream says that what is kept still holds, and perhaps for how long."""
@@ -139,7 +139,7 @@ class Fetch:
         store, now = self._store, self._store.clock()
         exchange.headers = received
         if not any(name == b"date" for name, _ in reply.headers):
-            reply.headers.append(date(store.wall()))  # else it would be as old as what it renews
+            reply.headers = [*reply.headers, date(store.wall())]  # else it would be as old as what it renews
         headers = validation.renewed(entry.headers, reply.headers)
         ages = [field for field in reply.headers if field[0] == b"age"]
         terms = self._terms([*headers, *ages], asked, now - began)
@@ -192,6 +192,6 @@ class Fetch:
         entry = Entry(reply.status, headers, reply.body, terms, now)
         return entry if self._store.put(primary, exchange, entry) else None
 
-    def _terms(self, headers: Headers, asked: validation.Asked, delay: float) -> rules.Terms | None:
+    def _terms(self, headers: Header, asked: validation.Asked, delay: float) -> rules.Terms | None:
         wall = self._store.wall()
         return rules.terms(headers, self._caps, credentials=asked.credentials, received=wall, delay=delay)

@@ -52,7 +52,7 @@ def told_age(entry: Entry) -> float | None:
 
 def said(reply: Reply, status: bytes) -> Reply:
     """The reply, with what the cache did about it (RFC 9211)."""
-    reply.headers.append((b"cache-status", b"tidegate; " + status))
+    reply.headers = [*reply.headers, (b"cache-status", b"tidegate; " + status)]
     return reply
 
 

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from gateway.exchange import Headers
+from gateway.exchange import Header
 
 LONGEST = 1 << 31  # seconds; longer ages and lifetimes count as this (1.2.2)
 # Statuses whose answer means the same to everyone who asks. 206 and 304 are parts of others, 5xx pass.
@@ -69,7 +69,7 @@ class Terms:
 
 
 def terms(
-    headers: Headers,
+    headers: Header,
     caps: Caps,
     *,
     credentials: bool,
@@ -118,7 +118,7 @@ def terms(
     return allowed if worth else None
 
 
-def directives(headers: Headers) -> dict[str, str]:
+def directives(headers: Header) -> dict[str, str]:
     """The directives of all Cache-Control fields; of two that name a time, the shorter."""
     found: dict[str, str] = {}
     for name, value in headers:
@@ -139,7 +139,7 @@ def directives(headers: Headers) -> dict[str, str]:
     return found
 
 
-def varies_by(headers: Headers) -> tuple[bytes, ...] | None:
+def varies_by(headers: Header) -> tuple[bytes, ...] | None:
     """The request fields that Vary names, sorted; None when it names everything."""
     names: set[bytes] = set()
     for name, value in headers:
@@ -191,7 +191,7 @@ def _seconds(said: dict[str, str], name: str, default: float) -> float:
     return float(_delta(said[name])) if name in said else default
 
 
-def _lifetime(headers: Headers, said: dict[str, str], received: float) -> float | None:
+def _lifetime(headers: Header, said: dict[str, str], received: float) -> float | None:
     """Freshness lifetime (4.2.1), without heuristics."""
     for name in ("s-maxage", "max-age"):
         if name in said:
@@ -205,24 +205,24 @@ def _lifetime(headers: Headers, said: dict[str, str], received: float) -> float 
     return max(0.0, min(at - _generated(headers, received), float(LONGEST)))
 
 
-def _initial_age(headers: Headers, received: float, delay: float) -> float:
+def _initial_age(headers: Header, received: float, delay: float) -> float:
     """How old the answer was when it came (4.2.3)."""
     apparent = max(0.0, received - _generated(headers, received))
     return min(max(apparent, _age_value(headers) + max(0.0, delay)), float(LONGEST))
 
 
-def _age_value(headers: Headers) -> int:
+def _age_value(headers: Header) -> int:
     """The Age field: of several the first, ignored when it is no number (5.1)."""
     values = _values(headers, b"age")
     first = values[0].split(b",")[0].strip() if values else b"0"
     return _delta(first.decode("latin-1")) if first.isdigit() else 0
 
 
-def _generated(headers: Headers, received: float) -> float:
+def _generated(headers: Header, received: float) -> float:
     dates = _values(headers, b"date")
     said = parse_date(dates[0], received) if dates else None
     return received if said is None else said
 
 
-def _values(headers: Headers, wanted: bytes) -> list[bytes]:
+def _values(headers: Header, wanted: bytes) -> list[bytes]:
     return [value for name, value in headers if name == wanted]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from gateway.exchange import Exchange, Headers
+from gateway.exchange import Exchange, Header, Headers
 from gateway.policies.cache_rules import parse_date
 
 # What a 304 repeats of the 200 in whose place it stands (15.4.5), and what we add.
@@ -69,7 +69,7 @@ def read(exchange: Exchange) -> Asked:
     return asked
 
 
-def not_modified(asked: Asked, headers: Headers) -> bool:
+def not_modified(asked: Asked, headers: Header) -> bool:
     """Whether the client has what these headers belong to (13.2.2)."""
     if asked.none_match:
         tag = _first(headers, b"etag")
@@ -83,12 +83,12 @@ def not_modified(asked: Asked, headers: Headers) -> bool:
     return since is not None and changed is not None and changed <= since
 
 
-def headers_of_304(headers: Headers) -> Headers:
+def headers_of_304(headers: Header) -> Headers:
     """Those of a 200's fields that the 304 in its place has."""
     return [field for field in headers if field[0] in _IN_304]
 
 
-def fetch_headers(headers: Headers, kept: Headers | None) -> Headers:
+def fetch_headers(headers: Header, kept: Header | None) -> Headers:
     """A request's fields as we ask for the whole answer, or whether the one kept still holds."""
     ours = [field for field in headers if field[0] not in _CONDITIONS]
     if kept is not None:
@@ -100,18 +100,18 @@ def fetch_headers(headers: Headers, kept: Headers | None) -> Headers:
     return ours
 
 
-def has_validator(headers: Headers) -> bool:
+def has_validator(headers: Header) -> bool:
     """Whether the upstream can be asked if this still holds."""
     return any(name in {b"etag", b"last-modified"} for name, _ in headers)
 
 
-def same_validator(kept: Headers, answered: Headers) -> bool:
+def same_validator(kept: Header, answered: Header) -> bool:
     """Whether a 304 speaks of what is kept (RFC 9111, 4.3.4)."""
     tag = _first(answered, b"etag")
     return not tag or _weak(tag) == _weak(_first(kept, b"etag"))
 
 
-def renewed(kept: Headers, answered: Headers) -> Headers:
+def renewed(kept: Header, answered: Header) -> Headers:
     """Kept fields as a 304 changes them (RFC 9111, 3.2)."""
     new = [field for field in answered if field[0] not in _NOT_RENEWED]
     names = {name for name, _ in new}
@@ -134,7 +134,7 @@ def _weak(tag: bytes) -> bytes:
     return tag.removeprefix(b"W/")
 
 
-def _first(headers: Headers, wanted: bytes) -> bytes:
+def _first(headers: Header, wanted: bytes) -> bytes:
     for name, value in headers:
         if name == wanted:
             return value

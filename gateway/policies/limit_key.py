@@ -9,6 +9,7 @@ from functools import lru_cache
 from ipaddress import IPv6Address
 
 from gateway.exchange import Exchange
+from gateway.field import values
 
 Key = Callable[[Exchange], str]
 
@@ -59,9 +60,9 @@ def _by_header(name: str) -> Key:
     field = name.lower().encode()
 
     def key(exchange: Exchange) -> str:
-        values = [value for header, value in exchange.headers if header == field]
+        found = values(exchange.headers, field)
         # Without the field, all count as one.
-        return "h:" + _bounded(b",".join(values).decode("latin-1")) if values else "h"
+        return "h:" + _bounded(b",".join(found).decode("latin-1")) if found else "h"
 
     return key
 

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from gateway import config
 from gateway.errors import NO_STORE, PROBLEM_JSON, RateLimited
-from gateway.exchange import Headers, Hit, Terms
+from gateway.exchange import Hit, Terms
+from gateway.field import Block, Field
 from gateway.policies.limit_access import Access
 from gateway.policies.limit_key import everybody, key_of
 from gateway.units import Rate
@@ -87,7 +88,7 @@ class Rule:
             "detail": self._detail,
         }
         self._problem = json.dumps(problem | self._extra).encode()
-        self._answers: dict[int, tuple[str, Headers, bytes]] = {}  # by seconds: detail, fields, body
+        self._answers: dict[int, tuple[str, Block, bytes]] = {}  # by seconds: detail, fields, body
 
     def refusal(self, seconds: int) -> RateLimited:
         """The answer to a request that this limit alone refuses."""
@@ -95,15 +96,17 @@ class Rule:
         if answer is None:
             if len(self._answers) >= _ANSWERS:
                 self._answers.clear()
-            fields = [PROBLEM_JSON, NO_STORE, (b"retry-after", b"%d" % seconds)]
-            answer = self._answers[seconds] = (self._detail % seconds, fields, self._problem % seconds)
+            body = self._problem % seconds
+            retry, length = (b"retry-after", b"%d" % seconds), (b"content-length", b"%d" % len(body))
+            fields = Block([Field(*field) for field in (PROBLEM_JSON, NO_STORE, retry, length)])
+            answer = self._answers[seconds] = (self._detail % seconds, fields, body)
         return _Refused(answer, seconds, self._extra)
 
 
 class _Refused(RateLimited):
     """A refusal whose answer was written before; an attacker gets many."""
 
-    def __init__(self, answer: tuple[str, Headers, bytes], seconds: int, extra: dict[str, Any]) -> None:
+    def __init__(self, answer: tuple[str, Block, bytes], seconds: int, extra: dict[str, Any]) -> None:
         # Straight to the root: the two between would cost as much as all the rest of a refusal.
         Exception.__init__(self, answer[0])
         self.detail = answer[0]
@@ -112,10 +115,10 @@ class _Refused(RateLimited):
         self.fields = ()
         self._answer = answer
 
-    def problem(self) -> tuple[Headers, bytes]:
+    def problem(self) -> tuple[Block, bytes]:
         """The header fields and the JSON body that say so."""
         _, fields, body = self._answer
-        return fields.copy(), body
+        return fields, body
 
 
 @dataclass(frozen=True, slots=True)

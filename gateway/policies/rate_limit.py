@@ -10,6 +10,7 @@ from typing import Protocol
 from gateway import config
 from gateway.errors import Forbidden, Overloaded, RateLimited
 from gateway.exchange import Charge, Exchange, Handler, Hit, Reply, Verdict
+from gateway.field import Field
 from gateway.policies.limit_rule import RouteLimit, Rule, Tally
 
 NEAR = 5  # one part in so many left: 80 % used
@@ -46,7 +47,7 @@ class Panel:
         self.rules = tuple(rules)
         self.makers = tuple([(rule.constant, rule.terms, rule.key) for rule in rules])
         told = [rule for rule in rules if not rule.shadow]
-        self.policies = (b"ratelimit-policy", b", ".join([rule.policy for rule in told]))
+        self.policies = Field(b"ratelimit-policy", b", ".join([rule.policy for rule in told]))
         self.states = b", ".join([rule.state for rule in told])
 
     def known(self, verdict: Verdict) -> bytes:

@@ -10,12 +10,13 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.errors import FeatureOff, Overloaded, PoolExhausted, RateLimited, UpstreamUnavailable
 from gateway.exchange import Clock, Exchange, Handler, Reply
+from gateway.field import values
 from gateway.policies.cache_body import collect
 from gateway.policies.shut_offs import LONGEST, Key, ShutOff
 
@@ -125,7 +126,7 @@ class Shut:
         """
         if not self.in_body and not exchange.params:
             return 0  # nothing could shut it off
-        keys = [value for name, value in exchange.headers if name == _KEY]
+        keys = values(exchange.headers, _KEY)
         if len(keys) != 1:
             return 0
         whole = b"%b\0%b" % ((exchange.user or "").encode(), keys[0])
@@ -156,15 +157,12 @@ class Shut:
                     self.known.refused(key)
             elif reply.status < 400:
                 self.known.accepted(key, first=first)
-        for name, _ in reply.headers:
-            if name == FIELD:
-                await self._learn(exchange, reply)
-                break
+        if said := values(reply.headers, FIELD):
+            await self._learn(exchange, reply, said)
         return reply
 
-    async def _learn(self, exchange: Exchange, reply: Reply) -> None:
+    async def _learn(self, exchange: Exchange, reply: Reply, said: Sequence[bytes]) -> None:
         """Take the field off the answer, and hold the answer."""
-        said = [value for name, value in reply.headers if name == FIELD]
         reply.headers = [field for field in reply.headers if field[0] != FIELD]
         if exchange.method == "HEAD" or reply.status in _OF_ONE_REQUEST:
             return  # its body is not here to be repeated

@@ -7,7 +7,7 @@ import re
 
 from gateway.errors import BadRequest
 from gateway.exchange import Exchange
-from gateway.field import HOP_BY_HOP, OURS, Field
+from gateway.field import HOP_BY_HOP, OURS, Block
 from gateway.upstream.response import connection_tokens
 
 # Expect is answered at the gate; proxy-authorization was meant for us.
@@ -42,15 +42,17 @@ def request_head(exchange: Exchange, remaining: float) -> bytes:
         BadRequest: some part would break out of its line.
     """
     host, request_id = exchange.host, exchange.request_id
+    headers = exchange.headers
     lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (exchange.method.encode(), exchange.target, host)]
+    more = 6  # line breaks beyond one for each piece: the first holds two, the block of ours six
+    if type(headers) is Block:
+        lines.append(headers.plain)
+        more += len(headers) - len(headers.notable) - 1
+        headers = headers.notable
     named: set[bytes] = set()
     traces: list[bytes] = []
     state = b""
-    for field in exchange.headers:
-        if type(field) is Field and field.plain:
-            lines.append(field.line)
-            continue
-        name, value = field
+    for name, value in headers:
         if name not in _DROP:
             # CGI-like upstreams read Tidegate_User as Tidegate-User.
             if b"_" not in name or name.replace(b"_", b"-") not in _DROP:
@@ -63,7 +65,9 @@ def request_head(exchange: Exchange, remaining: float) -> bytes:
         elif name == b"tracestate":
             state = state + b"," + value if state else value
     if named:
-        lines[1:] = [line for line in lines[1:] if line.partition(b":")[0] not in named]
+        rest = b"".join(lines[1:]).splitlines(keepends=True)
+        lines[1:] = [line for line in rest if line.partition(b":")[0] not in named]
+        more = 6
 
     # Ours come after what Connection names was struck, so that no client can strike them too.
     span = exchange.span or _random_bits(64) or 1  # that of our own record, when there is one
@@ -95,7 +99,7 @@ def request_head(exchange: Exchange, remaining: float) -> bytes:
         )
     elif exchange.method in {"POST", "PUT", "PATCH"}:
         lines.append(b"content-length: 0\r\n")  # expected by many servers (RFC 9110, 8.6)
-    breaks = len(lines) + 6  # the first line holds two, the block of ours six
+    breaks = len(lines) + more
     head = b"".join(lines)
     # The guard has let no line break through; a user id or a policy could still bring one.
     if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b" " in exchange.target:

@@ -8,9 +8,10 @@ alike (tests/gateway/upstream/test_plain.py). Section numbers are those of RFC 9
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
-from gateway.exchange import Headers
-from gateway.field import HOP_BY_HOP, Fields
+from gateway.field import HALF_BLOCKS, HOP_BY_HOP, MAX_BLOCK, Block, Field, Fields
+from gateway.generations import Generations
 
 MAX_HEAD = 16 << 10  # bytes
 MAX_FIELDS = 100
@@ -18,22 +19,44 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2})(?: [\t -~\x80-\xff]*)?")
 _END = b"\r\n\r\n"
 _STATUSES = 256  # status lines remembered; a server has few
 
+
+class AnswerHead(NamedTuple):
+    """What a plain header says.
+
+    Attributes:
+        end: where the body begins.
+        status: as answered.
+        fields: those that are passed on.
+        length: bytes of the body.
+        keep_alive: the connection lives on.
+    """
+
+    end: int
+    status: int
+    fields: Block
+    length: int
+    keep_alive: bool
+
+
 _statuses: dict[bytes, int] = {}
 _fields = Fields()
+_heads: Generations[bytes, AnswerHead] = Generations(HALF_BLOCKS)
 
 
-def read_head(data: bytes) -> tuple[int, int, Headers, int, bool] | None:
-    """Where the body begins, status, end-to-end fields, length of the body, whether the connection lives on.
-
-    None when the header is not whole, or not plain.
-    """
+def read_head(data: bytes) -> AnswerHead | None:
+    """The header that these bytes begin with; None when it is not whole, or not plain."""
     end = data.find(_END, 0, MAX_HEAD)
     if end < 0:
         return None
-    lines = data[:end].split(b"\r\n")
+    head = data[:end]
+    return _heads.get(head) or _heads.find(head) or _read(head)
+
+
+def _read(head: bytes) -> AnswerHead | None:
+    lines = head.split(b"\r\n")
     count = len(lines) - 1
     # A bare line break is nobody's to interpret (2.2).
-    if count > MAX_FIELDS or data.count(b"\n", 0, end) != count or data.count(b"\r", 0, end) != count:
+    if count > MAX_FIELDS or head.count(b"\n") != count or head.count(b"\r") != count:
         return None
     first = lines.pop(0)
     status = _statuses.get(first) or _learn(first)
@@ -44,7 +67,7 @@ def read_head(data: bytes) -> tuple[int, int, Headers, int, bool] | None:
         return None
     length = None
     keep_alive = True
-    kept: Headers = []
+    kept: list[Field] = []
     for field in fields:
         if not field.plain:
             name, value = field
@@ -63,11 +86,16 @@ def read_head(data: bytes) -> tuple[int, int, Headers, int, bool] | None:
                 if name != b"keep-alive":
                     return None
                 continue
+            if name == b"x-request-id":
+                continue  # ours, as told to the upstream; one that echoes it says nothing new
         kept.append(field)
     if length is None:
         return None
     kept.append(length)
-    return end + 4, status, kept, int(length[1]), keep_alive
+    answer = AnswerHead(len(head) + len(_END), status, Block(kept), int(length[1]), keep_alive)
+    if len(head) <= MAX_BLOCK:
+        _heads.add(head, answer)
+    return answer
 
 
 def _learn(first: bytes) -> int | None:

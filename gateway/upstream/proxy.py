@@ -224,7 +224,7 @@ class Upstream:
             upload.stop()
         server.pool.release(connection)
         if reader.length is None and exchange.method != "HEAD" and status not in {204, 304}:
-            headers.append((b"content-length", b"%d" % len(whole)))
+            headers = [*headers, (b"content-length", b"%d" % len(whole))]
         return Reply(status, headers, whole)
 
     @staticmethod

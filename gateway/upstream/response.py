@@ -5,7 +5,7 @@ from __future__ import annotations
 import httptools
 
 from gateway.errors import UpstreamError
-from gateway.exchange import Headers
+from gateway.exchange import Header, Headers
 from gateway.field import HOP_BY_HOP
 from gateway.upstream.plain import read_head
 
@@ -46,6 +46,7 @@ class ResponseReader:
         "_parser",
         "_parser_spent",
         "_prefix",
+        "_raw",
         "_until_close",
         "answered",
         "buffered",
@@ -82,7 +83,8 @@ class ResponseReader:
         self.keep_alive = False
         self.length: int | None = None
         self.status = 0
-        self.headers: Headers = []
+        self.headers: Header = ()
+        self._raw: Headers = []  # the header as the parser gives it
         self.chunks: list[bytes] = []
         self.buffered = 0
 
@@ -183,7 +185,7 @@ class ResponseReader:
         if self._fields > MAX_FIELDS:
             self._refuse(f"the upstream's answer has more than {MAX_FIELDS} header fields")
         if not self.head_done:
-            self.headers.append((name.lower(), value))
+            self._raw.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The header ended."""
@@ -193,12 +195,12 @@ class ResponseReader:
         if status < 200:
             if status < 100 or status == 101:
                 self._refuse(f"the upstream answered {status}, which nobody asked for")
-            self.headers = []  # interim (RFC 9110, 15.2); the final answer follows
+            self._raw = []  # interim (RFC 9110, 15.2); the final answer follows
             return
         if status > 599:
             self._refuse(f"the upstream answered {status}, which is no HTTP status")
         # What was fed may include the start of the body, so only then look closely.
-        if self._overhead > MAX_HEAD < sum(len(name) + len(value) + 4 for name, value in self.headers):
+        if self._overhead > MAX_HEAD < sum(len(name) + len(value) + 4 for name, value in self._raw):
             self._refuse(f"the upstream's header is larger than {MAX_HEAD} bytes")
         self._overhead = 0
         self.status = status
@@ -226,8 +228,10 @@ class ResponseReader:
         named: set[bytes] = set()
         length: tuple[bytes, bytes] | None = None
         framed = close = False
-        for field in self.headers:
+        for field in self._raw:
             name, value = field
+            if name == b"x-request-id":
+                continue  # ours, as told to the upstream; one that echoes it says nothing new
             if name not in _SPECIAL:
                 kept.append(field)
             elif name == b"content-length":

@@ -12,7 +12,7 @@ from gateway import guard
 from gateway.config import Listen
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.field import HALF, MAX_LINE, Field, Fields
+from gateway.field import HALF, MAX_LINE, Block, Field, Fields, values
 from gateway.head import HeadReader
 from gateway.request import Head, RequestReader
 from tests.gateway.conformance import table_framing, table_head
@@ -199,6 +199,36 @@ def test_a_line_in_use_is_not_forgotten() -> None:
     for number in range(3 * HALF):
         (again, _) = fields.read([b"Accept: */*", b"X-User: %d" % number]) or ()
         assert again is first
+
+
+def test_a_header_that_comes_again_is_read_once() -> None:
+    """Whatever the request line and the body; and no more of them are kept than two generations."""
+    reader = HeadReader(LISTEN)
+    header = b"Host: shop.example\r\nContent-Length: 5\r\n\r\n"
+    first = reader.read(b"POST /a HTTP/1.1\r\n" + header + b"hello")
+    again = reader.read(b"PUT /b HTTP/1.1\r\n" + header + b"olleh")
+    assert first is not None
+    assert again is not None
+    assert again.headers is first.headers
+    assert (again.method, again.target, again.body) == ("PUT", b"/b", b"olleh")
+    assert reader.read(b"POST /a HTTP/1.1\r\n" + header + b"hello!") is None, "longer than it says"
+
+
+@given(
+    lists=st.lists(st.lists(st.tuples(st.sampled_from([b"a", b"date", b"content-length"]), st.just(b"5"))))
+)
+def test_a_block_says_what_its_fields_say(lists: list[list[tuple[bytes, bytes]]]) -> None:
+    """Lines, values and framing are those of a list of the same fields."""
+    for fields in lists:
+        block = Block([Field(*field) for field in fields])
+        lines_of = [b"%b: %b\r\n" % field for field in fields]
+        assert block.lines == b"".join(lines_of)
+        assert block.plain == b"".join([line for line in lines_of if line.startswith(b"a")])
+        assert [tuple(field) for field in block.notable] == [field for field in fields if field[0] != b"a"]
+        for name in (b"a", b"date", b"content-length", b"x"):
+            assert list(values(block, name)) == list(values(fields, name))
+        named = [name for name, _ in fields]
+        assert block.framing == (5 if b"content-length" in named else None, b"date" in named)
 
 
 @pytest.mark.parametrize("name", [b"x-forwarded-for", b"tidegate_user", b"content-length", b"connection"])

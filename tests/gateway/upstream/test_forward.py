@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
 from gateway.exchange import Exchange
+from gateway.field import NOTABLE, Block, Field
 from gateway.upstream.forward import OURS, request_head
 from tests.gateway.upstream.scripted import make_exchange
 
@@ -153,3 +154,26 @@ def test_nothing_breaks_out_of_its_line(where: str, evil: str) -> None:
 def test_the_deadline_is_never_zero() -> None:
     """Whoever is late still asks for one millisecond, not for none at all."""
     assert dict(sent(make_exchange(), -3.0))[b"tidegate-deadline"] == b"1"
+
+
+@given(
+    fields=st.lists(
+        st.tuples(
+            st.sampled_from([*sorted(NOTABLE), b"accept", b"cookie", b"x_forwarded_for", b"x-a"]),
+            st.sampled_from([b"a", b"keep-alive", b"x-a, cookie", TRACE, b"b\nc", b"b\r\nd: e"]),
+        ),
+        max_size=6,
+    )
+)
+def test_a_block_is_forwarded_as_its_fields_are(fields: list[tuple[bytes, bytes]]) -> None:
+    """The same lines, or the same refusal; those that are looked at may come after the others."""
+    plainly, block = make_exchange("GET", b"/", fields), make_exchange("GET", b"/", [])
+    block.headers = Block([Field(*field) for field in fields])
+    plainly.span = block.span = 1
+    try:
+        expected = sorted(sent(plainly))
+    except BadRequest:
+        with pytest.raises(BadRequest):
+            sent(block)
+    else:
+        assert sorted(sent(block)) == expected

@@ -74,7 +74,9 @@ def test_what_is_taken_is_read_alike(
 def test_the_usual_is_taken() -> None:
     """Else all this would be in vain."""
     data = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nok"
-    assert read_head(data) == (len(data) - 2, 200, [(b"server", b"x"), (b"content-length", b"2")], 2, True)
+    head = read_head(data)
+    assert head == (len(data) - 2, 200, ((b"server", b"x"), (b"content-length", b"2")), 2, True)
+    assert read_head(data[:-2] + b"no") is head, "the same header is read once"
 
 
 @pytest.mark.parametrize("more", [b"x", b"HTTP/1.1 200 OK\r\n\r\n"])
