@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
@@ -16,6 +19,8 @@ from prometheus_client.process_collector import ProcessCollector
 
 from gateway import config, schema
 from gateway.metrics import METRICS
+from ops.cli import main
+from ops.commands.group import EXIT_CODES
 from shop_backend import config as shop_config
 from shop_backend.metrics import OUTBOX, OUTBOX_DEAD, REFUNDS, REGISTRY, PoolCollector
 
@@ -152,6 +157,97 @@ def test_every_metric_and_alert_is_explained() -> None:
     explained = set(re.findall(r"`((?:tidegate|shop)_[a-z_]+)`", page.partition("## Alerts")[0]))
     assert explained == served
     assert dict(re.findall(r"^### (\w+)\n\*(\w+)\.\*", page, re.MULTILINE)) == fire
+
+
+def _commands_of(page: str) -> set[tuple[str, ...]]:
+    """What a page says to type: every `tidegate ...` in code, up to its first sign that ends a command."""
+    code = re.findall(r"```sh\n(.*?)```", page, re.DOTALL) + re.findall(r"`([^`\n]+)`", page)
+    found = set()
+    for line in "\n".join(code).splitlines():
+        for typed in re.findall(r"(?:^|[ /$(])tidegate((?: [^\s|&;#)`]+)+)", line.strip()):
+            found.add(tuple(shlex.split(typed, posix=True) if typed.count('"') % 2 == 0 else typed.split()))
+    return found
+
+
+def _objection(words: tuple[str, ...]) -> str:
+    """What is wrong with a command that people are told to type; empty when nothing is."""
+    command: click.Command = main
+    left = list(words)
+    while isinstance(command, click.Group) and left and not left[0].startswith("-"):
+        known = command.commands
+        if left[0] not in known:
+            return f"no command {left[0]}"
+        command = known[left.pop(0)]
+    options = {name: option for option in command.params for name in option.opts}
+    for word in left:
+        if word.startswith("--") and word.partition("=")[0] not in options and word != "--help":
+            return f"no option {word}"
+    arguments = [param for param in command.params if isinstance(param, click.Argument)]
+    takes = {name for name, option in options.items() if not getattr(option, "is_flag", False)}
+    given = [
+        word
+        for at, word in enumerate(left)
+        if not word.startswith("--") and not (at and left[at - 1] in takes and left[at - 1].startswith("--"))
+    ]
+    for argument, word in zip(arguments, given, strict=False):
+        choices = getattr(argument.type, "choices", None)
+        if choices and word.isascii() and word not in choices and not word.isupper() and "|" not in word:
+            return f"{word} is none of {', '.join(choices)}"
+    return ""
+
+
+PAGES = ("README.md", "README.zh-CN.md", "CHANGELOG.md", "docs/operate.md", "docs/observe.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_in_the_docs_exist(page: str) -> None:
+    """Whatever a page says to type is a command of ours, with options it has and words it takes."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    commands = _commands_of(text)
+
+    assert commands
+    assert not [f"tidegate {' '.join(words)}: {why}" for words in commands if (why := _objection(words))]
+
+
+@pytest.mark.parametrize(
+    "typed", ["swich x off", "switch x of", "switch x off --fro 10m", "dead-letters lst", "breaker shop auti"]
+)
+def test_a_wrong_command_in_a_page_would_be_seen(typed: str) -> None:
+    """The check itself works."""
+    (words,) = _commands_of(f"see `tidegate {typed}` there")
+
+    assert _objection(words)
+
+
+def test_the_night_of_the_sale_knows_every_alert_switch_and_exit_status() -> None:
+    """docs/operate.md has a line for each alert that can fire, and tells every exit status as --help does."""
+    page = (ROOT / "docs/operate.md").read_text(encoding="utf-8")
+    alerts = yaml.safe_load((ROOT / "config/prometheus/alerts.yml").read_text(encoding="utf-8"))
+    fire = {
+        rule["alert"]: rule["labels"]["severity"] for group in alerts["groups"] for rule in group["rules"]
+    }
+    statuses = set(re.findall(r"^  (\d)  ", EXIT_CODES, re.MULTILINE))
+
+    assert dict(re.findall(r"^\| \[(\w+)\]\(observe\.md#\w+\) \*(\w+)\*", page, re.MULTILINE)) == fire
+    assert set(re.findall(r"^\| (\d) \|", page, re.MULTILINE)) == statuses
+
+
+def test_both_readmes_say_the_same() -> None:
+    """The Chinese README has every section, command, link and picture of the English one."""
+    english, chinese = ((ROOT / name).read_text("utf-8") for name in ("README.md", "README.zh-CN.md"))
+
+    def code(page: str) -> list[str]:
+        blocks = re.findall(r"```\w*\n(.*?)```", page, re.DOTALL)
+        return [re.sub(r"\s*#.*", "", line) for line in "".join(blocks).splitlines()]
+
+    def links(page: str) -> Counter[str]:
+        return Counter(re.findall(r"\]\(([^)\s]+)\)", page)) - Counter(["README.md", "README.zh-CN.md"])
+
+    assert code(chinese) == code(english)
+    assert links(chinese) == links(english)
+    assert re.findall(r"^#+ ", chinese, re.MULTILINE) == re.findall(r"^#+ ", english, re.MULTILINE)
+    assert chinese.count("\n- ") == english.count("\n- ")  # what is there, and what is not there yet
+    assert chinese.count("\n|") == english.count("\n|")
 
 
 def test_links_of_the_docs_lead_somewhere() -> None:

@@ -13,11 +13,11 @@ from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
+from ops.rehearsal.client import Answer, Client, Lost
 from tests.chaos import catalog
 from tests.chaos.forger import Forger, Known
 from tests.chaos.journal import End, Journal
 from tests.chaos.world import HOLD_FOR
-from tests.http_client import Answer, Client, Lost
 
 _WAIT = 6.0  # seconds for one answer
 _HURRY = 0.15  # the same, of a buyer who clicks again

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from standardwebhooks.webhooks import Webhook
 
+from ops.rehearsal.client import Client, Lost
 from tests.chaos.journal import Journal
-from tests.http_client import Client, Lost
 
 _AT_ONCE = 8
 _WAIT = 5.0  # seconds for one answer

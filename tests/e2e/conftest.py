@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.http_client import Answer, Client, Lost
+from ops.rehearsal.client import Answer, Client, Lost
 
 
 @dataclass

@@ -19,7 +19,8 @@ class Answer:
     headers: dict[str, str]
     body: bytes
 
-    def json(self) -> Any:
+    def json(self) -> Any:  # noqa: ANN401 - whatever JSON says
+        """The body, read as JSON."""
         return json.loads(self.body)
 
 
@@ -31,7 +32,7 @@ class Client:
     cookie: str = ""
     _streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = field(default=None, repr=False)
 
-    async def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+    async def call(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
         """One request; raises one of Lost when the connection breaks before the whole answer."""
         parts = urlsplit(self.url)
         if self._streams is None:
@@ -69,6 +70,7 @@ class Client:
         return Answer(int(head[0].split()[1]), headers, body)
 
     def close(self) -> None:
+        """Hang up."""
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
