@@ -30,7 +30,8 @@ async def lock_available(connection: Connection, sku: str, quantity: int) -> lis
         CardsMissing: there really are fewer.
     """
     cursor = await connection.execute(
-        "SELECT id FROM cards WHERE sku = %s AND state = 'available' ORDER BY id LIMIT %s"
+        # By id, but not along the primary key, where all that was ever delivered comes first (cards_next).
+        "SELECT id FROM cards WHERE sku = %s AND state = 'available' ORDER BY id + 0 LIMIT %s"
         " FOR UPDATE SKIP LOCKED",
         (sku, quantity),
     )
