@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
+
+from redis.asyncio import Redis
 
 from shop_backend.config import Settings
 from shop_backend.mail import FileMailbox, SmtpMailer
@@ -54,7 +57,8 @@ class Worker:
             )
             for shard in range(stock.shards)
         ]
-        recovery = Recovery(database, SecondCopy(parts.redis_volatile), orders[0])  # any shard's will do
+        copies = SecondCopy(parts.redis_volatile)
+        recovery = Recovery(database, copies, orders[0])  # any shard's will do
         self._keeper = StockKeeper(database, parts.redis_durable, stock, settings.stock, recovery)
         self._loops = [
             checkouts,
@@ -64,6 +68,9 @@ class Worker:
             Loop("mail", mails.keep_sending, w.interval),
             Loop("text messages", texts.keep_sending, w.interval),
             Loop("stock", self._keeper.check, 1.0),
+            Loop(
+                "second copies", lambda: _mended(copies, parts.redis_durable, [o.stream for o in orders]), 1.0
+            ),
             Loop("catalogue", parts.catalog(settings.catalog).watch, 1.0),
             Loop("partitions", PartitionKeeper(partitions, stock).check, 5.0),
             Loop("gauges", Gauges(parts.redis_durable, stock, database).report, 2.0),
@@ -94,6 +101,12 @@ class Worker:
         await self._keeper.load()
         self._counted.set()
         return 1
+
+
+async def _mended(copies: SecondCopy, durable: Redis, streams: Sequence[str]) -> int:
+    """For a loop: there is never more to do at once."""
+    await copies.mend(durable, streams)
+    return 0
 
 
 def _mailer(settings: Settings) -> Notifier:
