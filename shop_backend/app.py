@@ -32,6 +32,7 @@ from shop_backend import (
 )
 from shop_backend.config import Settings
 from shop_backend.context import Context
+from shop_backend.deadline import Deadlines
 from shop_backend.origin import SameOrigin
 from shop_backend.parts import Parts, connect
 from shop_backend.sessions import Sessions
@@ -110,6 +111,7 @@ def create_app(settings: Settings, *, transport: httpx.AsyncBaseTransport | None
         lifespan=lifespan,
         middleware=[
             Middleware(Traced),
+            Middleware(Deadlines),
             Middleware(SameOrigin, public_url=settings.public_url, exempt=("/callbacks/",)),
         ],
         exception_handlers={

@@ -116,6 +116,12 @@ class Unavailable(ShopError):
     status, type, title = 503, "urn:tidegate:unavailable", "Back in a moment"
 
 
+class TooLate(Unavailable):
+    """Nobody waits for the answer any more."""
+
+    type, title = "urn:tidegate:too-late", "Too late"
+
+
 class SetupError(Exception):
     """The process can't start: the message says what, where and what to do."""
 

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from shop_backend import deadline
 from shop_backend.context import Context
 
 _PATIENCE = 0.8  # seconds one answer may take
@@ -67,6 +68,7 @@ class Readiness:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _ask(self) -> dict[str, str]:
+        deadline.lift()
         for name, probe in self._probes.items():
             # A probe that hangs is not joined by a second one.
             if name not in self._running:

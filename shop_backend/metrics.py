@@ -43,6 +43,12 @@ MESSAGES = Counter(
     "shop_outbox_messages", "Tries to send: sent, failed, dead.", ["channel", "result"], registry=REGISTRY
 )
 REFUNDS = Gauge("shop_refunds", "Refunds that are not done.", ["state"], registry=None)  # as these two
+DROPPED = Counter(
+    "shop_dropped_requests",
+    "Requests given up because nobody waited any more, by what they came to.",
+    ["at"],
+    registry=REGISTRY,
+)
 DEAD = Counter("shop_dead_letters", "Stream entries given up.", ["stream"], registry=REGISTRY)
 
 
@@ -53,6 +59,8 @@ for _result in ("queued", "forged", "stale", "malformed", "parked", "duplicate",
     CALLBACKS.labels(_result)
 for _result in ("kept", "failed"):
     COPIES.labels(_result)
+for _at in ("arrival", "stock", "database"):
+    DROPPED.labels(_at)
 for _stream in ("orders", "callbacks"):
     DEAD.labels(_stream)
 

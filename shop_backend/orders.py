@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from shop_backend import tracing
+from shop_backend import deadline, tracing
 from shop_backend.delivery import cards_of
 from shop_backend.errors import NotFound, SoldOut, Unavailable, Unprocessable, problem
 from shop_backend.metrics import COPIES, ORDERS
@@ -84,6 +84,7 @@ class Orders:
             origin=c.tokens.origin(address) if address else "",
             trace=tracing.current(),
         )
+        deadline.check("stock")  # else it holds what nobody hears of
         epoch, mark = c.stock.epoch, c.stock.mark
         try:
             hold = await c.stock.reserve(intent)

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from shop_backend import deadline
 from shop_backend.context import Context
 from shop_backend.errors import NotFound
 from shop_backend.storage.database import Database
@@ -79,6 +80,7 @@ class Recommendations:
         Raises:
             NotFound: there is no such product.
             Unavailable: the database is too busy.
+            TooLate: nobody waits for the answer any more.
         """
         if not _SKU.fullmatch(sku):
             raise NotFound("no such product")
@@ -91,7 +93,8 @@ class Recommendations:
             self._asking[sku] = asking
             asking.add_done_callback(lambda task: self._answered(sku, task))
         # Shielded: whoever asked first may leave, the others still want the answer.
-        return await asyncio.shield(asking)
+        async with deadline.bounded("database"):
+            return await asyncio.shield(asking)
 
     def _answered(self, sku: str, task: asyncio.Task[list[Item]]) -> None:
         del self._asking[sku]
@@ -99,6 +102,7 @@ class Recommendations:
             task.exception()  # looked at, also when everyone who asked has left
 
     async def _ask(self, sku: str) -> list[Item]:
+        deadline.lift()
         values = {"sku": sku, "sample": SAMPLE, "shown": SHOWN}
         async with self._database.read() as connection:
             items = await (await connection.execute(_QUERY, values)).fetchall()

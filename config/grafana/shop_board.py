@@ -98,6 +98,12 @@ SHOP = (
         unit="reqps",
     ),
     Panel(
+        "Too late",
+        (Query(f"sum by (at) (rate(shop_dropped_requests_total[{RATE}]))", "{{at}}"),),
+        "Given up, since nobody waited for the answer any more.",
+        unit="reqps",
+    ),
+    Panel(
         "Processor and memory",
         (
             Query(f"sum by (job) (rate(process_cpu_seconds_total[{RATE}]))", "{{job}} cores"),

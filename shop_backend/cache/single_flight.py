@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+from shop_backend import deadline
 from shop_backend.errors import Unavailable
 from shop_backend.metrics import CACHE
 
@@ -21,8 +22,8 @@ _JITTER = 0.2  # of `fresh_for`: processes that began together do not ask togeth
 class SingleFlight(Generic[T]):
     """One value, loaded by one caller for all who wait; kept for `fresh_for` seconds.
 
-    The loading goes on when its caller is cancelled. When loading fails, the old value serves for
-    some minutes more.
+    The loading goes on when its caller is cancelled or has no more time. When loading fails, the old value
+    serves for some minutes more.
 
     Args:
         load: how the value comes.
@@ -71,6 +72,10 @@ class SingleFlight(Generic[T]):
             self._loading_since = asyncio.get_running_loop().time()
         try:
             until = None if self._patience is None else self._loading_since + self._patience
+            left = deadline.left()
+            if left is not None:
+                soon = asyncio.get_running_loop().time() + left
+                until = soon if until is None else min(until, soon)
             async with asyncio.timeout_at(until):
                 await asyncio.shield(self._loading)
         except Exception as error:
@@ -87,6 +92,7 @@ class SingleFlight(Generic[T]):
         self._fresh_until = float("-inf")
 
     async def _fill(self) -> None:
+        deadline.lift()
         asked_at = self._clock()  # a value is as old as its question
         self._value = await self._load()
         self._loaded_at = asked_at

@@ -37,6 +37,7 @@ SECURITY = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
 _SKU = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+_DEGRADED = "tidegate-degraded"  # features that the gateway has switched off
 _ORDER = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Page = Callable[[Request], Awaitable[Response]]
@@ -113,10 +114,11 @@ class Pages:
             raise NotFound("Nothing is sold under this address. It may have been mistyped, or long ago.")
         hints = await self._catalog.stock_hints()
         shown = view(product, hints.get(sku, "unknown"), self.assets, self._now())
-        off = {name.strip() for name in request.headers.get("tidegate-degraded", "").split(",")}
+        off = {name.strip() for name in request.headers.get(_DEGRADED, "").split(",")}
         return self._public(
             request,
             "product.html",
+            vary=_DEGRADED,  # a switch holds for kept pages too
             here=f"/p/{sku}",
             product=shown,
             recommendations="recommendations" not in off,
@@ -170,11 +172,16 @@ class Pages:
             headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
         return HTMLResponse(html, error.status, headers=headers)
 
-    def _public(self, request: Request, template: str, **values: object) -> Response:
-        """The same for everyone: kept by any cache for a moment, revalidated by its tag."""
+    def _public(self, request: Request, template: str, *, vary: str = "", **values: object) -> Response:
+        """The same for everyone: kept by any cache for a moment, revalidated by its tag.
+
+        But for the request field `vary`, by which it differs.
+        """
         body = self._template(template).render(**values).encode()
         tag = f'"{hashlib.sha256(body).hexdigest()[:24]}"'
         headers = {"etag": tag, "cache-control": f"public, max-age={self._max_age}", **SECURITY}
+        if vary:
+            headers["vary"] = vary
         given = ",".join(request.headers.getlist("if-none-match"))
         if tag in {each.strip().removeprefix("W/") for each in given.split(",")}:
             return Response(status_code=304, headers=headers)

@@ -13,6 +13,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
+from shop_backend import deadline
 from shop_backend.config import DatabaseSettings
 from shop_backend.errors import SetupError, Unavailable
 
@@ -45,6 +46,9 @@ async def _works(connection: PooledConnection) -> None:
 
 class Database:
     """Pools to the primary and, when there is one, to the replica.
+
+    Whoever borrows a connection for a request has it until the request's deadline: waiting for one ends then,
+    and a statement that runs is cancelled. The server's own `statement_timeout` holds for everybody.
 
     A connection that broke while it was idle is noticed when it is borrowed and replaced, so that a restart
     of PostgreSQL costs waiting callers some time and those in mid-work an error they are told to repeat.
@@ -123,6 +127,7 @@ class Database:
 
         Raises:
             Unavailable: no connection came free in time.
+            TooLate: nobody waits for the answer any more.
         """
         async with self._borrow(self._primary) as connection, connection.transaction():
             yield connection
@@ -132,7 +137,7 @@ class Database:
         """A connection for single statements that must see the last write; each is its own transaction.
 
         Raises:
-            Unavailable: no connection came free in time.
+            Unavailable, TooLate: as `primary`.
         """
         async with self._borrow(self._primary) as connection:
             yield connection
@@ -144,21 +149,22 @@ class Database:
         The replica's; the primary's while that is away or more than `max_replica_lag` behind.
 
         Raises:
-            Unavailable: no connection came free in time.
+            Unavailable, TooLate: as `primary`.
         """
-        replica = self._replica
-        if replica is not None and time.monotonic() >= self._replica_away_until:
-            try:
-                lent = await replica.getconn(_REPLICA_PATIENCE)
-            except (PoolTimeout, TooManyRequests):
-                self._leave_replica("gives no connection")
-            else:
-                async with self._returned(replica, lent):
-                    if await self._is_near(lent):
-                        yield lent
-                        return
-        async with self._borrow(self._primary) as connection:
-            yield connection
+        async with deadline.bounded("database"):
+            replica = self._replica
+            if replica is not None and time.monotonic() >= self._replica_away_until:
+                try:
+                    lent = await replica.getconn(_REPLICA_PATIENCE)
+                except (PoolTimeout, TooManyRequests):
+                    self._leave_replica("gives no connection")
+                else:
+                    async with self._returned(replica, lent):
+                        if await self._is_near(lent):
+                            yield lent
+                            return
+            async with self._lent(self._primary) as connection:
+                yield connection
 
     async def _is_near(self, connection: Connection) -> bool:
         """Whether the replica follows closely enough; looked at now and then."""
@@ -183,6 +189,11 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def _borrow(self, pool: Pool) -> AsyncIterator[Connection]:
+        async with deadline.bounded("database"), self._lent(pool) as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def _lent(self, pool: Pool) -> AsyncIterator[Connection]:
         try:
             connection = await pool.getconn()
         except (PoolTimeout, TooManyRequests) as error:

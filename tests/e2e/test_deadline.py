@@ -1,0 +1,69 @@
+"""The gateway's deadline and its switched-off features, as the shop behind it honours them."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import psycopg
+
+_WAITING = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND application_name = 'tidegate-shop' AND wait_event_type = 'Lock' AND query LIKE '%FROM orders%'"
+)
+
+
+def _dropped(stack: Any) -> float:
+    page = httpx.get(f"{stack.state()['urls']['shop_metrics']}/metrics").text
+    counts = re.findall(r'^shop_dropped_requests_total\{at="database"\} (\S+)', page, re.MULTILINE)
+    return sum(map(float, counts))
+
+
+def test_the_database_works_for_nobody_who_was_told_too_late(
+    stack: Any, wait_until: Callable[..., Any]
+) -> None:
+    """Behind a gateway that waits 400 ms a locked table costs 504s, and PostgreSQL ends their statements."""
+    before = stack.config.read_text()
+    database = stack.state()["stores"]["TIDEGATE_DATABASE_URL"]
+    with httpx.Client(base_url=stack.url) as shopper, psycopg.connect(database) as operator:
+        shopper.post("/api/session", json={}).raise_for_status()
+        body = {"sku": "steam-20", "quantity": 1, "email": "late@example.org"}
+        placed = shopper.post("/api/orders", json=body, headers={"idempotency-key": uuid.uuid4().hex})
+        path = placed.json()["status_url"]
+        wait_until(lambda: shopper.get(path).json()["status"] == "pending", what="the order is written")
+
+        edited = before.replace("connect: 1s, total: 5s", "connect: 400ms, total: 400ms")
+        assert edited != before
+        try:
+            stack.config.write_text(edited)
+            operator.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+            count = _dropped(stack)
+            wait_until(lambda: shopper.get(path).status_code == 504, what="the new limit", every=0.1)
+            wait_until(lambda: _dropped(stack) > count, what="the shop has given a request up")
+            wait_until(
+                lambda: operator.execute(_WAITING).fetchone() == (0,), what="its statements have ended"
+            )
+        finally:
+            operator.rollback()
+            stack.config.write_text(before)
+        wait_until(lambda: shopper.get(path).status_code == 200, what="the order is shown again", within=30)
+
+
+def test_a_page_is_built_without_what_is_off(stack: Any) -> None:
+    """A switch reaches the shop with the next request, kept pages included, and back."""
+
+    def blocks() -> set[bool]:
+        pages = [httpx.get(f"{stack.url}/p/steam-50") for _ in range(12)]  # every worker
+        assert {page.status_code for page in pages} == {200}
+        return {"data-recommendations" in page.text for page in pages}
+
+    assert blocks() == {True}
+    assert stack.tidegate("switch", "recommendations", "off", "--for", "1m").returncode == 0
+    try:
+        assert blocks() == {False}
+    finally:
+        assert stack.tidegate("switch", "recommendations", "auto").returncode == 0
+    assert blocks() == {True}
