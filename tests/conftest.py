@@ -16,10 +16,14 @@ import psycopg
 import psycopg.sql
 import pytest
 import redis
+from hypothesis import settings
 
 from ops import embedded
 from tests import running_stack
 from tests.running_stack import ROOT, Stack
+
+settings.register_profile("ours", deadline=None)  # a busy machine is no defect
+settings.load_profile("ours")
 
 # ---- helpers ------------------------------------------------------------------------------------
 

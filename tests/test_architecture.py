@@ -102,10 +102,19 @@ RULES = (
         ("gateway.exchange", *_LEAVES, *_WORDS, "gateway.upstream"),
     ),
     Rule(
-        "stock and storage know config and errors",
+        "stock and storage know config, errors and the deadline",
         ("shop_backend.stock", "shop_backend.storage"),
         ("shop_backend",),
-        ("shop_backend.config", "shop_backend.errors", "shop_backend.stock", "shop_backend.storage"),
+        (
+            *("shop_backend.config", "shop_backend.deadline", "shop_backend.errors"),
+            *("shop_backend.stock", "shop_backend.storage"),
+        ),
+    ),
+    Rule(
+        "the deadline stands on errors, and is counted",
+        ("shop_backend.deadline",),
+        ("shop_backend",),
+        ("shop_backend.deadline", "shop_backend.errors", "shop_backend.metrics"),
     ),
     Rule(
         "features never import pages or workers",
@@ -181,7 +190,7 @@ def test_imports_keep_to_the_rules(rule: Rule) -> None:
         (
             "shop_backend.stock.ledger",
             "from shop_backend import orders",
-            "stock and storage know config and errors",
+            "stock and storage know config, errors and the deadline",
         ),
         (
             "shop_backend.orders",
