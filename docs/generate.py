@@ -34,8 +34,8 @@ file stands in the [README](../README.md#before-your-own-backend).
 - `${NAME}` and `${NAME:-default}` are filled from the environment, anywhere in the gateway's file. Where a block's
   main key comes out empty (`redis.url`, `identity.jwt.key_file`), the block counts as left out.
 - An edit of the gateway's file holds in every worker within two seconds, but for `listen.host`, `listen.port`,
-  `listen.workers` and `admin`, which take a restart. A mistake changes nothing: `tidegate check FILE` names each
-  with its line. The shop reads its file when a process starts.
+  `listen.workers`, `admin.host`, `admin.port` and `admin.state_file`, which take a restart. A mistake changes nothing:
+  `tidegate check FILE` names each with its line. The shop reads its file when a process starts.
 - **Editors** complete and check both files by their JSON Schema, [config/gateway.schema.json](../config/gateway.schema.json)
   and [config/shop.schema.json](../config/shop.schema.json): the first line of each file says so to everything that
   speaks the YAML language server's protocol. `python -m gateway schema` prints it for a file of your own.
@@ -44,7 +44,7 @@ Secrets stand in neither file. From the environment come:
 
 | variable | what |
 |---|---|
-| `TIDEGATE_ADMIN_TOKEN` | the operators' token of the admin API; or `admin.token_file` |
+| `TIDEGATE_ADMIN_TOKEN` | an operator's token of the admin API; or `admin.token_file`, or hashes in `admin.tokens` |
 | `TIDEGATE_REDIS_URL` | the volatile Redis; in config/gateway.yaml as `redis.url` |
 | `TIDEGATE_SHOP_SERVER` | the shop's address, in config/gateway.yaml as the upstream's only server |
 | `TIDEGATE_SHOP_CONFIG` | the shop's file, when it is not config/shop.yaml |

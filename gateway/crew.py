@@ -12,13 +12,36 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.channel import Channel, Message
-from gateway.metrics import Totals
 from gateway.pressure import Pressures, highest
+from gateway.totals import Totals
 
 _log = logging.getLogger("gateway")
 _BACKOFF = (0.1, 5.0)  # seconds before a worker that dies young is replaced, first and longest
 _YOUNG = 10.0  # seconds
 _ANSWER = 1.0  # seconds that a worker may take to answer the master
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """In how many workers a change holds.
+
+    Attributes:
+        each: process id of each worker, and the seconds until it confirmed; None when it has not.
+        seconds: until the last of those confirmed, or until patience ended.
+    """
+
+    each: tuple[tuple[int, float | None], ...]
+    seconds: float
+
+    @property
+    def applied(self) -> int:
+        """Workers that have confirmed."""
+        return sum(seconds is not None for _, seconds in self.each)
+
+    @property
+    def workers(self) -> int:
+        """Workers that there are."""
+        return len(self.each)
 
 
 @dataclass(slots=True)
@@ -34,6 +57,11 @@ class Member:
     version: int = -1  # of the configuration that it serves by
     pressures: Pressures = field(default_factory=dict)
     scraped: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was started."""
+        return asyncio.get_running_loop().time() - self.born
 
 
 class Crew:
@@ -71,6 +99,7 @@ class Crew:
         self._totals = totals
         self._ids = itertools.count(1)
         self._scrapes = itertools.count(1)
+        self.restarts = 0
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
         self._heard = asyncio.Condition()
@@ -94,21 +123,25 @@ class Crew:
         for member in self.members.values():
             member.channel.send(message)
 
-    async def until(self, holds: Callable[[Member], bool], within: float = _ANSWER) -> tuple[int, int]:
-        """Wait until something holds for every worker.
-
-        Returns:
-            For how many it holds, and of how many, when it did or when the time was over.
-        """
+    async def effect(self, holds: Callable[[Member], bool], within: float = _ANSWER) -> Effect:
+        """Wait until something holds for every worker, or until the time is over."""
+        clock = asyncio.get_running_loop().time
+        since = clock()
+        confirmed: dict[int, float] = {}
 
         def all_hold() -> bool:
-            return all(holds(member) for member in self.members.values())
+            now = clock()
+            for number, member in self.members.items():
+                if number not in confirmed and holds(member):
+                    confirmed[number] = now - since
+            return self.members.keys() <= confirmed.keys()
 
         async with self._heard:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(within):
                     await self._heard.wait_for(all_hold)
-        return sum(holds(member) for member in self.members.values()), len(self.members)
+        each = tuple((member.process.pid, confirmed.get(n)) for n, member in self.members.items())
+        return Effect(each, clock() - since)
 
     async def scrape(self) -> None:
         """Have every worker's newest numbers in the totals, or its last ones if it is too busy."""
@@ -157,6 +190,7 @@ class Crew:
             code = await self._one(place, born)
             if self._stopping:
                 return
+            self.restarts += 1
             self._totals.own.count("tidegate_worker_restarts_total")
             wait = _BACKOFF[0] if loop.time() - born > _YOUNG else min(wait * 2, _BACKOFF[1])
             _log.error("a worker died (exit code %s); starting another in %.1f s", code, wait)

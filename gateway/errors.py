@@ -113,6 +113,36 @@ class Unauthorized(GatewayError):
         super().__init__(detail, fields=[(b"www-authenticate", b'Bearer realm="tidegate admin"')])
 
 
+class ReadOnly(GatewayError):
+    """A viewer's token where an operator's is needed."""
+
+    status, type, title = 403, "urn:tidegate:read-only", "Not allowed to change anything"
+
+
+class CrossSite(GatewayError):
+    """Another site's page sent it, with the cookie of somebody who is logged in."""
+
+    status, type, title = 403, "urn:tidegate:cross-site", "Not from the console"
+
+
+class StaleForm(GatewayError):
+    """A page of an earlier session sent it."""
+
+    status, type, title = 403, "urn:tidegate:stale-form", "The page is out of date"
+
+
+class TooManyLogins(GatewayError):
+    """The address has sent too many wrong tokens."""
+
+    status, type, title = 429, "urn:tidegate:too-many-logins", "Too many wrong tokens"
+
+
+class TooManyListeners(GatewayError):
+    """As many listen to the stream of events as may."""
+
+    status, type, title = 503, "urn:tidegate:too-many-listeners", "Too many are watching"
+
+
 class BadForm(GatewayError):
     """The body of a change is not what its route takes. `extra["errors"]` names each mistake."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
-from gateway.channel import Message
+from gateway.channel import Channel, Message
 from gateway.config import Redis
 from gateway.policies.shut_offs import ShutOff, ShutOffs
 from gateway.state.host_line import HostLine
@@ -54,6 +55,10 @@ class Hosts:
         if line is not None:
             await line.aclose()
 
+    def shown(self) -> list[Any]:
+        """The gateways that share our Redis, as far as known."""
+        return []
+
     # ---- said here ---------------------------------------------------------------------------
 
     def pinned(self, pin: Pin) -> None:
@@ -67,16 +72,30 @@ class Hosts:
             said = {key: trip[key] for key in ("upstream", "route", "seconds")}
             self._news.tripped(said, self._line)
 
-    def shut(self, held: ShutOff) -> None:
-        """A worker heard the upstream shut something off."""
+    def worker_shut(self, said: Message) -> bool:
+        """A worker heard the upstream shut something off; whether the others don't know it yet."""
+        held = ShutOff.from_json(said, self._shut_offs.clock())
+        if not self._shut_offs.add(held):
+            return False
         if self._line is not None and self._news is not None:
-            said = held.to_json(self._shut_offs.clock())
-            self._news.shut(held.id, said["seconds"], said, self._line)
+            told = held.to_json(self._shut_offs.clock())
+            self._news.shut(held.id, told["seconds"], told, self._line)
+        return True
 
-    def unshut(self, ids: set[str] | None) -> None:
-        """An operator has ended shut-offs."""
+    def greet(self, worker: Channel) -> None:
+        """Tell a new worker what is shut off."""
+        now = self._shut_offs.clock()
+        for held in self._shut_offs.all():
+            worker.send({"type": "shut", "shut": held.to_json(now)})
+
+    def unshut(self, ids: set[str] | None, *, by: str) -> int:
+        """An operator ends shut-offs, all of them or these; says how many."""
+        cleared = self._shut_offs.clear(ids)
+        _log.warning("shut-offs: %d cleared by %s", cleared, by)
         if self._line is not None and self._news is not None:
             self._news.unshut(ids, self._line)
+        self._tell({"type": "unshut", "ids": None if ids is None else sorted(ids)})
+        return cleared
 
     # ---- heard from others -------------------------------------------------------------------
 

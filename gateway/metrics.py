@@ -1,24 +1,17 @@
-"""Every metric of the gateway, stated once; plain integers in the workers, summed in the master.
+"""Every metric of the gateway, stated once, and how a worker counts: plain integers, no lock.
 
-A worker counts into dicts (no lock, no object per label set on the request path) and hands a snapshot
-over when a scrape asks. The master adds the snapshots up: counters of workers that died stay, their
-gauges vanish.
+No object per label set on the request path: a worker counts into dicts, and hands a snapshot over when a
+scrape asks. The master adds them up (totals.py).
 """
 
 from __future__ import annotations
 
-import json
+import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import Collector, CollectorRegistry
+from gateway.busiest import Busiest
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # bounds the label
@@ -86,23 +79,42 @@ METRICS: Mapping[str, Spec] = {
     "tidegate_worker_restarts_total": Spec("counter", "Workers that died and were started anew."),
     "tidegate_workers": Spec("gauge", "Workers serving."),
 }
-# Between workers and master only: the index of a state, and the metric that it becomes.
-_LEVELS = {
-    "breaker_level": "tidegate_breaker_state",
-    "route_breaker_level": "tidegate_route_breaker_state",
-}
-
+TOP = 20  # keys of each limit that a worker tells
+HALF_LIFE = 60.0  # seconds in which the count of a key that is not seen any more halves
 Labels = tuple[str, ...]
-Snapshot = dict[str, Any]  # JSON: counters, histograms and gauges, each a list of rows
+# JSON: counters, histograms and gauges, each a list of rows; and details, which are no metrics.
+Snapshot = dict[str, Any]
+
+
+class ServerState(NamedTuple):
+    """One server of an upstream, as one worker sees it."""
+
+    upstream: str
+    url: str
+    healthy: bool
+    seconds_left: float  # until it is used again after an ejection; 0 when it is not ejected
+    failures: int  # in a row
+    in_flight: int  # exchanges that hold a connection or wait for one
+    idle: int
+
+
+class QueueState(NamedTuple):
+    """One priority's queue before an upstream, in one worker."""
+
+    upstream: str
+    priority: str
+    waiting: int
+    refused: int  # ever
 
 
 class LimitTally:
-    """What became of the checks of one limit; the policy adds to it."""
+    """What became of the checks of one limit, and of whom; the policy adds to it."""
 
-    __slots__ = ("allowed", "denied", "fallback", "near", "shadow")
+    __slots__ = ("allowed", "busiest", "denied", "fallback", "near", "shadow")
 
     def __init__(self) -> None:
         self.allowed = self.denied = self.shadow = self.fallback = self.near = 0
+        self.busiest = Busiest()  # keys that are at the limit, or near it
 
 
 class WorkerMetrics:
@@ -118,6 +130,9 @@ class WorkerMetrics:
         self._durations: dict[str, list[float]] = {}  # by route: a count per bucket, then the sum
         self._upstream_durations: dict[str, list[float]] = {}
         self._gauges: dict[str, dict[Labels, float]] = {}
+        self.servers: list[ServerState] = []  # what operators see besides
+        self.queues: list[QueueState] = []
+        self._halve_at = 0.0
 
     def request(self, route: str, method: str, code: int, outcome: str, seconds: float) -> None:
         """Count an answered request."""
@@ -175,7 +190,19 @@ class WorkerMetrics:
                 }
             ),
             "gauges": _rows(self._gauges),
+            "details": {"servers": self.servers, "queues": self.queues, "busiest": self._busiest()},
         }
+
+    def _busiest(self) -> list[tuple[str, str, int, int]]:
+        now = time.monotonic()
+        if fade := now >= self._halve_at:
+            self._halve_at = now + HALF_LIFE
+        told = []
+        for limit, tally in self._limits.items():
+            told += [(limit, *row) for row in tally.busiest.top(TOP)]
+            if fade:
+                tally.busiest.halve()
+        return told
 
 
 def _observe(histograms: dict[str, list[float]], key: str, seconds: float) -> None:
@@ -192,126 +219,3 @@ def _rows(table: Mapping[str, Mapping[Labels, Any]]) -> list[list[Any]]:
         for name, rows in table.items()
         for labels, value in rows.items()
     ]
-
-
-class Totals(Collector):
-    """The sum over all workers, living and dead, in the form that prometheus-client renders."""
-
-    def __init__(self) -> None:
-        self._live: dict[int, Snapshot] = {}  # by worker id, its newest
-        self._retired_counters: dict[tuple[str, Labels], float] = {}
-        self._retired_histograms: dict[tuple[str, Labels], list[float]] = {}
-        self.own = WorkerMetrics()  # what the master itself counts
-        self.registry = CollectorRegistry()
-        self.registry.register(self)
-
-    def update(self, worker: int, snapshot: Snapshot) -> None:
-        """Take a living worker's newest snapshot."""
-        self._live[worker] = snapshot
-
-    def retire(self, worker: int) -> None:
-        """A worker died: keep its counters, forget its gauges."""
-        snapshot = self._live.pop(worker, None)
-        if snapshot is not None:
-            _add_counters(self._retired_counters, snapshot)
-            _add_histograms(self._retired_histograms, snapshot)
-
-    def requests(self) -> dict[Labels, float]:
-        """Answered requests by route, method, code and outcome."""
-        counters = self._sum_counters()
-        return {
-            labels: value for (name, labels), value in counters.items() if name == "tidegate_requests_total"
-        }
-
-    def checks(self) -> dict[Labels, float]:
-        """Limit checks by limit and decision."""
-        counters = self._sum_counters()
-        return {labels: n for (name, labels), n in counters.items() if name == "tidegate_limit_checks_total"}
-
-    def gauges(self) -> dict[tuple[str, Labels], float]:
-        """Every gauge, merged over workers."""
-        merged: dict[tuple[str, Labels], float] = {}
-        for snapshot in self._snapshots():
-            for name, labels, value in snapshot["gauges"]:
-                key = (name, tuple(labels))
-                merge = METRICS[name].merge if name in METRICS else "max"
-                if key not in merged:
-                    merged[key] = value
-                else:
-                    before = merged[key]
-                    merged[key] = {
-                        "sum": before + value,
-                        "min": min(before, value),
-                        "max": max(before, value),
-                    }[merge]
-        for (name, labels), level in list(merged.items()):
-            if name in _LEVELS:
-                del merged[name, labels]
-                for index, state in enumerate(BREAKER_STATES):
-                    merged[_LEVELS[name], (*labels, state)] = float(index == level)
-        return merged
-
-    def describe(self) -> Iterable[Metric]:
-        """Nothing to check names against; the registry is this collector's own."""
-        return []
-
-    def collect(self) -> Iterator[Metric]:
-        """All families, for prometheus-client."""
-        counters, gauges = self._sum_counters(), self.gauges()
-        histograms = dict(self._retired_histograms)
-        for key in histograms:
-            histograms[key] = list(histograms[key])
-        for snapshot in self._snapshots():
-            _add_histograms(histograms, snapshot)
-        for name, spec in METRICS.items():
-            if spec.kind == "counter":
-                family: Metric = CounterMetricFamily(name, spec.help, labels=spec.labels)
-                for labels, number in _of(counters, name, bare=not spec.labels):
-                    family.add_metric(labels, number)  # type: ignore[attr-defined]  # Metric is the common base
-            elif spec.kind == "gauge":
-                family = GaugeMetricFamily(name, spec.help, labels=spec.labels)
-                for labels, number in _of(gauges, name):
-                    family.add_metric(labels, number)
-            else:
-                family = HistogramMetricFamily(name, spec.help, labels=spec.labels)
-                for (of, labels), cells in histograms.items():
-                    if of == name:
-                        family.add_metric(labels, _cumulative(cells), sum_value=cells[-1])
-            yield family
-
-    def _snapshots(self) -> Iterator[Snapshot]:
-        yield from self._live.values()
-        yield json.loads(json.dumps(self.own.snapshot()))
-
-    def _sum_counters(self) -> dict[tuple[str, Labels], float]:
-        total = dict(self._retired_counters)
-        for snapshot in self._snapshots():
-            _add_counters(total, snapshot)
-        return total
-
-
-def _of(
-    table: Mapping[tuple[str, Labels], float], name: str, *, bare: bool = False
-) -> Iterator[tuple[Labels, float]]:
-    rows = [(labels, number) for (of, labels), number in table.items() if of == name]
-    return iter(rows or ([((), 0.0)] if bare else []))  # a counter without labels is there from the start
-
-
-def _add_counters(total: dict[tuple[str, Labels], float], snapshot: Snapshot) -> None:
-    for name, labels, value in snapshot["counters"]:
-        key = (name, tuple(labels))
-        total[key] = total.get(key, 0) + value
-
-
-def _add_histograms(total: dict[tuple[str, Labels], list[float]], snapshot: Snapshot) -> None:
-    for name, labels, cells in snapshot["histograms"]:
-        key = (name, tuple(labels))
-        total[key] = [a + b for a, b in zip(total.get(key, [0.0] * len(cells)), cells, strict=True)]
-
-
-def _cumulative(cells: list[float]) -> list[tuple[str, float]]:
-    running, buckets = 0.0, []
-    for bound, count in zip((*map(str, BUCKETS), "+Inf"), cells[:-1], strict=True):
-        running += count
-        buckets.append((bound, running))
-    return buckets

@@ -15,7 +15,7 @@ from gateway.accounts import Accounts
 from gateway.breakers import Breakers
 from gateway.exchange import Exchange, Policy, Reply
 from gateway.identity import Identity
-from gateway.metrics import WorkerMetrics
+from gateway.metrics import QueueState, ServerState, WorkerMetrics
 from gateway.policies import rate_limit
 from gateway.policies.cache import Cache
 from gateway.policies.cache_store import Store
@@ -165,6 +165,16 @@ class Parts:
             self.metrics.gauge("tidegate_queue_delay_seconds", gate.queue_delay, name)
             if gate.limit < _UNLIMITED.min:
                 self.metrics.gauge("tidegate_concurrency_limit", gate.limit, name)
+        self.metrics.queues = [
+            QueueState(name, priority, lane.waiting, lane.refused)
+            for name, gate in self.gates.items()
+            for priority, lane in gate.lanes.items()
+        ]
+        self.metrics.servers = [
+            ServerState(name, **server)
+            for name, upstream in self.upstreams.items()
+            for server in upstream.servers()
+        ]
         self.breakers.gauges(self.metrics)
 
     def dropped_lines(self) -> int:

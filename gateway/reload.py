@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from gateway.config import Config, ConfigError, Mistake
+from gateway.differences import HIDDEN, Difference, differences
 from gateway.trial import load_and_try
+from gateway.yaml_source import variables
 
 _POLL = 0.5  # seconds; inotify misses network disks and mounted config maps, a stat costs nothing
+_SECRET = re.compile(r"://[^/@\s]*?:([^/@\s]+)@")  # the password in a URL
 
 
 class ConfigFile:
@@ -20,6 +25,7 @@ class ConfigFile:
         config: the settings that hold.
         text: the file they came from.
         version: counts the changes that were taken.
+        since: when the last was, seconds since 1970.
         mistakes: what is wrong with the file as it stands now; empty when it is the one that holds.
     """
 
@@ -36,6 +42,7 @@ class ConfigFile:
         self.config: Config = load_and_try(raw, str(path), environment)
         self.text = raw.decode("utf-8-sig")
         self.version = 1
+        self.since = time.time()
         self.mistakes: list[str] = []
         self._lock = asyncio.Lock()
 
@@ -48,8 +55,8 @@ class ConfigFile:
                 self._seen = stamp
                 await take("file changed")
 
-    async def reload(self) -> bool:
-        """Read the file again; say whether its settings are new.
+    async def reload(self) -> list[Difference]:
+        """Read the file again and let it hold; says what is new.
 
         Raises:
             ConfigError: it can't be used; what held before still holds.
@@ -62,12 +69,41 @@ class ConfigFile:
                 self.mistakes = error.lines
                 raise
             self.mistakes = []
-            if config == self.config:
-                return False
-            self.config = config
-            self.text = raw.decode("utf-8-sig")
-            self.version += 1
-            return True
+            found = differences(self.config, config)
+            if config != self.config:
+                self.config = config
+                self.text = raw.decode("utf-8-sig")
+                self.version += 1
+                self.since = time.time()
+            return found
+
+    async def compare(self, text: bytes | None = None) -> list[Difference]:
+        """What this file would change, or the one on disk as it stands; changes nothing.
+
+        A file that was sent sees only the variables that the present one asks for, and a password in them is
+        never told: who may send files may still not read the gateway's environment.
+
+        Raises:
+            ConfigError: it can't be used.
+        """
+        environment, name = self._environment, str(self.path)
+        if text is None:
+            text = await asyncio.to_thread(self._read)
+        else:
+            known = variables(self.text)
+            environment = {key: value for key, value in environment.items() if key in known}
+        try:
+            config = await asyncio.to_thread(load_and_try, text, name, environment)
+        except ConfigError as error:
+            raise ConfigError(name, [self._without_secrets(mistake) for mistake in error.mistakes]) from None
+        return differences(self.config, config)
+
+    def _without_secrets(self, mistake: Mistake) -> Mistake:
+        said = mistake.message
+        for value in self._environment.values():
+            for password in _SECRET.findall(value):
+                said = said.replace(password, HIDDEN)
+        return Mistake(mistake.line, mistake.path, said)
 
     def _read(self) -> bytes:
         try:

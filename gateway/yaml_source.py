@@ -63,6 +63,11 @@ def dotted(path: Path) -> str:
     return text
 
 
+def variables(text: str) -> frozenset[str]:
+    """Names of the environment's variables that a file asks for."""
+    return frozenset(match[1] for match in _VARIABLE.finditer(text))
+
+
 def parse(raw: bytes, environment: Mapping[str, str]) -> Source:
     """Read YAML; `${VAR}` and `${VAR:-default}` in scalars are filled from the environment.
 

@@ -12,6 +12,7 @@ from gateway.errors import BadForm, PayloadTooLarge
 from gateway.units import parse_duration, parse_rate
 
 _MAX_BODY = 16 << 10  # bytes
+MAX_FILE = 1 << 20  # bytes of a configuration file that is sent
 _LONGEST = 30 * 86400.0  # seconds; a switch that lasts longer belongs into the configuration
 
 
@@ -61,7 +62,29 @@ class LimitForm(Form):
     rate: Annotated[str, Field(max_length=100), AfterValidator(_rate)]
 
 
-F = TypeVar("F", bound=Form)
+class LoginForm(BaseModel):
+    """`POST /api/session`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    token: str = Field(min_length=1, max_length=1000)
+
+
+F = TypeVar("F", bound=BaseModel)
+
+
+async def raw(request: Request, most: int = _MAX_BODY) -> bytes:
+    """A request's body.
+
+    Raises:
+        PayloadTooLarge: it has more bytes than that.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            raise PayloadTooLarge(f"at most {most} bytes are read here")
+    return bytes(body)
 
 
 async def read(request: Request, form: type[F]) -> F:
@@ -71,13 +94,9 @@ async def read(request: Request, form: type[F]) -> F:
         BadForm: it is no JSON, or not what the form wants.
         PayloadTooLarge: it is no form.
     """
-    raw = bytearray()
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > _MAX_BODY:
-            raise PayloadTooLarge(f"a form has at most {_MAX_BODY} bytes")
+    sent = await raw(request)
     try:
-        body: Any = json.loads(bytes(raw).decode("utf-8"))
+        body: Any = json.loads(sent.decode("utf-8"))
     except (ValueError, RecursionError):
         raise BadForm("the body is not JSON in UTF-8") from None
     if not isinstance(body, dict):
@@ -92,6 +111,5 @@ async def read(request: Request, form: type[F]) -> F:
             said.append({"field": where, "detail": what})
         needed = [name for name, field in form.model_fields.items() if field.is_required()]
         told = "; ".join(f"{one['field']}: {one['detail']}" for one in said)
-        raise BadForm(
-            f"{told} (needed: {', '.join(needed)}; optional: for, reason)", extra={"errors": said}
-        ) from None
+        optional = "; optional: for, reason" if issubclass(form, Form) else ""
+        raise BadForm(f"{told} (needed: {', '.join(needed)}{optional})", extra={"errors": said}) from None

@@ -1,24 +1,31 @@
-"""What operators see: the state of every switch as plain values."""
+"""What operators see: the state of every switch and of what passes, as plain values."""
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import time
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from gateway.metrics import BREAKER_STATES
-from gateway.pressure import SIGNALS
+from gateway.admin import documents
+from gateway.admin.traffic import UPSTREAM, Window, by_last_label, latency
+from gateway.metrics import BREAKER_STATES, QueueState, ServerState
 from gateway.state.pins import Pin
+from gateway.totals import Reading
 
 if TYPE_CHECKING:
+    from gateway.crew import Effect
     from gateway.master import Master
 
-Json = dict[str, Any]
+MOST_KEYS = 10  # of a limit
+_PEPPER = secrets.token_bytes(16)  # a new one each start: pseudonyms can't be looked up elsewhere
 
 
-def _pinned(pin: Pin | None) -> Json:
+def pinned(pin: Pin | None) -> documents.Pinned | None:
+    """An operator's word, if there is one."""
     if pin is None:
-        return {}
+        return None
     left = None if pin.until is None else max(0, round(pin.until - time.time()))
     return {
         "by": pin.by,
@@ -29,60 +36,78 @@ def _pinned(pin: Pin | None) -> Json:
     }
 
 
-def feature(master: Master, name: str) -> Json:
-    """One feature: what it is told to be, and whether it is on."""
+def effect(effect: Effect) -> documents.Changed:
+    """What a change came to."""
+    ms = round(effect.seconds * 1000, 1)
+    each: list[documents.WorkerEffect] = [
+        {"pid": pid, "ms": None if seconds is None else round(seconds * 1000, 1)}
+        for pid, seconds in effect.each
+    ]
+    told: documents.Effect = {
+        "applied": effect.applied,
+        "workers": effect.workers,
+        "ms": ms,
+        "each": each,
+        "hosts": [],
+    }
+    return {"applied": effect.applied, "workers": effect.workers, "ms": ms, "effect": told}
+
+
+def feature(master: Master, name: str) -> documents.Feature:
+    """One feature."""
     settings = master.config.features[name]
-    pin = master.pins.get("feature", name)
+    pin = master.board.pins.get("feature", name)
     return {
         "name": name,
         "state": pin.value if pin is not None else settings.state,
-        "on": name not in master.switches.off,
+        "on": name not in master.board.now.off,
         "fallback": settings.fallback is not None,
-        "pin": _pinned(pin),
+        "routes": [route.match for route in master.config.routes if route.feature == name],
+        "pin": pinned(pin),
     }
 
 
-def step(master: Master) -> Json:
-    """The ladder: where it stands, and what each rung gives up."""
-    pin = master.pins.get("step", "")
-    rungs = [{"step": 0, "name": "normal", "off": [], "only": None}]
+def step(master: Master) -> documents.Step:
+    """The ladder."""
+    board = master.board
+    pin = board.pins.get("step", "")
+    rungs: list[documents.Rung] = [{"step": 0, "name": "normal", "off": [], "only": None}]
     for number, rung in enumerate(master.config.degradation.steps, 1):
         rungs.append({"step": number, "name": rung.name, "off": list(rung.off), "only": rung.only})
     return {
-        "step": master.switches.step,
+        "step": board.now.step,
         "state": pin.value if pin is not None else "auto",
-        "name": rungs[master.switches.step]["name"],
-        "climbed": master.ladder.step,
+        "name": rungs[board.now.step]["name"],
+        "climbed": board.ladder.step,
         "steps": rungs,
-        "pin": _pinned(pin),
+        "pin": pinned(pin),
     }
 
 
-def breaker(master: Master, name: str) -> Json:
-    """One breaker: what it is told to be, and the sickest state of any worker's."""
-    pin = master.pins.get("breaker", name)
-    gauges = master.totals.gauges()
-    now = [s for s in BREAKER_STATES if gauges.get(("tidegate_breaker_state", (name, s)))]
+def breaker(master: Master, reading: Reading, name: str) -> documents.Breaker:
+    """One breaker."""
+    pin = master.board.pins.get("breaker", name)
+    now = [s for s in BREAKER_STATES if reading.gauge("tidegate_breaker_state", name, s)]
     routes = {
         labels[1]: labels[2]
-        for (metric, labels), value in gauges.items()
-        if metric == "tidegate_route_breaker_state" and labels[0] == name and value
+        for labels, value in reading.gauges.get("tidegate_route_breaker_state", {}).items()
+        if labels[0] == name and value
     }
     return {
         "upstream": name,
         "state": pin.value if pin is not None else "auto",
         "now": now[0] if now else "closed",
-        "routes": routes,  # where each has its own
+        "routes": routes,
         "configured": master.config.upstreams[name].breaker is not None,
-        "pin": _pinned(pin),
+        "pin": pinned(pin),
     }
 
 
-def limit(master: Master, name: str) -> Json:
-    """One limit: the rate that holds, and the configured one."""
+def limit(master: Master, window: Window, reading: Reading, name: str, role: str) -> documents.Limit:
+    """One limit."""
     settings = master.config.limits[name]
-    pin = master.pins.get("limit", name)
-    counters = master.totals.checks()
+    pin = master.board.pins.get("limit", name)
+    checks = reading.counters.get("tidegate_limit_checks_total", {})
     return {
         "name": name,
         "rate": pin.value if pin is not None else str(settings.rate),
@@ -90,12 +115,34 @@ def limit(master: Master, name: str) -> Json:
         "state": "changed" if pin is not None else "auto",
         "per": list(settings.per),
         "mode": settings.mode,
-        "checks": {decision: int(count) for (of, decision), count in counters.items() if of == name},
-        "pin": _pinned(pin),
+        "checks": {labels[1]: int(count) for labels, count in checks.items() if labels[0] == name},
+        "per_second": by_last_label(window, "tidegate_limit_checks_total", name),
+        "busiest": busiest(reading, name, role),
+        "pin": pinned(pin),
     }
 
 
-def shut_offs(master: Master) -> list[Json]:
+def busiest(reading: Reading, limit: str, role: str) -> list[documents.BusyKey]:
+    """Who is at a limit or near it, over all workers; by name for operators only."""
+    summed: dict[str, list[int]] = {}
+    for detail in reading.details.values():
+        for of, key, count, error in detail.get("busiest", ()):
+            if of == limit:
+                row = summed.setdefault(key, [0, 0])
+                row[0] += count
+                row[1] += error
+    best = sorted(summed.items(), key=lambda item: (-item[1][0], item[0]))[:MOST_KEYS]
+    return [
+        {"key": key if role == "operator" else _pseudonym(key), "count": count, "error": error}
+        for key, (count, error) in best
+    ]
+
+
+def _pseudonym(key: str) -> str:
+    return "#" + hashlib.blake2b(key.encode(), key=_PEPPER, digest_size=6).hexdigest()
+
+
+def shut_offs(master: Master) -> list[documents.ShutOff]:
     """What the upstreams have shut off, the newest last."""
     now = master.shut_offs.clock()
     return [
@@ -111,66 +158,76 @@ def shut_offs(master: Master) -> list[Json]:
     ]
 
 
-def upstream(master: Master, name: str) -> Json:
-    """One upstream: its servers and how full it is."""
-    gauges = master.totals.gauges()
+def upstream(master: Master, window: Window, reading: Reading, name: str) -> documents.Upstream:
+    """One upstream: its servers, how full it is, and who waits."""
+    queues = [
+        QueueState(*row) for detail in reading.details.values() for row in detail["queues"] if row[0] == name
+    ]
+    limit = reading.gauges.get("tidegate_concurrency_limit", {}).get((name,))
+    delay = reading.gauge("tidegate_queue_delay_seconds", name)
     return {
         "name": name,
-        "servers": list(master.config.upstreams[name].servers),
-        "in_flight": int(gauges.get(("tidegate_in_flight", (name,)), 0)),
-        "concurrency_limit": gauges.get(("tidegate_concurrency_limit", (name,))),
+        "servers": [server(reading, name, url) for url in master.config.upstreams[name].servers],
+        "in_flight": int(reading.gauge("tidegate_in_flight", name)),
+        "concurrency_limit": limit,
+        "queue": _summed((queue.priority, queue.waiting) for queue in queues),
+        "queue_delay_ms": round(delay * 1000, 2),
+        "shed": _summed((queue.priority, queue.refused) for queue in queues),
+        "latency_ms": latency([window.cells(UPSTREAM).get((name,), [])]),
     }
 
 
-def status(master: Master) -> Json:
-    """Everything on one page."""
-    settings = master.config
-    outcomes: dict[str, int] = {}
-    for (_, _, _, outcome), count in master.totals.requests().items():
-        outcomes[outcome] = outcomes.get(outcome, 0) + int(count)
-    gauges = master.totals.gauges()
+def server(reading: Reading, upstream: str, url: str) -> documents.Server:
+    """One server, as all workers see it."""
+    seen = [
+        ServerState(*row)
+        for detail in reading.details.values()
+        for row in detail["servers"]
+        if row[:2] == [upstream, url]
+    ]
     return {
-        "uptime_seconds": round(time.time() - master.started, 1),
-        "workers": {
-            "ready": master.crew.ready if master.crew else 0,
-            "wanted": master.crew.size if master.crew else 0,
-        },
-        "draining": master.draining,
-        "pressure": round(gauges.get(("tidegate_pressure", ()), 0.0), 4),
-        "signals": {s: round(gauges.get(("tidegate_pressure_signal", (s,)), 0.0), 4) for s in SIGNALS},
-        "limit_store": {
-            "shared": settings.redis is not None,
-            "up": bool(gauges.get(("tidegate_limit_store_up", ()), 0)),
-        },
-        "requests": outcomes,
-        "step": step(master),
-        "features": [feature(master, name) for name in settings.features],
-        "breakers": [breaker(master, name) for name in settings.upstreams],
-        "limits": [limit(master, name) for name in settings.limits],
-        "upstreams": [upstream(master, name) for name in settings.upstreams],
-        "config": {
-            "file": str(master.file.path),
-            "version": master.file.version,
-            "mistakes": master.file.mistakes,
-        },
+        "url": url,
+        "well": sum(one.healthy for one in seen),
+        "ejected": sum(one.seconds_left > 0 for one in seen),
+        "seconds_left": round(max((one.seconds_left for one in seen), default=0.0), 1),
+        "failures": max((one.failures for one in seen), default=0),
+        "in_flight": sum(one.in_flight for one in seen),
+        "idle": sum(one.idle for one in seen),
     }
 
 
-def config(master: Master) -> Json:
-    """The settings that hold, without secrets."""
-    shown: Json = master.config.model_dump(mode="json", by_alias=True)
-    if shown.get("redis"):
-        shown["redis"]["url"] = _without_password(shown["redis"]["url"])
+def workers(master: Master) -> documents.Workers:
+    """Those of this host."""
+    crew = master.crew
+    each: list[documents.Worker] = []
+    if crew is not None:
+        each = [
+            {
+                "pid": member.process.pid,
+                "ready": member.ready,
+                "seconds": round(member.age, 1),
+                "switches": member.serial,
+                "config": member.version,
+                "pressure": {name: round(value, 4) for name, value in member.pressures.items()},
+            }
+            for member in crew.members.values()
+        ]
     return {
-        "file": str(master.file.path),
-        "version": master.file.version,
-        "mistakes": master.file.mistakes,
-        "config": shown,
+        "ready": crew.ready if crew is not None else 0,
+        "wanted": crew.size if crew is not None else 0,
+        "restarts": crew.restarts if crew is not None else 0,
+        "each": each,
     }
 
 
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    user = "***@" if "@" in parts.netloc else ""
-    return urlunsplit((parts.scheme, user + host, parts.path, "", ""))
+def config_state(master: Master) -> documents.ConfigState:
+    """Which configuration holds."""
+    file = master.file
+    return {"file": str(file.path), "version": file.version, "since": file.since, "mistakes": file.mistakes}
+
+
+def _summed(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for name, number in pairs:
+        total[name] = total.get(name, 0) + number
+    return total

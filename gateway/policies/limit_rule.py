@@ -20,8 +20,21 @@ _ANSWERS = 128  # refusals kept ready, for as many different waits
 DEFAULT = "default"  # the tier of those who have none, or one that the limit doesn't name
 
 
+class Seen(Protocol):
+    """Whoever is at a limit or near it."""
+
+    def see(self, key: str) -> None:
+        """Count one request of theirs."""
+        ...
+
+
 class Tally(Protocol):
     """What became of the checks of one limit; plain numbers, read when metrics are due."""
+
+    @property
+    def busiest(self) -> Seen:
+        """Whom it became of."""
+        ...
 
     allowed: int
     denied: int

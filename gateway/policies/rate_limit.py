@@ -96,11 +96,11 @@ class RateLimit:
         verdict = self._store.try_take(hits)
         if verdict is None:
             return self._wait(exchange, proceed, panel, hits)
-        self._judge(exchange, panel, verdict)
+        self._judge(exchange, panel, hits, verdict)
         return proceed(exchange)
 
     async def _wait(self, exchange: Exchange, proceed: Handler, panel: Panel, hits: Sequence[Hit]) -> Reply:
-        self._judge(exchange, panel, await self._store.take(hits))
+        self._judge(exchange, panel, hits, await self._store.take(hits))
         return await proceed(exchange)
 
     def _panel(self, exchange: Exchange) -> Panel:
@@ -122,12 +122,12 @@ class RateLimit:
             panel = self._panels[key] = Panel(rules)
         return panel
 
-    def _judge(self, exchange: Exchange, panel: Panel, verdict: Verdict) -> None:
-        """Count, tell the client, refuse."""
+    def _judge(self, exchange: Exchange, panel: Panel, hits: Sequence[Hit], verdict: Verdict) -> None:
+        """Count, tell the client, refuse. Only who is at the limit or near it is counted by name."""
         told: list[int] = []
         refused: list[tuple[Rule, Charge]] | None = None
         states = panel.states
-        for rule, charge in zip(panel.rules, verdict):  # noqa: B905 - the check would cost as much as the loop
+        for rule, hit, charge in zip(panel.rules, hits, verdict):  # noqa: B905 - costs as much as the loop
             if charge is None:
                 states = b""
                 continue
@@ -146,8 +146,10 @@ class RateLimit:
                 if not allowed:
                     refused = refused or []
                     refused.append((rule, charge))
-            if allowed and left * NEAR <= quota:
-                tally.near += 1
+            if left * NEAR <= quota or not allowed:
+                tally.near += allowed
+                if key := hit[1]:
+                    tally.busiest.see(key)
         if told:
             state = (states or panel.known(verdict)) % tuple(told)
             exchange.reply_headers += panel.policies, (b"ratelimit", state)

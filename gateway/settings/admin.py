@@ -2,22 +2,83 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from gateway.settings.base import InputFile, Port, Settings, none_when_empty
+from gateway.settings.base import InputFile, Name, Port, Settings, none_when_empty
+from gateway.units import Duration
+
+Role = Literal["viewer", "operator"]
+
+
+class AdminToken(Settings):
+    """One bearer of a token; `tidegate token` makes the token and its hash."""
+
+    name: Name
+    """Who that is, for the audit trail."""
+    role: Role = "viewer"
+    """A viewer sees; an operator switches too, and sees users and addresses."""
+    token_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """SHA-256 of the token, in hex. That is enough of a hash for a random token of 256 bits, for no other."""
+
+
+def _web(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
+        raise ValueError(f"{url!r} is no page; write for example http://127.0.0.1:8111/metrics")
+    return url
+
+
+class Panel(Settings):
+    """Numbers of something behind the gate, shown to operators as a table."""
+
+    title: str = Field(min_length=1, max_length=80)
+    """Its heading."""
+    url: Annotated[str, Field(pattern=r"^https?://[!-~]+$"), AfterValidator(_web)]
+    """A page of metrics in Prometheus's format, fetched by the master while somebody looks."""
+    metrics: tuple[Annotated[str, Field(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$")], ...] = Field(
+        min_length=1, max_length=20
+    )
+    """Which of its metrics."""
+
+
+def _without_empty(panels: object) -> object:
+    """Panels whose URL `${VARIABLE:-}` left empty count as left out."""
+    if not isinstance(panels, list):
+        return panels
+    return [panel for panel in panels if not (isinstance(panel, dict) and panel.get("url", 1) == "")]
 
 
 class Admin(Settings):
-    """Where operators come in. The token comes from TIDEGATE_ADMIN_TOKEN or from a file."""
+    """Where operators come in, with a token from TIDEGATE_ADMIN_TOKEN, from a file, or of this list."""
 
     host: str = "127.0.0.1"
     """Address to listen on. Beyond the loopback, put TLS in front."""
     port: Port = 9900
     """TCP port; 0 takes a free one."""
     token_file: Annotated[InputFile | None, BeforeValidator(none_when_empty)] = None
-    """File with the token, when TIDEGATE_ADMIN_TOKEN is not set."""
+    """File with an operator's token, when TIDEGATE_ADMIN_TOKEN is not set."""
+    tokens: tuple[AdminToken, ...] = Field((), max_length=100)
+    """Who may come in besides."""
+    session: Duration = Field(12 * 3600.0, ge=60, le=7 * 86400)
+    """How long a browser stays logged in."""
     state_file: Annotated[Path | None, BeforeValidator(none_when_empty)] = None
-    """Where switches are kept, so that they survive a restart even with Redis away."""
+    """Where switches are kept, so that they survive a restart even with Redis away. Beside it stand, by the
+    same name, `.keys` (which requests with an Idempotency-Key were passed on), `.audit.jsonl` (who changed
+    what) and `.refused.jsonl` (who was refused); each is bounded."""
+    panels: Annotated[tuple[Panel, ...], BeforeValidator(_without_empty), Field(max_length=20)] = ()
+    """Numbers of what stands behind the gate, on the console and in its status."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        for what, counted in (
+            ("name", Counter(token.name for token in self.tokens)),
+            ("token_sha256", Counter(token.token_sha256 for token in self.tokens)),
+        ):
+            if twice := [value for value, times in counted.items() if times > 1]:
+                raise ValueError(f"tokens: two have the {what} {twice[0]}; each needs one of its own")
+        return self

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 from gateway.exchange import Clock
 
 _log = logging.getLogger("gateway.pins")
-_REMEMBERED = 500  # changes in the audit trail
 KINDS = frozenset({"feature", "step", "breaker", "limit"})
 
 
@@ -66,7 +64,7 @@ class Pin:
 
 
 class Pins:
-    """The newest pin of every switch, and the trail of changes.
+    """The newest pin of every switch.
 
     Args:
         path: where they are kept over a restart; None keeps them in memory only.
@@ -77,8 +75,8 @@ class Pins:
         self._path = path
         self._clock = clock
         self._newest: dict[tuple[str, str], Pin] = {}
-        self.trail: deque[Pin] = deque(maxlen=_REMEMBERED)
         self.on_change: Callable[[], None] = lambda: None
+        self.on_heard: Callable[[Pin], None] = lambda _: None  # told of each pin that another host put
         self._load()
 
     def value(self, kind: str, name: str) -> str | None:
@@ -117,22 +115,27 @@ class Pins:
             reason=reason,
             by=by,
         )
-        self.merge([pin])
+        self._newest[kind, name] = pin
+        self._changed()
         return pin
 
     def merge(self, pins: Iterable[Pin]) -> bool:
-        """Take those that are newer than ours; say whether any was."""
-        changed = False
+        """Take those of another host that are newer than ours; say whether any was."""
+        newer = []
         for pin in pins:
             known = self._newest.get((pin.kind, pin.name))
             if known is None or (pin.at, pin.json()) > (known.at, known.json()):
                 self._newest[pin.kind, pin.name] = pin
-                self.trail.append(pin)
-                changed = True
-        if changed:
-            self._save()
-            self.on_change()
-        return changed
+                newer.append(pin)
+        if newer:
+            self._changed()
+            for pin in newer:
+                self.on_heard(pin)
+        return bool(newer)
+
+    def _changed(self) -> None:
+        self._save()
+        self.on_change()
 
     def all(self) -> list[Pin]:
         """The newest of every switch, those that ended among them."""
@@ -144,19 +147,17 @@ class Pins:
         try:
             kept: dict[str, Any] = json.loads(self._path.read_bytes())
             pins = [Pin.parse(json.dumps(pin)) for pin in kept["pins"]]
-            trail = [Pin.parse(json.dumps(pin)) for pin in kept["trail"]]
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError) as error:
             _log.warning("%s can't be read (%s); starting with no switch pinned", self._path, error)
             return
         self._newest = {(pin.kind, pin.name): pin for pin in pins}
-        self.trail.extend(trail)
 
     def _save(self) -> None:
         if self._path is None:
             return
-        kept = {"pins": [asdict(pin) for pin in self.all()], "trail": [asdict(pin) for pin in self.trail]}
+        kept = {"pins": [asdict(pin) for pin in self.all()]}
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=".pins-")

@@ -80,11 +80,14 @@ class Upstream:
 
     def servers(self) -> list[dict[str, Any]]:
         """What an operator wants to know of each server."""
+        now = self._clock()
         return [
             {
                 "url": server.url,
                 "healthy": self._balancer.well(server),
-                "in_flight": server.pool.load,
+                "seconds_left": max(0.0, server.health.ejected_until - now),  # of its ejection
+                "failures": server.health.failures,  # in a row
+                "in_flight": server.pool.load,  # connections, and who waits for one
                 "idle": server.pool.idle,
             }
             for server in self._balancer.servers

@@ -16,6 +16,7 @@ import httpx
 import pytest
 import pytest_asyncio
 import yaml
+from jsonschema import Draft202012Validator
 
 from ops import embedded
 
@@ -84,6 +85,25 @@ class FakeShop:
         writer.write(head if seen.method == "HEAD" else head + body)
 
 
+def assert_described(document: Any, answer: httpx.Response) -> None:
+    """That the OpenAPI document allows this answer to its request, down to its last member."""
+    path, method = answer.request.url.path, answer.request.method.lower()
+    for template, operations in document["paths"].items():
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path) and method in operations:
+            break
+    else:
+        assert path == "/" or path.startswith("/static/") or answer.status_code in {404, 405}, path
+        return
+    allowed = operations[method]["responses"]
+    assert str(answer.status_code) in allowed, (method, template, answer.status_code, answer.text)
+    media = answer.headers.get("content-type", "").partition(";")[0]
+    content = allowed[str(answer.status_code)].get("content", {})
+    assert media in content or not answer.content, (method, template, media)
+    if media.endswith("json") and answer.content:
+        schema = {**content[media]["schema"], "components": document["components"]}
+        Draft202012Validator(schema).validate(answer.json())
+
+
 class GatewayProcess:
     """A running `python -m gateway serve`."""
 
@@ -93,6 +113,7 @@ class GatewayProcess:
         self.url = self.admin_url = ""
         self.process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._described: Any = None  # the admin API's OpenAPI document
 
     async def start(self, *words: str, env: dict[str, str] | None = None) -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDEGATE_")}
@@ -128,11 +149,15 @@ class GatewayProcess:
     async def admin(
         self, method: str, path: str, body: Any = None, token: str | None = TOKEN
     ) -> httpx.Response:
+        """Ask the admin API; the answer is one that its own description allows."""
         headers = {"authorization": f"Bearer {token}"} if token is not None else {}
         async with httpx.AsyncClient(base_url=self.admin_url) as client:
-            if isinstance(body, bytes):
-                return await client.request(method, path, content=body, headers=headers)
-            return await client.request(method, path, json=body, headers=headers)
+            sent: Any = {"content": body} if isinstance(body, bytes) else {"json": body}
+            answer = await client.request(method, path, headers=headers, **sent)
+            if self._described is None:
+                self._described = (await client.get("/api/openapi.json")).json()
+        assert_described(self._described, answer)
+        return answer
 
     async def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples with these labels."""

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.metrics import METRICS, Totals, WorkerMetrics
+from gateway.metrics import METRICS, WorkerMetrics
+from gateway.totals import Totals
 
 events = st.lists(
     st.tuples(

@@ -73,7 +73,7 @@ def test_a_pin_ends_and_remembers_what_was_before() -> None:
 
 
 def test_pins_are_kept_in_their_file(tmp_path: Path) -> None:
-    """Over a restart, pins and trail are what they were; a spoilt file is told of and means none."""
+    """Over a restart, pins are what they were; a spoilt file is told of and means none."""
     path = tmp_path / "deep" / "switches.json"
     first = Pins(path, Clock())
     first.put("step", "", "2", lasts=None, reason="sale", by="x")
@@ -81,7 +81,7 @@ def test_pins_are_kept_in_their_file(tmp_path: Path) -> None:
     second = Pins(path, Clock())
 
     assert second.value("step", "") == "2"
-    assert [pin.reason for pin in second.trail] == ["sale"]
+    assert [pin.reason for pin in second.all()] == ["sale"]
     path.write_text('{"pins": [{"kind": "nonsense"}]}')
     assert Pins(path, Clock()).all() == []
 

@@ -48,7 +48,7 @@ async function change(path, value) {
 }
 
 const pinned = (pin) =>
-  pin.by ? [pin.seconds_left === null ? "until changed" : `${pin.seconds_left} s left`, pin.reason].filter(Boolean).join(" · ") : "";
+  pin ? [pin.seconds_left === null ? "until changed" : `${pin.seconds_left} s left`, pin.reason].filter(Boolean).join(" · ") : "";
 
 function choices(now, words, act, ask = []) {
   const group = element("span", { class: "group", role: "group" });

@@ -40,7 +40,14 @@ async def test_events_are_flushed_as_they_come(bench: Bench) -> None:
         events.append(event)
         heard.set()
     assert events == [b"data: %d\n" % number for number in range(5)]
-    assert upstream.servers()[0] | {"url": ""} == {"url": "", "healthy": True, "in_flight": 0, "idle": 1}
+    assert upstream.servers()[0] | {"url": ""} == {
+        "url": "",
+        "healthy": True,
+        "in_flight": 0,
+        "idle": 1,
+        "failures": 0,
+        "seconds_left": 0.0,
+    }
 
 
 async def test_a_slow_reader_holds_the_upstream_back(bench: Bench) -> None:

@@ -1,0 +1,54 @@
+"""How many wrong tokens an address has sent, in bounded memory."""
+
+from __future__ import annotations
+
+import time
+from ipaddress import IPv6Address
+
+from gateway.exchange import Clock
+
+BURST = 60.0  # wrong tokens that an address may send at once
+PER_SECOND = 1.0  # and then; a random token is safe at any rate, one that people chose is so at this
+MOST_ADDRESSES = 4096  # the longest unseen is forgotten first
+
+
+class Guesses:
+    """A bucket of wrong tokens for each address; whoever has emptied it waits, with a right one too.
+
+    Else a guess that succeeds could be told from one that was not looked at. IPv6 is counted by /64, which is
+    what one client has.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._buckets: dict[str, tuple[float, float]] = {}  # address → tokens left, when
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def wait(self, address: str) -> float:
+        """Seconds until a token of this address is looked at; 0 is now."""
+        left = self._left(_network(address))
+        return 0.0 if left >= 1.0 else (1.0 - left) / PER_SECOND
+
+    def wrong(self, address: str) -> None:
+        """The address has sent one."""
+        network = _network(address)
+        left = self._left(network) - 1.0
+        self._buckets.pop(network, None)  # to the end of the line
+        self._buckets[network] = left, self._clock()
+        if len(self._buckets) > MOST_ADDRESSES:
+            del self._buckets[next(iter(self._buckets))]
+
+    def _left(self, network: str) -> float:
+        left, at = self._buckets.get(network, (BURST, self._clock()))
+        return min(BURST, left + (self._clock() - at) * PER_SECOND)
+
+
+def _network(address: str) -> str:
+    if ":" not in address:
+        return address
+    try:
+        return str(IPv6Address(int(IPv6Address(address.partition("%")[0])) >> 64 << 64))
+    except ValueError:
+        return address

@@ -1,0 +1,199 @@
+"""The operations that look: what there is, and how it is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client.exposition import choose_encoder
+from starlette.responses import JSONResponse, Response
+
+from gateway.admin import documents, views
+from gateway.admin.events import Events, Stream
+from gateway.admin.operations import Call, Operation
+from gateway.admin.overview import Overview
+from gateway.config import Config
+from gateway.differences import shown
+from gateway.errors import NotFound
+
+if TYPE_CHECKING:
+    from gateway.master import Master
+
+
+def known(config: Config, kind: str, name: str) -> str:
+    """The name, of a feature, upstream or limit that there is.
+
+    Raises:
+        NotFound: there is none of that name.
+    """
+    names: Any = {"feature": config.features, "upstream": config.upstreams, "limit": config.limits}[kind]
+    if name not in names:
+        listed = ", ".join(sorted(names)) or "none"
+        raise NotFound(f"no {kind} of that name is configured; there are: {listed}")
+    return name
+
+
+class Looks:
+    """The handlers, over one master."""
+
+    def __init__(self, master: Master, overview: Overview) -> None:
+        self._master = master
+        self._overview = overview
+        self.events = Events(overview.snapshot)
+
+    def operations(self) -> list[Operation]:
+        """All of them."""
+        shape = documents
+        return [
+            Operation("GET", "/livez", self.live, "This process answers.", shape.Live, "nobody"),
+            Operation(
+                "GET",
+                "/readyz",
+                self.ready,
+                "Whether every worker serves.",
+                shape.Ready,
+                "nobody",
+                also=(503,),
+            ),
+            Operation(
+                "GET",
+                "/metrics",
+                self.metrics,
+                "All workers' metrics, for Prometheus.",
+                None,
+                "nobody",
+                media="text/plain",
+            ),
+            Operation("GET", "/api/status", self.status, "Everything on one page.", shape.Status),
+            Operation(
+                "GET",
+                "/api/events",
+                self.listen,
+                "The same each second, as server-sent events.",
+                media="text/event-stream",
+                refuses=(503,),
+            ),
+            Operation("GET", "/api/features", self.features, "All features.", shape.Features),
+            Operation(
+                "GET", "/api/features/{name}", self.feature, "One feature.", shape.Feature, refuses=(404,)
+            ),
+            Operation("GET", "/api/step", self.step, "The ladder.", shape.Step),
+            Operation("GET", "/api/breakers", self.breakers, "All breakers.", shape.Breakers),
+            Operation(
+                "GET",
+                "/api/breakers/{name}",
+                self.breaker,
+                "One upstream's breaker.",
+                shape.Breaker,
+                refuses=(404,),
+            ),
+            Operation("GET", "/api/limits", self.limits, "All limits.", shape.Limits),
+            Operation("GET", "/api/limits/{name}", self.limit, "One limit.", shape.Limit, refuses=(404,)),
+            Operation(
+                "GET",
+                "/api/shut-offs",
+                self.shut_offs,
+                "What the upstreams have shut off.",
+                shape.ShutOffs,
+            ),
+            Operation(
+                "GET",
+                "/api/config",
+                self.config,
+                "The settings that hold, without secrets.",
+                shape.ConfigPage,
+            ),
+            Operation(
+                "GET",
+                "/api/audit",
+                self.audit,
+                "Who changed what, when and why, and who was refused.",
+                shape.Audit,
+            ),
+        ]
+
+    # ---- without token -----------------------------------------------------------------------
+
+    async def live(self, _: Call[None]) -> documents.Live:
+        """This process answers."""
+        return {"status": "live"}
+
+    async def ready(self, _: Call[None]) -> Response:
+        """Every worker serves."""
+        crew = self._master.crew
+        ready = crew is not None and crew.ready >= crew.size and not self._master.draining
+        body: documents.Ready = {
+            "status": "ready" if ready else "draining" if self._master.draining else "starting",
+            "workers": crew.ready if crew is not None else 0,
+        }
+        return JSONResponse(body, status_code=200 if ready else 503)
+
+    async def metrics(self, call: Call[None]) -> Response:
+        """All workers' metrics, in the format that the scraper asks for."""
+        await self._master.fresh()
+        encode, content_type = choose_encoder(call.request.headers.get("accept", ""))
+        return Response(encode(self._master.totals.registry), headers={"content-type": content_type})
+
+    # ---- with token --------------------------------------------------------------------------
+
+    async def status(self, call: Call[None]) -> documents.Status:
+        """Everything on one page."""
+        role = call.by.role
+        made: documents.Status = (await self._overview.snapshot({role}))[role]
+        return made
+
+    async def listen(self, call: Call[None]) -> Stream:
+        """The same, each second."""
+        door, by = self._master.door, call.by
+        listener = self.events.join(by.role)
+        return Stream(self.events, listener, lambda: door.still(by))
+
+    async def features(self, _: Call[None]) -> documents.Features:
+        """All features."""
+        return {"features": [views.feature(self._master, name) for name in self._master.config.features]}
+
+    async def feature(self, call: Call[None]) -> documents.Feature:
+        """One feature."""
+        return views.feature(self._master, known(self._master.config, "feature", call.name))
+
+    async def step(self, _: Call[None]) -> documents.Step:
+        """The ladder."""
+        return views.step(self._master)
+
+    async def breakers(self, _: Call[None]) -> documents.Breakers:
+        """All breakers."""
+        reading = await self._overview.read()
+        names = self._master.config.upstreams
+        return {"breakers": [views.breaker(self._master, reading, name) for name in names]}
+
+    async def breaker(self, call: Call[None]) -> documents.Breaker:
+        """One breaker."""
+        name = known(self._master.config, "upstream", call.name)
+        return views.breaker(self._master, await self._overview.read(), name)
+
+    async def limits(self, call: Call[None]) -> documents.Limits:
+        """All limits."""
+        reading, names = await self._overview.read(), self._master.config.limits
+        window, role = self._overview.window, call.by.role
+        return {"limits": [views.limit(self._master, window, reading, name, role) for name in names]}
+
+    async def limit(self, call: Call[None]) -> documents.Limit:
+        """One limit."""
+        name = known(self._master.config, "limit", call.name)
+        reading = await self._overview.read()
+        return views.limit(self._master, self._overview.window, reading, name, call.by.role)
+
+    async def shut_offs(self, _: Call[None]) -> documents.ShutOffs:
+        """What the upstreams have shut off."""
+        return {"shut_offs": views.shut_offs(self._master)}
+
+    async def config(self, _: Call[None]) -> documents.ConfigPage:
+        """The settings that hold."""
+        return {**views.config_state(self._master), "config": shown(self._master.config)}
+
+    async def audit(self, _: Call[None]) -> documents.Audit:
+        """Who changed what, when and why; the newest first."""
+        trail = self._master.trail
+        changes: Any = [asdict(entry) for entry in trail.changes]
+        refused: Any = [asdict(entry) for entry in trail.refusals]
+        return {"changes": changes, "refused": refused}

@@ -1,0 +1,128 @@
+"""Numbers of what stands behind the gate: pages of metrics, fetched while somebody looks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.admin import documents
+from gateway.config import Admin
+from gateway.exchange import Clock
+from gateway.settings.admin import Panel
+
+EVERY = 2.0  # seconds between two fetches of a page
+TIMEOUT = 1.0  # seconds for all of a page
+MAX_PAGE = 2 << 20  # bytes
+MAX_SAMPLES = 200  # of a panel
+_log = logging.getLogger("gateway.admin")
+
+
+@dataclass(slots=True)
+class _Page:
+    """What a page said last."""
+
+    samples: dict[str, list[documents.Sample]] = field(default_factory=dict)  # by metric
+    at: float | None = None
+    error: str | None = None
+
+
+class Panels:
+    """Fetches each page once for all panels and all who look.
+
+    Args:
+        settings: as they are now.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, settings: Callable[[], Admin], clock: Clock = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._pages: dict[str, _Page] = {}
+        self._tried = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def fresh(self) -> None:
+        """Fetch what is old; a page that does not answer keeps what it said."""
+        async with self._lock:
+            if self._clock() - self._tried < EVERY:
+                return
+            wanted: dict[str, set[str]] = {}
+            for panel in self._settings().panels:
+                wanted.setdefault(panel.url, set()).update(panel.metrics)
+            self._pages = {url: self._pages.get(url, _Page()) for url in wanted}
+            await asyncio.gather(*(self._fetch(url, names) for url, names in wanted.items()))
+            self._tried = self._clock()
+
+    def shown(self) -> list[documents.Panel]:
+        """All panels, as last fetched."""
+        return [self._show(panel) for panel in self._settings().panels]
+
+    def _show(self, panel: Panel) -> documents.Panel:
+        page = self._pages.get(panel.url, _Page())
+        samples = [sample for name in panel.metrics for sample in page.samples.get(name, ())]
+        return {
+            "title": panel.title,
+            "samples": samples[:MAX_SAMPLES],
+            "seconds_old": None if page.at is None else round(self._clock() - page.at, 1),
+            "error": page.error,
+            "left_out": max(0, len(samples) - MAX_SAMPLES),
+        }
+
+    async def _fetch(self, url: str, names: set[str]) -> None:
+        page = self._pages[url]
+        try:
+            async with (
+                asyncio.timeout(TIMEOUT),
+                httpx.AsyncClient(trust_env=False, follow_redirects=False) as client,
+                client.stream("GET", url, headers={"accept": "text/plain"}) as answer,
+            ):
+                answer.raise_for_status()
+                raw = await _bounded(answer)
+            page.samples = await asyncio.to_thread(_read, raw.decode("utf-8", "replace"), names)
+        except TimeoutError:
+            page.error = f"no answer within {TIMEOUT:g} s"
+        except httpx.HTTPStatusError as error:
+            page.error = f"answered {error.response.status_code}"
+        except (httpx.HTTPError, OSError) as error:
+            page.error = f"does not answer: {type(error).__name__}"
+        except ValueError as error:
+            page.error = f"no page of metrics: {error}"
+        else:
+            page.error, page.at = None, self._clock()
+
+
+async def _bounded(answer: httpx.Response) -> bytes:
+    raw = bytearray()
+    async for chunk in answer.aiter_bytes():
+        raw += chunk
+        if len(raw) > MAX_PAGE:
+            raise ValueError(f"more than {MAX_PAGE >> 20} MiB")
+    return bytes(raw)
+
+
+def _read(text: str, names: set[str]) -> dict[str, list[documents.Sample]]:
+    """The samples of these metrics, by their names as Prometheus shows them.
+
+    Raises:
+        ValueError: it is no page of metrics.
+    """
+    wanted = [line for line in text.splitlines() if line.startswith("#") or _name(line) in names]
+    found: dict[str, list[documents.Sample]] = {}
+    for family in text_string_to_metric_families("\n".join(wanted) + "\n"):
+        for sample in family.samples:
+            if sample.name in names and math.isfinite(sample.value):
+                found.setdefault(sample.name, []).append(
+                    {"metric": sample.name, "labels": dict(sample.labels), "value": sample.value}
+                )
+    return found
+
+
+def _name(line: str) -> str:
+    return line.partition("{")[0].partition(" ")[0]
