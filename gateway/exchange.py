@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -205,8 +204,13 @@ def compose(*policies: Policy | None, then: Handler) -> Handler:
     handler = then
     for policy in reversed(policies):
         if policy is not None:
-            handler = functools.partial(policy, proceed=handler)
+            handler = _step(policy.__call__, handler)
     return handler
+
+
+def _step(handle: Callable[[Exchange, Handler], Awaitable[Reply]], proceed: Handler) -> Handler:
+    # A closure over the bound method: functools.partial and calling an object cost half a policy each.
+    return lambda exchange: handle(exchange, proceed)
 
 
 # ---- what policies and stores say to each other ---------------------------------------------

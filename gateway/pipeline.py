@@ -23,5 +23,5 @@ def build(route: Route, parts: Parts) -> Handler:
         # Below the cache: what costs the upstream nothing takes no slot.
         LoadShed(parts.gates[upstream], route.priority),
         Breaker(circuit, fallback, route.feature) if circuit is not None else None,
-        then=parts.upstreams[upstream],
+        then=parts.upstreams[upstream].__call__,
     )

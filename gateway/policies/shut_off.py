@@ -103,7 +103,12 @@ class Shut:
         key = 0 if exchange.method in _UNKEYED else self._fingerprint(exchange)
         parameters = self.held.parameters(exchange.route)
         if parameters is None:
-            return await self._pass(exchange, proceed, key)
+            if key:
+                return await self._pass(exchange, proceed, key)
+            reply = await proceed(exchange)
+            if said := values(reply.headers, FIELD):
+                await self._learn(exchange, reply, said)
+            return reply
         asking: list[Key] = []
         try:
             for one in await self._named(exchange, parameters):

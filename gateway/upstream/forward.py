@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 
 from gateway.errors import BadRequest
@@ -28,7 +27,6 @@ _PLAIN_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"}
 TRACEPARENT = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?"
 )
-_random_bits = random.Random().getrandbits  # noqa: S311 - span ids are no secret
 
 
 def request_head(exchange: Exchange, remaining: float) -> bytes:
@@ -41,14 +39,14 @@ def request_head(exchange: Exchange, remaining: float) -> bytes:
     Raises:
         BadRequest: some part would break out of its line.
     """
-    host, request_id = exchange.host, exchange.request_id
-    headers = exchange.headers
-    lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (exchange.method.encode(), exchange.target, host)]
-    more = 6  # line breaks beyond one for each piece: the first holds two, the block of ours six
+    host, request_id, headers = exchange.host, exchange.request_id, exchange.headers
+    plain = b""
+    breaks = 10  # those of the first two lines, of the block of ours, and of the end
     if type(headers) is Block:
-        lines.append(headers.plain)
-        more += len(headers) - len(headers.notable) - 1
+        plain = headers.plain
+        breaks += len(headers) - len(headers.notable)
         headers = headers.notable
+    lines: list[bytes] = []
     named: set[bytes] = set()
     traces: list[bytes] = []
     state = b""
@@ -65,12 +63,11 @@ def request_head(exchange: Exchange, remaining: float) -> bytes:
         elif name == b"tracestate":
             state = state + b"," + value if state else value
     if named:
-        rest = b"".join(lines[1:]).splitlines(keepends=True)
-        lines[1:] = [line for line in rest if line.partition(b":")[0] not in named]
-        more = 6
+        lines = [*plain.splitlines(keepends=True), *lines]
+        lines = [line for line in lines if line.partition(b":")[0] not in named]
+        plain, breaks = b"", 10
 
     # Ours come after what Connection names was struck, so that no client can strike them too.
-    span = exchange.span or _random_bits(64) or 1  # that of our own record, when there is one
     # Said twice, it is as good as not said (W3C Trace Context, 3.2).
     match = TRACEPARENT.fullmatch(traces[0]) if len(traces) == 1 else None
     if match is not None:
@@ -80,14 +77,8 @@ def request_head(exchange: Exchange, remaining: float) -> bytes:
     else:
         # Our request id is a fresh trace id too; unsampled, since the gate records no spans.
         trace, flags = request_id, b"00"
-    lines.append(
-        b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\nx-request-id: %b\r\n"
-        b"tidegate-deadline: %d\r\ntraceparent: 00-%b-%016x-%b\r\n"
-        % (
-            *(exchange.forwarded_for, exchange.scheme.encode(), host, request_id, max(1, remaining * 1000)),
-            *(trace, span, flags),
-        )
-    )
+    # The id of our own record, when there is one; else it need only differ from other requests'.
+    span = b"%016x" % exchange.span if exchange.span else request_id[16:]
     if exchange.user is not None:
         lines.append(b"tidegate-user: %b\r\n" % exchange.user.encode())
     if exchange.degraded:
@@ -99,9 +90,17 @@ def request_head(exchange: Exchange, remaining: float) -> bytes:
         )
     elif exchange.method in {"POST", "PUT", "PATCH"}:
         lines.append(b"content-length: 0\r\n")  # expected by many servers (RFC 9110, 8.6)
-    breaks = len(lines) + more
-    head = b"".join(lines)
+    head = (
+        b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b"
+        b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\nx-request-id: %b\r\n"
+        b"tidegate-deadline: %d\r\ntraceparent: 00-%b-%b-%b\r\n\r\n"
+    ) % (
+        *(exchange.method.encode(), exchange.target, host, plain, b"".join(lines) if lines else b""),
+        *(exchange.forwarded_for, exchange.scheme.encode(), host, request_id),
+        *(max(1, remaining * 1000), trace, span, flags),
+    )
+    breaks += len(lines) - 1
     # The guard has let no line break through; a user id or a policy could still bring one.
     if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b" " in exchange.target:
         raise BadRequest("a header field or the target holds a line break or a space")
-    return head + b"\r\n"
+    return head
