@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
+import sysconfig
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,9 +45,17 @@ def describe() -> dict[str, Any]:
         "memory": _field("/proc/meminfo", "MemTotal"),
         "kernel": platform.release(),
         "system": _field("/etc/os-release", "PRETTY_NAME", separator="=").strip('"'),
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()} ({_build()})",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _build() -> str:
+    """How the interpreter was compiled: profile-guided optimisation saves a request up to a fifth."""
+    flags = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    return (
+        "profiled build" if "--enable-optimizations" in flags or sys.base_prefix == "/usr" else "plain build"
+    )
 
 
 def _field(path: str, name: str, *, separator: str = ":") -> str:

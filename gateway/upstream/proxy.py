@@ -128,11 +128,12 @@ class Upstream:
 
     async def _try(self, exchange: Exchange, body: bytes | None, deadline: float) -> Reply:
         """Ask one server, and if that brought nothing, where it may be, another one."""
-        head = request_head(exchange, deadline - self._clock())
-        self._budget.request()
+        now = self._clock()
+        head = request_head(exchange, deadline - now)
+        self._budget.request(now)
         server = self._balancer.pick()
         try:
-            return await self._attempt(server, exchange, head, body, deadline, fresh=False)
+            return await self._attempt(server, exchange, head, body, deadline, now, fresh=False)
         except _Unanswered as unanswered:
             first = unanswered
         if exchange.has_body or exchange.method not in _IDEMPOTENT or self._clock() >= deadline:
@@ -142,7 +143,7 @@ class Upstream:
                 raise first.error
             server = self._balancer.pick(avoid=server)
         try:
-            return await self._attempt(server, exchange, head, body, deadline, fresh=True)
+            return await self._attempt(server, exchange, head, body, deadline, self._clock(), fresh=True)
         except _Unanswered as second:
             raise second.error from first.error
 
@@ -153,22 +154,23 @@ class Upstream:
         head: bytes,
         body: bytes | None,
         deadline: float,
+        began: float,
         *,
         fresh: bool,
     ) -> Reply:
-        """Ask one server once; `body` is None when it has to be streamed."""
+        """Ask one server once, now that it `began`; `body` is None when it has to be streamed."""
         pool = server.pool
-        queued, began = False, 0.0
+        queued, sent = False, began
         connection = None if fresh else pool.take()
         if connection is None:
-            queued, began = pool.full, self._clock()
+            queued = pool.full
             try:
                 connection = await pool.acquire(deadline, fresh=fresh)
             except UpstreamError as error:
                 self._balancer.failed(server)
                 raise _Unanswered(error, race=False) from error
+            sent = self._clock()
         upload: Upload | None = None
-        sent = self._clock()
         try:
             head_only = exchange.method == "HEAD"
             if body is None:

@@ -23,9 +23,9 @@ class RetryBudget:
         self._now = [0, 0]  # requests, retries in the current window
         self._earlier = [0, 0]  # in the one before
 
-    def request(self) -> None:
-        """Count one request, not its retries."""
-        if self._clock() - self._since >= WINDOW:
+    def request(self, now: float) -> None:
+        """Count one request, not its retries; it comes `now` on the clock."""
+        if now - self._since >= WINDOW:
             self._roll()
         self._now[0] += 1
 

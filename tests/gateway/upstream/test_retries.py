@@ -22,7 +22,7 @@ def test_the_budget_is_never_overdrawn(share: float, steps: list[tuple[float, in
         now += pause
         window = int(now // WINDOW)
         for _ in range(asked):
-            budget.request()
+            budget.request(now)
         requests[window] = requests.get(window, 0) + asked
         retries[window] = retries.get(window, 0) + sum(budget.try_retry() for _ in range(wanted))
         allowed = FLOOR + share * (requests[window] + requests.get(window - 1, 0))
@@ -41,5 +41,5 @@ def test_the_floor_is_there_and_comes_back() -> None:
 def test_a_share_of_none_is_none() -> None:
     """`budget: 0` switches retries off."""
     budget = RetryBudget(0, clock=lambda: 0.0)
-    budget.request()
+    budget.request(0.0)
     assert not budget.try_retry()
