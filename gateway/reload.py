@@ -15,6 +15,7 @@ from gateway.trial import load_and_try
 from gateway.yaml_source import variables
 
 _POLL = 0.5  # seconds; inotify misses network disks and mounted config maps, a stat costs nothing
+SENT = "sent"  # what a file that was sent is called in its mistakes
 _SECRET = re.compile(r"://[^/@\s]*?:([^/@\s]+)@")  # the password in a URL
 
 
@@ -87,6 +88,7 @@ class ConfigFile:
             ConfigError: it can't be used.
         """
         environment, name = self._environment, str(self.path)
+        text_is_ours = text is None
         if text is None:
             text = await asyncio.to_thread(self._read)
         else:
@@ -95,7 +97,8 @@ class ConfigFile:
         try:
             config = await asyncio.to_thread(load_and_try, text, name, environment)
         except ConfigError as error:
-            raise ConfigError(name, [self._without_secrets(mistake) for mistake in error.mistakes]) from None
+            mistakes = [self._without_secrets(mistake) for mistake in error.mistakes]
+            raise ConfigError(name if text_is_ours else SENT, mistakes) from None
         return differences(self.config, config)
 
     def _without_secrets(self, mistake: Mistake) -> Mistake:

@@ -92,18 +92,26 @@ class AdminClient:
         path = f"/api/{kind}" if name is None else f"/api/{kind}/{quote(name, safe='')}"
         return self._call("PUT", path, {key: value for key, value in body.items() if value is not None})
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Json:
+    def post(self, path: str, text: bytes) -> Json:
+        """POST a file as it is.
+
+        Raises:
+            Refused: the API said no; `mistakes` has the lines that are wrong.
+            Unreachable: it did not answer.
+        """
+        return self._call("POST", path, text)
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | bytes | None) -> Json:
         parts = urlsplit(self.url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         headers = {"Authorization": f"Bearer {self.token}", "Accept": "application/json"}
-        if body is not None:
-            headers["Content-Type"] = "application/json"
+        sent = json.dumps(body).encode() if isinstance(body, dict) else body
+        if sent is not None:
+            headers["Content-Type"] = "application/json" if isinstance(body, dict) else "application/yaml"
         try:
             connection = kind(parts.hostname or "", parts.port, timeout=self.timeout)
             try:
-                connection.request(
-                    method, parts.path + path, None if body is None else json.dumps(body), headers
-                )
+                connection.request(method, parts.path + path, sent, headers)
                 answer = connection.getresponse()
                 raw = answer.read(MAX_ANSWER)
             finally:
@@ -124,7 +132,8 @@ class AdminClient:
                 said = f"the admin API at {self.url} refused the token ({said}); set TIDEGATE_ADMIN_TOKEN"
             elif answer.status == http.HTTPStatus.NOT_FOUND:
                 said += meant(path.rpartition("/")[2], said.partition("there are: ")[2].split(", "))
-            raise Refused(said)
+            mistakes = document.get("mistakes") if isinstance(document, dict) else None
+            raise Refused(said, [one_line(line) for line in mistakes] if isinstance(mistakes, list) else [])
         return document
 
 

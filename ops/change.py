@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,6 +66,26 @@ def step_number(client: AdminClient, word: str) -> int | str:
     return numbers[word]
 
 
+def differences(answer: Json) -> str:
+    """After `tidegate check --diff`: one line for each key that the file would change."""
+    said = _fields(answer)
+    changes = [one for one in said.get("changes") or [] if isinstance(one, dict)]
+    lines = [
+        f"{one.get('path')}: {_value(one.get('before'))} -> {_value(one.get('after'))}"
+        + ("  (after a restart)" if one.get("restart") else "")
+        for one in changes
+    ]
+    count = f"{len(changes)} key" if len(changes) == 1 else f"{len(changes)} keys"
+    head = f"good; it changes {count} of configuration {said.get('version')}:"
+    return (
+        "\n".join([head, *lines]) if lines else f"good; it is configuration {said.get('version')} as it holds"
+    )
+
+
+def _value(value: Any) -> str:  # noqa: ANN401 - JSON
+    return "(none)" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
 # ---- words --------------------------------------------------------------------------------------
 
 
@@ -77,13 +98,15 @@ def _now(said: Mapping[str, Any], key: str, words: Mapping[Any, str]) -> str:
 
 
 def _terms(said: Mapping[str, Any]) -> str:
-    """How long, in how many workers, and why."""
+    """How long, in how many workers after what time, and why."""
     pin = said.get("pin") or {}
     text = ""
     if pin.get("until") is not None and pin.get("since") is not None:
         text += f" for {duration(round(pin['until'] - pin['since']))}"
     if said.get("workers"):
         text += f" in {said.get('applied')} of {said['workers']} workers"
+        if said.get("ms") is not None:
+            text += f" after {said['ms']:.0f} ms"
     return f"{text}: {pin['reason']}" if pin.get("reason") else text
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class OpsError(Exception):
     """Something stands in the way; the message says what, where and what to do.
@@ -44,6 +46,14 @@ class Unreachable(OpsError):  # noqa: N818 - named after what happened
 
 
 class Refused(OpsError):  # noqa: N818 - named after what happened
-    """The admin API answered, and said no."""
+    """The admin API answered, and said no.
+
+    Attributes:
+        mistakes: lines of a configuration that are wrong, where it was asked about one.
+    """
 
     code = 8
+
+    def __init__(self, said: str, mistakes: Sequence[str] = ()) -> None:
+        super().__init__(said)
+        self.mistakes = tuple(mistakes)

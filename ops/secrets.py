@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import secrets
 from collections.abc import Callable, Mapping
@@ -81,6 +82,12 @@ def load_or_make(data: Path, environment: Mapping[str, str]) -> Secrets:
         sandbox_secret=environment.get("TIDEGATE_SANDBOX_SECRET")
         or _kept(keys / "sandbox-secret", _webhook_secret),
     )
+
+
+def admin_token() -> tuple[str, str]:
+    """A new token of the admin API, and the hash that the gateway's config holds of it."""
+    token = secrets.token_urlsafe(32)
+    return token, hashlib.sha256(token.encode()).hexdigest()
 
 
 def _session_key() -> str:

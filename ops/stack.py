@@ -268,6 +268,8 @@ class Plan:
             "TIDEGATE_REDIS_URL": self.stores["TIDEGATE_REDIS_URL"],
             "TIDEGATE_SESSION_PUBLIC_KEY_FILE": str(self.secrets.session_public_key),
             "TIDEGATE_SHOP_SERVER": self.urls["shop"],
+            "TIDEGATE_SHOP_METRICS": f"{self.urls['shop_metrics']}/metrics",
+            "TIDEGATE_WORKER_METRICS": f"{self.urls['worker_metrics']}/metrics",
             "TIDEGATE_DATA_DIR": str(self.data),
             "TIDEGATE_ACCESS_LOG": os.environ.get("TIDEGATE_ACCESS_LOG", str(self.data / "logs/access.log")),
             "PYTHONUNBUFFERED": "1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -15,6 +16,15 @@ from gateway.units import Duration
 Role = Literal["viewer", "operator"]
 
 
+_HASH = re.compile("^[0-9a-f]{64}$")
+
+
+def _hash(value: str) -> str:
+    if not _HASH.fullmatch(value):  # says not what was given: it may be the token itself
+        raise ValueError("no SHA-256 in hex (64 digits); `tidegate token NAME` makes token and hash")
+    return value
+
+
 class AdminToken(Settings):
     """One bearer of a token; `tidegate token` makes the token and its hash."""
 
@@ -22,7 +32,7 @@ class AdminToken(Settings):
     """Who that is, for the audit trail."""
     role: Role = "viewer"
     """A viewer sees; an operator switches too, and sees users and addresses."""
-    token_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    token_sha256: Annotated[str, AfterValidator(_hash), Field(json_schema_extra={"pattern": _HASH.pattern})]
     """SHA-256 of the token, in hex. That is enough of a hash for a random token of 256 bits, for no other."""
 
 

@@ -22,6 +22,13 @@ Terms = dict[str, str | None]  # how long and why, as the admin API takes it
 Said = tuple["Json", str]  # its answer, and that in a sentence
 
 
+def connection_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command what finds an admin API: `data`, `admin_url` and `token`."""
+    url = click.option("--admin-url", envvar="TIDEGATE_ADMIN_URL", help="Admin API; else the one of --data.")
+    secret = click.option("--token", envvar="TIDEGATE_ADMIN_TOKEN", help="Its token; better by environment.")
+    return data_option(url(secret(command)))
+
+
 def admin_command(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command its `client` of the admin API, from --data, --admin-url and --token."""
 
@@ -33,9 +40,7 @@ def admin_command(command: Callable[..., None]) -> Callable[..., None]:
 
         command(AdminClient.find(data, admin_url, token), **words)
 
-    url = click.option("--admin-url", envvar="TIDEGATE_ADMIN_URL", help="Admin API; else the one of --data.")
-    secret = click.option("--token", envvar="TIDEGATE_ADMIN_TOKEN", help="Its token; better by environment.")
-    return data_option(url(secret(with_client)))
+    return connection_options(with_client)
 
 
 def _change_command(command: Callable[..., Said]) -> Callable[..., None]:

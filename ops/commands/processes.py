@@ -41,13 +41,6 @@ def gateway(config: str, port: int | None, admin_port: int | None, workers: int 
     become(*words)
 
 
-@click.command()
-@click.argument("file", type=click.Path())
-def check(file: str) -> None:
-    """Validate a gateway config; one line per mistake, exit status 1 when there are any."""
-    become("gateway", "check", file)
-
-
 def _shop_process(name: str, summary: str) -> click.Command:
     module_word = "serve" if name == "shop" else name
 
@@ -75,7 +68,6 @@ def keys(data: Path) -> None:
 COMMANDS = (
     up,
     gateway,
-    check,
     _shop_process("shop", "Run one process of the shop; settings come from TIDEGATE_* variables."),
     _shop_process("worker", "Run one worker: orders, callbacks, sweeper, outbox."),
     _shop_process("sandbox", "Run the sandbox payment provider."),

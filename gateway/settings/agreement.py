@@ -1,0 +1,137 @@
+"""Where the blocks of a configuration don't agree with each other."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from gateway import pattern
+from gateway.settings.route import Route
+from gateway.settings.whole import Config
+
+Path = tuple[str | int, ...]
+
+
+def meant(given: str, known: Iterable[str]) -> str:
+    """What an unknown word may have been meant to be, in brackets."""
+    known = list(known)
+    close = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
+    if close:
+        return f" (did you mean {close[0]}?)"
+    return f" (known: {', '.join(sorted(known)[:12])})" if known else " (none are defined)"
+
+
+def disagreements(config: Config) -> Iterable[tuple[Path, str]]:
+    """Each place where one block asks for what another doesn't have."""
+    if config.listen.port and config.listen.port == config.admin.port:
+        yield (
+            ("admin", "port"),
+            f"{config.admin.port} is listen.port already; operators need one of their own",
+        )
+    for name, upstream in config.upstreams.items():
+        for place, url in enumerate(upstream.servers):
+            if _is_admin(url, config):
+                said = f"{url} is the admin port; no shopper may reach it"
+                yield ("upstreams", name, "servers", place), said
+        if upstream.timeout.connect > upstream.timeout.total:
+            yield ("upstreams", name, "timeout"), "connect is longer than total"
+    yield from _ladder_disagreements(config)
+    yield from _limit_disagreements(config)
+    seen: dict[tuple[object, ...], int] = {}
+    for index, route in enumerate(config.routes):
+        yield from _route_disagreements(config, index, route)
+        twin = seen.setdefault((route.match.rstrip("/"), route.methods, route.hosts), index)
+        if twin != index:
+            yield ("routes", index, "match"), f"never reached: routes[{twin}] takes the same requests first"
+        elif (above := _shadow(config, index)) is not None:
+            yield ("routes", index, "match"), f"never reached: routes[{above}] takes every request first"
+
+
+_LOCAL = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0", "::"})  # noqa: S104 - compared with
+
+
+def _is_admin(url: str, config: Config) -> bool:
+    """Whether a server of an upstream is where operators come in."""
+    parts = urlsplit(url)
+    if not config.admin.port or parts.port != config.admin.port:
+        return False
+    host = parts.hostname or ""
+    return host == config.admin.host or (host in _LOCAL and config.admin.host in _LOCAL)
+
+
+def _ladder_disagreements(config: Config) -> Iterable[tuple[Path, str]]:
+    names: dict[str, int] = {}
+    off: dict[str, str] = {}
+    for index, step in enumerate(config.degradation.steps):
+        at: Path = ("degradation", "steps", index)
+        if names.setdefault(step.name, index) != index:
+            yield (*at, "name"), f"{step.name!r} is the name of steps[{names[step.name]}] already"
+        for place, feature in enumerate(step.off):
+            if feature not in config.features:
+                yield (*at, "off", place), f"unknown feature {feature!r}" + meant(feature, config.features)
+            elif feature in off:
+                yield (
+                    (*at, "off", place),
+                    f"{feature!r} is off since step {off[feature]!r} already; remove it",
+                )
+            off.setdefault(feature, step.name)
+
+
+def _limit_disagreements(config: Config) -> Iterable[tuple[Path, str]]:
+    """Limits that ask for more than a request tells of itself."""
+    if config.identity.jwt is not None:
+        return
+    for name, limit in config.limits.items():
+        if len(limit.rates) > 1:
+            yield (
+                ("limits", name, "rate"),
+                "tiers are read from a verified token; set identity.jwt, or give one rate",
+            )
+        for key, entries in (("allow", limit.allow), ("deny", limit.deny)):
+            for place, entry in enumerate(entries):
+                if entry.startswith("user:"):
+                    yield (
+                        ("limits", name, key, place),
+                        f"{entry} is known by a verified token only; set identity.jwt",
+                    )
+
+
+def _route_disagreements(config: Config, index: int, route: Route) -> Iterable[tuple[Path, str]]:
+    at: Path = ("routes", index)
+    parameters = pattern.parse(route.match).parameters
+    if route.upstream not in config.upstreams:
+        said = f"unknown upstream {route.upstream!r}" + meant(route.upstream, config.upstreams)
+        yield (*at, "upstream"), said
+    if route.feature is not None and route.feature not in config.features:
+        yield (*at, "feature"), f"unknown feature {route.feature!r}" + meant(route.feature, config.features)
+    for name in route.shut:
+        if name in parameters:
+            yield (*at, "shut", name), f"{name!r} is a parameter of the path already; remove it here"
+    if route.cost > 1 and not route.limits:
+        yield (*at, "cost"), "the route has no limits to charge it to; add limits, or remove it"
+    for place, name in enumerate(route.limits):
+        if name not in config.limits:
+            yield (*at, "limits", place), f"unknown limit {name!r}" + meant(name, config.limits)
+            continue
+        if name in route.limits[:place]:
+            yield (*at, "limits", place), f"{name!r} is in this list already; once is enough"
+        for tier, rate in config.limits[name].rates.items():
+            if route.cost > rate.amount:
+                whom = f"{name!r}" if len(config.limits[name].rates) == 1 else f"{name!r}, tier {tier}"
+                said = f"{route.cost} is more than limit {whom} has in all ({rate.amount}); none would pass"
+                yield (*at, "cost"), said
+        for part in config.limits[name].per:
+            parameter = part.removeprefix("param:")
+            if parameter != part and parameter not in parameters:
+                has = ", ".join(parameters) or "none"
+                said = f"limit {name!r} counts by parameter {parameter!r}; {route.match} has: {has}"
+                yield (*at, "limits", place), said
+
+
+def _shadow(config: Config, index: int) -> int | None:
+    """An earlier route that takes everything, whatever its path, method and host."""
+    for above, route in enumerate(config.routes[:index]):
+        if route.match == "/**" and not route.methods and not route.hosts:
+            return above
+    return None

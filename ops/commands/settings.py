@@ -1,0 +1,81 @@
+"""Commands about the gateway's file: is it good, what would it change, and whose token is in it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ops.commands.admin import connection_options
+from ops.commands.group import EXIT_CODES, become
+from ops.errors import OpsError
+
+if TYPE_CHECKING:
+    from ops.admin_client import AdminClient
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("file", type=click.Path())
+@click.option(
+    "--diff", is_flag=True, help="Ask the running gateway what the file would change; changes nothing."
+)
+@click.option("--json", "as_json", is_flag=True, help="With --diff: the admin API's answer as it is.")
+@connection_options
+def check(
+    file: str, *, diff: bool, as_json: bool, data: Path, admin_url: str | None, token: str | None
+) -> None:
+    """Validate a gateway config; one line per mistake, exit status 1 when there are any."""
+    if not diff:
+        become("gateway", "check", file)
+    from ops.admin_client import AdminClient
+
+    try:
+        text = Path(file).read_bytes()
+    except OSError as error:
+        raise OpsError(f"{file} can't be read: {error.strerror}") from error
+    sys.exit(_compare(AdminClient.find(data, admin_url, token), file, text, as_json=as_json))
+
+
+def _compare(client: AdminClient, file: str, text: bytes, *, as_json: bool) -> int:
+    from ops import change
+    from ops.errors import Refused
+
+    try:
+        answer = client.post("/api/config/check", text)
+    except Refused as error:
+        if not error.mistakes:
+            raise
+        for line in error.mistakes:
+            click.echo(file + line.removeprefix("sent"), err=True)
+        return 1
+    click.echo(json.dumps(answer) if as_json else change.differences(answer))
+    return 0
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("name")
+@click.option(
+    "--role",
+    type=click.Choice(["viewer", "operator"]),
+    default="viewer",
+    show_default=True,
+    help="What they may.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
+def token(name: str, role: str, *, as_json: bool) -> None:
+    """Make a token for the admin API, and the line of the gateway's config that lets it in."""
+    from ops import secrets
+
+    made, digest = secrets.admin_token()
+    if as_json:
+        click.echo(json.dumps({"name": name, "role": role, "token": made, "token_sha256": digest}))
+        return
+    click.echo(f"token, for {name} alone; it is kept nowhere:\n  {made}")
+    click.echo("below admin: in the gateway's config, which takes it without a restart:")
+    click.echo(f"  tokens:\n    - {{name: {name}, role: {role}, token_sha256: {digest}}}")
+
+
+COMMANDS = (check, token)

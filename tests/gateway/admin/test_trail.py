@@ -1,0 +1,123 @@
+"""The audit trail: kept over crashes, bounded, and no flood of refusals pushes a change out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from gateway.admin import trail as rooms
+from gateway.admin.trail import Entry, Trail
+
+FEATURE = "/api/features/recommendations"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_what_was_answered_outlives_every_crash(start_gateway: Any, tmp_path: Path, until: Any) -> None:
+    """Kill -9 of a worker, then of the master: the change and the refusal are there afterwards."""
+    admin = {"port": 0, "state_file": str(tmp_path / "switches.json")}
+    gateway = await start_gateway(admin=admin)
+    await gateway.admin("PUT", FEATURE, {"state": "off", "reason": "sale"})
+    worker = (await gateway.admin("GET", "/api/status")).json()["workers"]["each"][0]["pid"]
+    os.kill(worker, signal.SIGKILL)
+
+    async def replaced() -> bool:
+        workers = (await gateway.admin("GET", "/api/status")).json()["workers"]
+        return workers["restarts"] == 1 and workers["ready"] == 2
+
+    await until(replaced)
+    assert (await gateway.admin("GET", "/api/audit")).json()["changes"][0]["reason"] == "sale"
+    await gateway.admin("PUT", FEATURE, {"state": "maybe"})
+    await gateway.stop(signal.SIGKILL)
+
+    again = await start_gateway(admin=admin)
+
+    audit = (await again.admin("GET", "/api/audit")).json()
+    assert [(one["reason"], one["value"]) for one in audit["changes"]] == [("sale", "off")]
+    assert [(one["status"], one["name"]) for one in audit["refused"]] == [(422, f"PUT {FEATURE}")]
+    assert "tidegate-degraded" in (await again.fresh("/recommendations")).headers
+
+
+async def test_a_line_cut_short_costs_only_itself(tmp_path: Path) -> None:
+    """A crash in the middle of a line: those before and after are read."""
+    first = Trail(tmp_path / "switches.json", Clock())
+    first.done(Entry(1, "feature", reason="one"))
+    await first.written()
+    file = tmp_path / "switches.audit.jsonl"
+    file.write_bytes(file.read_bytes() + b'{"at": 2, "kind": "fea')
+    second = Trail(tmp_path / "switches.json", Clock())
+    second.done(Entry(3, "feature", reason="three"))
+    await second.written()
+
+    assert [entry.reason for entry in Trail(tmp_path / "switches.json").changes] == ["three", "one"]
+    assert file.stat().st_mode & 0o077 == 0  # nobody else's business
+
+
+async def test_files_and_memory_are_bounded(tmp_path: Path) -> None:
+    """Full files are moved aside, a few of them; the newest entries are shown, over a rotation too."""
+    clock = Clock()
+    trail = Trail(tmp_path / "switches.json", clock)
+    for number in range(3 * rooms.REMEMBERED):
+        trail.done(Entry(number, "feature", reason="x" * 2000))
+        if number % 100 == 0:
+            await trail.written()
+    await trail.written()
+
+    files = list(tmp_path.glob("switches.audit.jsonl*"))  # noqa: ASYNC240 - nobody waits
+    assert len(files) <= rooms.KEPT_FILES + 1
+    assert all(file.stat().st_size <= rooms.MAX_FILE + 100 * 2400 for file in files)
+    assert len(trail.changes) == rooms.REMEMBERED
+    assert Trail(tmp_path / "switches.json").changes[0].at == 3 * rooms.REMEMBERED - 1
+
+
+async def test_a_flood_of_refusals_is_counted_and_fills_nothing(tmp_path: Path) -> None:
+    """Changes stay; of the flood some are kept, and the next one says how many were not."""
+    clock = Clock()
+    trail = Trail(tmp_path / "switches.json", clock)
+    trail.done(Entry(1, "feature", reason="sale"))
+    for number in range(10_000):
+        trail.refused(Entry(number, "request", result="refused"))
+    kept = len(trail.refusals)
+    clock.now += 5
+    trail.refused(Entry(1, "request", result="refused"))
+    await trail.written()
+
+    assert kept == rooms.BURST
+    assert trail.refusals[0].left_out == 10_000 - kept
+    assert [entry.reason for entry in trail.changes] == ["sale"]
+    lines = (tmp_path / "switches.refused.jsonl").read_text().splitlines()
+    assert [json.loads(line)["left_out"] for line in lines][-1] == 10_000 - kept
+
+
+async def test_a_trail_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
+    """A full or broken disk: it is told of, and the change is in memory all the same."""
+    (tmp_path / "file").write_text("")
+    trail = Trail(tmp_path / "file" / "switches.json", Clock())
+    trail.done(Entry(1, "feature"))
+    await trail.written()
+
+    assert len(trail.changes) == 1
+
+
+async def test_a_switch_of_another_host_is_in_the_trail(
+    start_gateway: Any, redis_volatile_url: str, until: Any
+) -> None:
+    """With who did it there."""
+    shared = {"url": redis_volatile_url, "timeout": "500ms"}
+    one, other = await start_gateway(redis=shared), await start_gateway(redis=shared)
+    await one.admin("PUT", FEATURE, {"state": "off", "reason": "sale"})
+
+    async def heard() -> Any:
+        return (await other.admin("GET", "/api/audit")).json()["changes"]
+
+    (entry,) = await until(heard)
+    assert (entry["result"], entry["reason"], entry["by"]) == ("heard", "sale", "operator at 127.0.0.1")
