@@ -141,9 +141,11 @@ async def test_a_sent_file_reads_no_variable_of_the_gateways(start_gateway: Any)
 
 async def run(*words: str, **variables: str) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "ops.cli", *words,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env={"PATH": "/usr/bin", **variables},
-    )  # fmt: skip
+        *(sys.executable, "-m", "ops.cli", *words),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={"PATH": "/usr/bin", **variables},
+    )
     out, _ = await process.communicate()
     assert process.returncode is not None
     return process.returncode, out.decode()
