@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from gateway import config
 from gateway.metrics import BREAKER_STATES, WorkerMetrics
-from gateway.policies.circuit import Change, Circuit
+from gateway.policies.circuit import Circuit
+from gateway.policies.circuit_state import Change
 
 
 @dataclass(frozen=True, slots=True)

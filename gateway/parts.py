@@ -19,7 +19,7 @@ from gateway.metrics import QueueState, ServerState, WorkerMetrics
 from gateway.policies import rate_limit
 from gateway.policies.cache import Cache
 from gateway.policies.cache_store import Store
-from gateway.policies.circuit import Change
+from gateway.policies.circuit_state import Change
 from gateway.policies.degrade import build_fallback
 from gateway.policies.shut_off import Shut
 from gateway.policies.shut_offs import ShutOff, ShutOffs

@@ -18,7 +18,7 @@ from gateway.channel import Channel, Message
 from gateway.loop_lag import LoopLag
 from gateway.metrics import WorkerMetrics
 from gateway.parts import Parts
-from gateway.policies.circuit import Change
+from gateway.policies.circuit_state import Change
 from gateway.policies.shut_offs import ShutOff
 from gateway.pressure import CpuShare
 from gateway.server import QuietServer, protocol_for

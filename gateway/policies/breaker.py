@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from gateway.errors import UpstreamError, UpstreamUnavailable
 from gateway.exchange import Exchange, Handler, Reply
-from gateway.policies.circuit import REFUSED, Change, Circuit
-
-__all__ = ["Breaker", "Change", "Circuit"]
+from gateway.policies.circuit import REFUSED, Circuit
 
 
 class _Watched:

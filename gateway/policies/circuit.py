@@ -1,29 +1,23 @@
 """The circuit of one upstream: closed while it is well, open while it is sick, half-open to find out.
 
-pybreaker holds the state and tells its listeners; it is asked only at transitions. Its own gate is not
-used: it admits everyone while half-open, counts consecutive failures only, and counts cancellations. So
-the ratio window, the probes' permits and the rules of what counts as a failure are ours.
+pybreaker holds the state and tells its listeners (circuit_state.py). Its own gate is not used: it admits
+everyone while half-open, counts consecutive failures only, and counts cancellations. So the ratio window,
+the probes' permits and the rules of what counts as a failure are ours.
 """
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
-
-import pybreaker
 
 from gateway import config
 from gateway.exchange import Clock
+from gateway.policies.circuit_state import Cause, Change, CircuitState, State
 from gateway.policies.probes import Probes
 from gateway.policies.ramp import Ramp
 from gateway.policies.ratio_window import RatioWindow
-
-State = Literal["closed", "open", "half-open"]
-Cause = Literal["failures", "slowness", "probes", "hint", "forced"]
 
 REFUSED = 0  # the ticket of those who may not pass; others are never 0
 GROWTH = 1.5  # each opening in a row lasts so much longer than the one before
@@ -31,45 +25,6 @@ MAX_GROWTH = 6.0  # but at most so many times open_for
 JITTER = 0.1  # of the open time, either way: workers must not probe in step
 RAMP_SECONDS = 3.0  # over which traffic comes back after closing
 LEASE_SECONDS = 15.0  # after which the permit of a probe that hangs is given to another
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A transition of one circuit.
-
-    Attributes:
-        upstream: the circuit's name.
-        route: the pattern of the one route that it judges; empty for all of the upstream.
-        before: the state it left.
-        after: the state it entered.
-        cause: why; "hint" and "forced" come from outside and are not to be published again.
-        seconds: how long it stays open; 0 unless `after` is "open".
-    """
-
-    upstream: str
-    route: str
-    before: State
-    after: State
-    cause: Cause
-    seconds: float
-
-
-class _Relay(pybreaker.CircuitBreakerListener):
-    """Carries the machine's transitions to those who asked the circuit for them."""
-
-    def __init__(self, tell: Callable[[], None]) -> None:
-        self._tell = tell
-
-    def state_change(
-        self,
-        cb: pybreaker.CircuitBreaker,  # noqa: ARG002 - pybreaker's signature
-        old_state: object,  # noqa: ARG002 - the same
-        new_state: object,  # noqa: ARG002 - the same
-    ) -> None:
-        """Called by pybreaker after each transition."""
-        self._tell()
 
 
 class Circuit:
@@ -104,13 +59,7 @@ class Circuit:
         self.settings = settings
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter is no secret
-        self._callbacks: list[Callable[[Change], None]] = []
-        self._machine = pybreaker.CircuitBreaker(
-            name=name,
-            state_storage=pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED),
-            listeners=[_Relay(self._tell)],
-        )
-        self._state: State = "closed"
+        self._state = CircuitState(name, route)
         self._forced = False
         self._flowing = True  # closed and past the ramp: the hot path asks nothing else
         self._generation = 1  # of tickets given while closed
@@ -119,16 +68,16 @@ class Circuit:
         self._until = 0.0  # when an open circuit begins to probe
         self._streak = 0  # openings in a row, for growth
         self._ramp = Ramp(ramp)  # begins when it closes
-        self._change = Change(name, route, "closed", "closed", "forced", 0.0)  # the last one
 
     # ---- what others see ---------------------------------------------------------------------
 
     @property
     def state(self) -> State:
         """How it stands now; an open circuit whose time is over counts as half-open."""
-        if self._state == "open" and not self._forced and self._clock() >= self._until:
+        now = self._state.now
+        if now == "open" and not self._forced and self._clock() >= self._until:
             return "half-open"
-        return self._state
+        return now
 
     @property
     def forced(self) -> bool:
@@ -138,15 +87,15 @@ class Circuit:
     @property
     def sick(self) -> bool:
         """Whether it has found the upstream unwell, and not yet found it well again."""
-        return self._state != "closed" and not self._forced
+        return self._state.now != "closed" and not self._forced
 
     def on_change(self, callback: Callable[[Change], None]) -> None:
         """Call back after each transition, in the caller's task; must not block."""
-        self._callbacks.append(callback)
+        self._state.on_change(callback)
 
     def retry_after(self) -> float:
         """Seconds after which one who was refused may try again, 1 or more."""
-        if self._state != "open":
+        if self._state.now != "open":
             return 1.0
         if self._forced:
             return max(1.0, self.settings.open_for)
@@ -200,8 +149,8 @@ class Circuit:
         elif self._forced:
             self._forced = False
             self._streak = 0
-            if self._state == "open":
-                self._ramp.began = self._clock()
+            if self._state.now == "open":
+                self._ramp.begin(self._clock())
             self._move("closed", "forced", 0.0)
 
     def trip(self, seconds: float, *, doubt: bool = False) -> None:
@@ -223,19 +172,19 @@ class Circuit:
         now = self._clock()
         if self._forced:
             return REFUSED
-        if self._state == "open":
+        if self._state.now == "open":
             if now < self._until:
                 return REFUSED
             self._move("half-open", "probes", 0.0)
-        if self._state == "half-open":
+        if self._state.now == "half-open":
             self._reap(now)  # may close or open it
-        if self._state == "closed":
+        if self._state.now == "closed":
             if self._ramp.over(now):
                 self._flowing = True
             elif not self._ramp.admits(now):
                 return REFUSED
             return self._generation
-        if self._state == "open":
+        if self._state.now == "open":
             return REFUSED
         return self._probes.permit(now) or REFUSED
 
@@ -251,7 +200,7 @@ class Circuit:
         window, settings = self._window, self.settings
         window.forget(self._clock())
         return (
-            self._state == "closed"
+            self._state.now == "closed"
             and window.total >= settings.min_requests
             and window.failed <= settings.failure_ratio * window.total / 2
             and window.slow <= settings.slow_ratio * window.total / 2
@@ -276,12 +225,12 @@ class Circuit:
         ):
             self._open("probes")
         elif probes.judged >= settings.probes:
-            self._ramp.began = self._clock()
+            self._ramp.begin(self._clock())
             self._move("closed", "probes", 0.0)
 
     def _open(self, cause: Cause) -> None:
         now = self._clock()
-        relapse = self._state == "half-open" or now - self._ramp.began <= self.settings.window
+        relapse = self._state.now == "half-open" or now - self._ramp.began <= self.settings.window
         self._streak = self._streak + 1 if relapse else 0
         # GROWTH ** 8 is already beyond MAX_GROWTH; a year of outage must not overflow.
         growth = min(GROWTH ** min(self._streak, 8), MAX_GROWTH)
@@ -290,29 +239,8 @@ class Circuit:
         self._move("open", cause, seconds)
 
     def _move(self, state: State, cause: Cause, seconds: float) -> None:
-        before = self._state
         self._restart()
-        if state == before:
-            return
-        # Set before the machine moves: those whom its listener calls may look at us.
-        self._state = state
-        self._change = Change(
-            self.name, self.route, before, state, cause, seconds if state == "open" else 0.0
-        )
-        if state == "open":
-            self._machine.open()
-        elif state == "closed":
-            self._machine.close()
-        else:
-            self._machine.half_open()
-
-    def _tell(self) -> None:
-        for callback in self._callbacks:
-            try:
-                callback(self._change)
-            except Exception:
-                # A listener's defect must not fail the shopper's request.
-                log.exception("breaker %s: a listener failed", self.name)
+        self._state.enter(state, cause, seconds)
 
     def _restart(self) -> None:
         """Tickets of before are void, counts begin anew."""

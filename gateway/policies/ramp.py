@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-START = 16  # requests that may be in flight when it begins, one page's worth; a crowd may not
-DOUBLES = 0.5  # seconds in which that number doubles
+START = 16  # requests that may be in flight from the start, one page's worth
 
 
 class Ramp:
-    """Whoever comes one after the other passes; a crowd is let in by and by.
+    """Whoever comes one after the other passes; of a crowd a share that grows linearly from none to all.
 
     Attributes:
         in_flight: requests that were let in and have not ended.
@@ -19,12 +18,18 @@ class Ramp:
         seconds: after which everyone passes.
     """
 
-    __slots__ = ("_seconds", "began", "in_flight")
+    __slots__ = ("_credit", "_seconds", "began", "in_flight")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._credit = 0.0  # requests that the share has earned and that have not come
         self.began = -math.inf
         self.in_flight = 0
+
+    def begin(self, now: float) -> None:
+        """The upstream is well from now on."""
+        self.began = now
+        self._credit = 0.0
 
     def over(self, now: float) -> bool:
         """Whether everyone passes."""
@@ -32,7 +37,10 @@ class Ramp:
 
     def admits(self, now: float) -> bool:
         """Let one in, or not."""
-        if self.in_flight >= START * 2.0 ** ((now - self.began) / DOUBLES):
-            return False
+        if self.in_flight >= START:
+            self._credit += (now - self.began) / self._seconds
+            if self._credit < 1.0:
+                return False
+            self._credit -= 1.0
         self.in_flight += 1
         return True

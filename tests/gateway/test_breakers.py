@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import Any
 
 import httpx
+import pytest
 
 from gateway import config
 from gateway.breakers import Breakers
 from gateway.metrics import WorkerMetrics
-from gateway.policies.circuit import Change, Circuit
+from gateway.policies.circuit import Circuit
+from gateway.policies.circuit_state import Change
 
 
 def settings(per: str = "upstream", **timeout: Any) -> config.Config:
@@ -199,3 +203,54 @@ async def test_five_hundred_wait_and_the_probes_reach_the_upstream(
     answer.set()
     assert [await probe for probe in probes] == [b"200"] * 3
     assert await gateway.metric("tidegate_breaker_state", state="closed") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_ten_thousand_clients_that_leave_open_nothing(
+    start_gateway: Any, shop: Any, until: Any
+) -> None:
+    """Over sockets: gone before the header or in mid-body; five failures would have opened it."""
+    arrived = 0
+
+    async def hanging(_: Any, writer: asyncio.StreamWriter, __: Any) -> None:
+        nonlocal arrived
+        arrived += 1
+        if arrived % 2:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+        await asyncio.Event().wait()
+
+    async def leave() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(b"GET /hang HTTP/1.1\r\nHost: shop.test\r\n\r\n")
+        crowd.append((reader, writer))
+
+    async def none_in_flight() -> bool:
+        return await gateway.metric("tidegate_in_flight", upstream="shop") == 0
+
+    shop.scripts["/hang"] = hanging
+    gateway = await start_gateway(
+        listen={"port": 0, "workers": 1},
+        upstreams={
+            "shop": {
+                "servers": [f"http://127.0.0.1:{shop.port}"],
+                "breaker": {"min_requests": 5, "failure_ratio": 0.01, "slow_after": "60s"},
+                "timeout": {"total": "60s"},
+            }
+        },
+    )
+    crowd: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    for batch in range(1, 51):
+        await asyncio.gather(*(leave() for _ in range(200)))
+        await until(lambda batch=batch: arrived == 200 * batch, lambda: arrived)
+        for _, writer in crowd:
+            # As a client that crashes: one that only says no more could still be reading the body.
+            sock = writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.close()
+        crowd.clear()
+        await until(none_in_flight, gateway.log)
+
+    assert arrived == 10_000
+    assert await gateway.metric("tidegate_breaker_state", state="closed") == 1
+    assert (await gateway.fresh("/well")).status_code == 200

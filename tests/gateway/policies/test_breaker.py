@@ -20,7 +20,8 @@ from gateway.errors import (
     UpstreamUnavailable,
 )
 from gateway.exchange import ClientGone, Exchange, Handler, Reply, compose
-from gateway.policies.breaker import Breaker, Circuit
+from gateway.policies.breaker import Breaker
+from gateway.policies.circuit import Circuit
 
 SETTINGS = config.Breaker(min_requests=10, probes=3, open_for=5, slow_after=2)
 Make = Callable[..., Exchange]
