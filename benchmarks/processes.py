@@ -84,7 +84,7 @@ class Process:
 
     def cpu_seconds(self) -> float:
         """User and system time of the whole tree so far."""
-        return sum(_cpu_seconds(pid) for pid in tree(self.pid))
+        return tree_cpu_seconds(self.pid)
 
     def memory_bytes(self) -> int:
         """Memory of the whole tree, pages shared within it counted once (PSS)."""
@@ -104,6 +104,11 @@ def tree(root: int) -> list[int]:
     for pid in found:  # grows while it is walked
         found.extend(children.get(pid, ()))
     return found
+
+
+def tree_cpu_seconds(root: int) -> float:
+    """User and system time so far of a process and all its descendants."""
+    return sum(_cpu_seconds(pid) for pid in tree(root))
 
 
 def _stat(pid: int) -> list[str]:

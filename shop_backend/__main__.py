@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 import uvicorn
+import uvloop
 from starlette.applications import Starlette
 
 from shop_backend import config, logs, metrics, tracing
@@ -153,7 +154,7 @@ def _worker(settings: Settings, arguments: argparse.Namespace) -> int:
     port = settings.worker_metrics_port if arguments.metrics_port is None else arguments.metrics_port
     metrics.serve(settings.host, port)
     with tracing.recording(settings.tracing_endpoint, "tidegate-worker"):
-        return asyncio.run(_work(settings))
+        return uvloop.run(_work(settings))
 
 
 async def _work(settings: Settings) -> int:

@@ -102,6 +102,8 @@ class WorkerSettings(Section):
     """Stream entries in one transaction."""
     block: Duration = 1.0
     """Waiting for new entries."""
+    gather: Duration = 0.05
+    """From one batch of a stream to the next, at least, unless it is full."""
     attempts: int = Field(5, ge=1)
     """Tries before an entry is a dead letter."""
     retry_after: Duration = 0.5

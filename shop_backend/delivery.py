@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
-from shop_backend.notifications import announce_delivery
+from shop_backend.notifications import Sale, announce_delivery
 from shop_backend.storage.database import Connection
-from shop_backend.vault import Vault
+
+SealedCard = tuple[int, str, bytes]  # id, key id, secret: as Vault.open_card takes them
 
 
 class CardsBusy(Exception):  # noqa: N818 - no error: other transactions hold the rows, try again
@@ -48,50 +48,56 @@ async def lock_available(connection: Connection, sku: str, quantity: int) -> lis
     raise CardsMissing(found)
 
 
-async def lock_held(connection: Connection, order_id: str) -> list[int]:
-    """Lock the cards held for an order."""
+async def lock_held(connection: Connection, order_ids: Sequence[str]) -> dict[str, list[int]]:
+    """Lock the cards held for orders; by order id."""
     cursor = await connection.execute(
-        "SELECT id FROM cards WHERE order_id = %s AND state = 'held' ORDER BY id FOR UPDATE", (order_id,)
+        "SELECT id, order_id::text FROM cards WHERE order_id = ANY(%s::uuid[]) AND state = 'held'"
+        " ORDER BY id FOR UPDATE",
+        (list(order_ids),),
     )
-    return [int(row["id"]) for row in await cursor.fetchall()]
+    found: dict[str, list[int]] = {order_id: [] for order_id in order_ids}
+    for row in await cursor.fetchall():
+        found[row["order_id"]].append(int(row["id"]))
+    return found
 
 
-async def deliver(connection: Connection, order: Mapping[str, Any], cards: list[int]) -> None:
-    """Make locked cards the buyer's and queue the messages about it, in the caller's transaction.
-
-    Args:
-        connection: inside a transaction.
-        order: its row of `orders`.
-        cards: ids of what the caller has locked for it.
+async def deliver(connection: Connection, sales: Sequence[Sale]) -> None:
+    """Make locked cards the buyers' and queue the messages about it, in the caller's transaction.
 
     Raises:
-        RuntimeError: not exactly the order's quantity could be delivered; the transaction must not commit.
+        RuntimeError: not exactly an order's quantity could be delivered; the transaction must not commit.
     """
-    order_id, quantity = str(order["id"]), order["quantity"]
+    for sale in sales:
+        if len(sale.cards) != sale.order["quantity"]:
+            raise RuntimeError(
+                f"order {sale.order['id']}: {len(sale.cards)} cards to deliver, not {sale.order['quantity']}"
+            )
+    cards = [card for sale in sales for card in sale.cards]
+    owners = [str(sale.order["id"]) for sale in sales for _ in sale.cards]
     cursor = await connection.execute(
-        "UPDATE cards SET state = 'delivered', order_id = %(order)s WHERE id = ANY(%(cards)s)"
-        " AND (state = 'available' OR (state = 'held' AND order_id = %(order)s))",
-        {"order": order_id, "cards": cards},
+        "UPDATE cards SET state = 'delivered', order_id = t.owner"
+        " FROM unnest(%s::bigint[], %s::uuid[]) AS t (card, owner) WHERE cards.id = t.card"
+        " AND (cards.state = 'available' OR (cards.state = 'held' AND cards.order_id = t.owner))",
+        (cards, owners),
     )
-    if cursor.rowcount != quantity:
-        raise RuntimeError(f"order {order_id}: {cursor.rowcount} cards to deliver, not {quantity}")
+    if cursor.rowcount != len(cards):
+        orders = ", ".join(dict.fromkeys(owners))
+        raise RuntimeError(f"{cursor.rowcount} cards to deliver, not {len(cards)}, for orders {orders}")
     await connection.execute(
-        "INSERT INTO deliveries (card_id, order_id) SELECT unnest(%s::bigint[]), %s::uuid", (cards, order_id)
+        "INSERT INTO deliveries (card_id, order_id) SELECT * FROM unnest(%s::bigint[], %s::uuid[])",
+        (cards, owners),
     )
-    await announce_delivery(connection, order, cards)
+    await announce_delivery(connection, sales)
 
 
-async def cards_of(connection: Connection, order_id: str, vault: Vault) -> list[str]:
-    """The keys of a delivered order, in clear: for its owner only.
-
-    Raises:
-        SealError: a key can't be opened.
-    """
+async def sealed_cards_of(connection: Connection, order_ids: Sequence[str]) -> dict[str, list[SealedCard]]:
+    """By delivered order its cards: to be opened for the order's owner only."""
     cursor = await connection.execute(
-        "SELECT c.id, c.key_id, c.secret FROM deliveries d JOIN cards c ON c.id = d.card_id"
-        " WHERE d.order_id = %s ORDER BY c.id",
-        (order_id,),
+        "SELECT d.order_id::text, c.id, c.key_id, c.secret FROM deliveries d JOIN cards c ON c.id = d.card_id"
+        " WHERE d.order_id = ANY(%s::uuid[]) ORDER BY c.id",
+        (list(order_ids),),
     )
-    return [
-        vault.open_card(row["id"], row["key_id"], bytes(row["secret"])) for row in await cursor.fetchall()
-    ]
+    found: dict[str, list[SealedCard]] = {order_id: [] for order_id in order_ids}
+    for row in await cursor.fetchall():
+        found[row["order_id"]].append((row["id"], row["key_id"], bytes(row["secret"])))
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from shop_backend.metrics import ORDERS
 from shop_backend.storage.database import Connection
@@ -25,26 +25,33 @@ class IllegalStep(Exception):  # noqa: N818 - reads as what it says
     """The order is not in the state the step begins at; the transaction must not commit."""
 
 
-async def step(connection: Connection, order_id: str, path: Sequence[str | None], reason: str) -> None:
-    """Move an order along states, in the caller's transaction; guarded by the state it should be in.
+async def step(connection: Connection, reasons: Mapping[str, str], path: Sequence[str | None]) -> None:
+    """Move orders along states, in the caller's transaction; guarded by the state they should be in.
+
+    Args:
+        connection: inside a transaction.
+        reasons: by order id, why it moves.
+        path: the same for all.
 
     Raises:
-        IllegalStep: it is in another state, or the path is not allowed.
+        IllegalStep: one is in another state, or the path is not allowed.
     """
     steps = list(itertools.pairwise(path))
     if any(each not in STEPS for each in steps):
-        raise IllegalStep(f"order {order_id}: {' -> '.join(map(str, path))} is no path")
+        raise IllegalStep(f"{' -> '.join(map(str, path))} is no path, for orders {', '.join(reasons)}")
     cursor = await connection.execute(
-        "UPDATE orders SET state = %s, closed_at = clock_timestamp() WHERE id = %s AND state = %s",
-        (path[-1], order_id, path[0]),
+        "UPDATE orders SET state = %s, closed_at = clock_timestamp() WHERE id = ANY(%s::uuid[])"
+        " AND state = %s",
+        (path[-1], list(reasons), path[0]),
     )
-    if cursor.rowcount != 1:
-        raise IllegalStep(f"order {order_id} is not {path[0]}")
-    for before, after in steps:
-        await connection.execute(
-            "INSERT INTO order_events (order_id, from_state, to_state, reason) VALUES (%s, %s, %s, %s)",
-            (order_id, before, after, reason),
-        )
+    if cursor.rowcount != len(reasons):
+        raise IllegalStep(f"not every one of these orders is {path[0]}: {', '.join(reasons)}")
+    events = [(order_id, *each, why) for order_id, why in reasons.items() for each in steps]
+    await connection.execute(
+        "INSERT INTO order_events (order_id, from_state, to_state, reason)"
+        " SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[])",
+        [list(column) for column in zip(*events, strict=True)],
+    )
 
 
 def count(states: Sequence[str | None]) -> None:

@@ -20,6 +20,7 @@ from shop_backend.storage.database import Connection, Database
 _log = logging.getLogger(__name__)
 
 _SLACK = 30.0  # seconds that a claim outlasts the longest sending, so that nobody else sends it too
+_NOTE_EVERY = 0.05  # seconds
 _LAST_WORDS = 3.0  # seconds for what is being sent when the worker stops
 
 
@@ -45,20 +46,36 @@ class _Letter:
     attempts: int
 
 
-async def announce_delivery(connection: Connection, order: Mapping[str, Any], cards: Sequence[int]) -> None:
-    """Queue the mail about a delivery, a row for each card, and one text message when a number was given."""
-    reference = f"{order['id']}-delivered"
+@dataclass(frozen=True, slots=True)
+class Sale:
+    """An order, as its row of `orders` is, and the ids of the cards that are its buyer's."""
+
+    order: Mapping[str, Any]
+    cards: Sequence[int]
+
+
+async def announce_delivery(connection: Connection, sales: Sequence[Sale]) -> None:
+    """Queue the mails about deliveries, a row for each card, and a text message where there is a number."""
+    rows = [
+        (card, str(sale.order["id"]), sale.order["email"], _reference(sale), "mail")
+        for sale in sales
+        for card in sale.cards
+    ]
+    rows += [
+        (min(sale.cards), str(sale.order["id"]), sale.order["phone"], _reference(sale), "sms")
+        for sale in sales
+        if sale.order["phone"]
+    ]
     await connection.execute(
-        "INSERT INTO outbox (card_id, order_id, recipient, reference, occasion)"
-        " SELECT unnest(%s::bigint[]), %s::uuid, %s, %s, 'delivered'",
-        (list(cards), str(order["id"]), order["email"], reference),
+        "INSERT INTO outbox (card_id, order_id, recipient, reference, channel, occasion)"
+        " SELECT t.*, 'delivered' FROM unnest(%s::bigint[], %s::uuid[], %s::text[], %s::text[], %s::text[])"
+        " AS t",
+        [list(column) for column in zip(*rows, strict=True)],
     )
-    if order["phone"]:
-        await connection.execute(
-            "INSERT INTO outbox (card_id, order_id, recipient, reference, occasion, channel)"
-            " VALUES (%s, %s, %s, %s, 'delivered', 'sms')",
-            (min(cards), str(order["id"]), order["phone"], reference),
-        )
+
+
+def _reference(sale: Sale) -> str:
+    return f"{sale.order['id']}-delivered"
 
 
 async def announce_refund(connection: Connection, order: Mapping[str, Any], payment_id: str) -> None:
@@ -112,9 +129,12 @@ class Outbox:
         begun = await self._begin()
         if not self._busy:
             return begun
-        done, _ = await asyncio.wait(
-            self._busy, timeout=None if until == asyncio.ALL_COMPLETED else 1.0, return_when=until
-        )
+        if until == asyncio.ALL_COMPLETED:
+            done, _ = await asyncio.wait(self._busy)
+        else:
+            await asyncio.wait(self._busy, timeout=1.0, return_when=until)
+            # Those that end soon after are noted with the first, in one statement.
+            done, _ = await asyncio.wait(self._busy, timeout=_NOTE_EVERY)
         await self._note(done)
         return begun + len(done)
 

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import time
 import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +18,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from shop_backend import deadline, tracing
-from shop_backend.delivery import cards_of
+from shop_backend.batcher import Batcher
+from shop_backend.delivery import SealedCard, sealed_cards_of
 from shop_backend.errors import NotFound, SoldOut, Unavailable, Unprocessable, problem
 from shop_backend.metrics import COPIES, ORDERS
 from shop_backend.requests import Body, Email, Sku, client_network, idempotency_key, parse, read
@@ -55,6 +58,7 @@ class Orders:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._copies = SecondCopy(context.redis_volatile)
+        self._looks: Batcher[str, Seen | None] = Batcher(self._look)
         self._epoch_asked_at = float("-inf")
         self._epoch_lock = asyncio.Lock()
 
@@ -113,12 +117,16 @@ class Orders:
         by_token = self._context.tokens.opens(order_id, token)
         if not by_token and user is None:
             raise _no_order()
+        owner = None if by_token else user
         try:
-            row, keys = await self._row(order_id, None if by_token else user)
+            seen = await self._seen(order_id)
         except psycopg.Error as error:
             raise Unavailable("orders can't be read just now; try again", retry_after=1) from error
-        if row is None:
-            return await self._reserved(order_id, None if by_token else user)
+        if seen is None:
+            return await self._reserved(order_id, owner)
+        row = seen.row
+        if owner is not None and row["user_id"] != owner:
+            raise _no_order()
         answer = {
             "order_id": order_id,
             "status": row["state"],
@@ -131,20 +139,23 @@ class Orders:
         if row["state"] == "pending" and row["pay_url"]:
             answer["pay_url"] = row["pay_url"]
         if row["state"] == "delivered":
-            answer["cards"] = keys
+            answer["cards"] = [self._context.vault.open_card(*card) for card in seen.cards]
         return answer
 
-    async def _row(self, order_id: str, user: str | None) -> tuple[dict[str, Any] | None, list[str]]:
-        database = self._context.database
+    async def _seen(self, order_id: str) -> Seen | None:
         if self._is_settled(order_id):
             # What an old order came to stays: a replica may say it, but only that.
-            async with database.read() as connection:
-                found = await self._look(connection, order_id, user)
-            if found[0] is not None and found[0]["state"] in _FINAL:
+            async with self._context.database.read() as connection:
+                (found,) = await look(connection, [order_id])
+            if found is not None and found.row["state"] in _FINAL:
                 return found
+        async with deadline.bounded("database"):
+            return await self._looks.ask(order_id)
+
+    async def _look(self, order_ids: Sequence[str]) -> list[Seen | None]:
         # The primary: a buyer reads own writes, however far a replica is behind.
-        async with database.latest() as connection:
-            return await self._look(connection, order_id, user)
+        async with self._context.database.latest() as connection:
+            return await look(connection, order_ids)
 
     def _is_settled(self, order_id: str) -> bool:
         """Whether the order is so old that it was paid or has expired; by the minute in its id."""
@@ -152,19 +163,6 @@ class Orders:
         minutes = settings.stock.hold_for / 60 + _MARGIN
         age = (int(time.time() // 60) - minute_of(order_id)) % 65_536
         return settings.replica_url is not None and minutes < age < 65_536 - _MARGIN
-
-    async def _look(
-        self, connection: Connection, order_id: str, user: str | None
-    ) -> tuple[dict[str, Any] | None, list[str]]:
-        cursor = await connection.execute("SELECT * FROM orders WHERE id = %s", (order_id,))
-        row = await cursor.fetchone()
-        if row is None:
-            return None, []
-        if user is not None and row["user_id"] != user:
-            raise _no_order()
-        if row["state"] != "delivered":
-            return row, []
-        return row, await cards_of(connection, order_id, self._context.vault)
 
     async def _reserved(self, order_id: str, user: str | None) -> dict[str, Any]:
         hold = await self._context.stock.hold(order_id) or await self._given_up(order_id)
@@ -201,6 +199,29 @@ class Orders:
                     self._context.stock.epoch = await current_epoch(self._context.database)
                 except psycopg.Error as error:
                     _log.warning("the stock's epoch can't be read: %s", type(error).__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An order's row, and its cards, sealed, once delivered."""
+
+    row: Mapping[str, Any]
+    cards: Sequence[SealedCard]
+
+
+async def look(connection: Connection, order_ids: Sequence[str]) -> list[Seen | None]:
+    """Orders as they stand; None for those that have no row."""
+    cursor = await connection.execute(
+        "SELECT id::text, user_id, state, sku, quantity, amount_cents, currency, expires_at, pay_url"
+        " FROM orders WHERE id = ANY(%s::uuid[])",
+        (list(order_ids),),
+    )
+    rows = {row["id"]: row for row in await cursor.fetchall()}
+    delivered = [order_id for order_id, row in rows.items() if row["state"] == "delivered"]
+    cards = await sealed_cards_of(connection, delivered) if delivered else {}
+    return [
+        Seen(rows[order_id], cards.get(order_id, ())) if order_id in rows else None for order_id in order_ids
+    ]
 
 
 # ---- the API ---------------------------------------------------------------------------------

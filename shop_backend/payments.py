@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Mapping
-from typing import Any, Literal
+import contextlib
+import logging
+from collections.abc import Sequence
+from typing import Literal
 
-from shop_backend import history
-from shop_backend.delivery import CardsMissing, deliver, lock_available, lock_held
-from shop_backend.notifications import announce_refund
+from shop_backend import history, settlement
+from shop_backend.delivery import CardsMissing, lock_available, lock_held
 from shop_backend.providers import Payment, Refunded
+from shop_backend.settlement import Mismatch, Row
 from shop_backend.stock.ledger import StockLedger
-from shop_backend.storage.database import Connection, Database, share_cards
+from shop_backend.storage.database import Connection, Database, is_outage, share_cards
+
+__all__ = ["Mismatch", "Payments", "UnknownOrder", "open_refunds"]
+
+_log = logging.getLogger(__name__)
 
 Result = Literal["delivered", "refund", "declined", "duplicate"]
+Source = Literal["callback", "poll"]
 
 
 class UnknownOrder(Exception):  # noqa: N818 - no error: the order's row may be on its way
     """A payment for an order that SQL does not have."""
 
 
-class Mismatch(Exception):  # noqa: N818 - reads as what it says
-    """A payment that is not what its order asked for: amount, currency or channel."""
+Settled = Result | UnknownOrder | None
 
 
 class Payments:
@@ -31,7 +36,53 @@ class Payments:
         self._database = database
         self._stock = stock
 
-    async def settle(self, payment: Payment, *, source: Literal["callback", "poll"]) -> Result:
+    async def settle_all(self, payments: Sequence[Payment], *, source: Source) -> list[Settled]:
+        """Settle those that are as most are, in one transaction: of a pending order, paid as asked.
+
+        The same news again, in this batch or from before, is a duplicate, as with `settle`.
+
+        Returns:
+            For each, what came of it; None: nothing, `settle` it by itself, in this order.
+
+        Raises:
+            Unavailable, psycopg.OperationalError: SQL or Redis is away; settle all of them again.
+        """
+        order_ids = [_order_id_or_none(payment) for payment in payments]
+        ids = sorted({each for each in order_ids if each is not None})
+        if not ids:
+            return [None] * len(payments)
+        try:
+            async with self._database.primary() as connection:
+                await share_cards(connection)
+                orders = await settlement.lock_orders(connection, ids)
+                before = await settlement.known(connection, payments)
+                results, paid = settlement.triage(payments, order_ids, orders, before)
+                if paid:
+                    cards = await lock_held(connection, list(paid))
+                    await settlement.fulfil(
+                        connection, [(paid[each], orders[each], cards[each]) for each in paid], source
+                    )
+        except Exception as error:
+            if is_outage(error):
+                raise
+            _log.warning("%d payments are settled one by one: %s", len(payments), type(error).__name__)
+            return [None] * len(payments)
+        history.count(["paid", "delivered"] * len(paid))
+        # Duplicates too: whoever settled the first may have died before it could say so.
+        done = {each for each, result in zip(order_ids, results, strict=True) if result is not None}
+        sold = [
+            (each, row["sku"])
+            for each, row in orders.items()
+            if each in paid or (each in done and row["state"] == "delivered")
+        ]
+        if sold:
+            await self._stock.confirm(sold)
+        return [
+            result if order_id is None or order_id in orders else UnknownOrder(f"no order {order_id}")
+            for order_id, result in zip(order_ids, results, strict=True)
+        ]
+
+    async def settle(self, payment: Payment, *, source: Source) -> Result:
         """Record a payment and do what follows from it; the same news again changes nothing.
 
         Success beats expired and failed, never the reverse. What comes too late, twice, or from the
@@ -43,38 +94,37 @@ class Payments:
             CardsBusy: try again.
             Unavailable: SQL or Redis is away; try again.
         """
-        order_id = _uuid(payment.order_id)
+        order_id = settlement.order_id_of(payment)
         release: tuple[str, int] | None = None
         reached: list[str | None] = []
         async with self._database.primary() as connection:
             await share_cards(connection)
-            cursor = await connection.execute("SELECT * FROM orders WHERE id = %s FOR UPDATE", (order_id,))
-            order = await cursor.fetchone()
+            order = (await settlement.lock_orders(connection, [order_id])).get(order_id)
             if order is None:
                 raise UnknownOrder(f"no order {order_id}")
             result: Result
             if await self._is_known(connection, payment, order_id):
                 result = "duplicate"
             elif payment.outcome == "failed":
-                self._check(payment, order)
-                await _record(connection, payment, "declined", source)
+                settlement.check(payment, order)
+                await settlement.record(connection, [payment], "declined", source)
                 result = "declined"
-            elif not _matches(payment, order):
+            elif not settlement.matches(payment, order):
                 if source == "callback":
-                    self._check(payment, order)
-                await _record(connection, payment, "refund", source)
-                await _owe(connection, order, payment, "wrong amount or currency")
+                    settlement.check(payment, order)
+                await settlement.record(connection, [payment], "refund", source)
+                await settlement.owe(connection, order, payment, "wrong amount or currency")
                 result = "refund"
             elif order["state"] == "pending":
-                cards = await lock_held(connection, order_id)
-                await self._deliver(connection, payment, order, cards, source)
+                cards = (await lock_held(connection, [order_id]))[order_id]
+                await settlement.fulfil(connection, [(payment, order, cards)], source)
                 reached = ["paid", "delivered"]
                 result = "delivered"
             elif order["state"] == "expired":
                 result, release, reached = await self._late(connection, payment, order, source)
             else:
-                await _record(connection, payment, "refund", source)
-                await _owe(connection, order, payment, "the order was paid already")
+                await settlement.record(connection, [payment], "refund", source)
+                await settlement.owe(connection, order, payment, "the order was paid already")
                 result = "refund"
             delivered = order["state"] == "delivered" or "delivered" in reached
         history.count(reached)
@@ -113,7 +163,7 @@ class Payments:
                 order = await cursor.fetchone()
                 # A second capture's refund leaves a delivered order as it is.
                 if order and order["state"] == "refunding":
-                    await history.step(connection, row["order_id"], ("refunding", "refunded"), "refunded")
+                    await history.step(connection, {row["order_id"]: "refunded"}, ("refunding", "refunded"))
                     reached = ["refunded"]
         history.count(reached)
         return True
@@ -121,41 +171,13 @@ class Payments:
     # ---- inside one transaction --------------------------------------------------------------
 
     async def _is_known(self, connection: Connection, payment: Payment, order_id: str) -> bool:
-        cursor = await connection.execute(
-            "SELECT order_id::text FROM payments WHERE provider = %s AND payment_id = %s AND outcome = %s",
-            (payment.provider, payment.payment_id, payment.outcome),
-        )
-        row = await cursor.fetchone()
-        if row is not None and row["order_id"] != order_id:
+        owner = (await settlement.known(connection, [payment])).get(settlement.key_of(payment))
+        if owner is not None and owner != order_id:
             raise Mismatch(f"payment {payment.payment_id} belongs to another order")
-        return row is not None
-
-    @staticmethod
-    def _check(payment: Payment, order: Mapping[str, Any]) -> None:
-        if not _matches(payment, order):
-            raise Mismatch(
-                f"payment {payment.payment_id}: {payment.amount_cents} {payment.currency} by"
-                f" {payment.channel}, but the order is {order['amount_cents']} {order['currency']} by"
-                f" {order['provider']}"
-            )
-
-    async def _deliver(
-        self,
-        connection: Connection,
-        payment: Payment,
-        order: Mapping[str, Any],
-        cards: list[int],
-        source: str,
-    ) -> None:
-        order_id = str(order["id"])
-        await _record(connection, payment, "delivered", source)
-        await deliver(connection, order, cards)
-        await history.step(
-            connection, order_id, (order["state"], "paid", "delivered"), f"paid by {payment.payment_id}"
-        )
+        return owner is not None
 
     async def _late(
-        self, connection: Connection, payment: Payment, order: Mapping[str, Any], source: str
+        self, connection: Connection, payment: Payment, order: Row, source: str
     ) -> tuple[Result, tuple[str, int] | None, list[str | None]]:
         """Paid after it expired: other stock when there is some, else the money back."""
         order_id, sku = str(order["id"]), str(order["sku"])
@@ -168,16 +190,12 @@ class Payments:
             except CardsMissing:
                 release = (sku, taken)
             else:
-                await self._deliver(connection, payment, order, cards, source)
+                await settlement.fulfil(connection, [(payment, order, cards)], source)
                 return "delivered", None, ["paid", "delivered"]
-        await _record(connection, payment, "refund", source)
-        await _owe(connection, order, payment, f"paid late: {why}")
-        await history.step(
-            connection,
-            order_id,
-            ("expired", "paid", "refunding"),
-            f"paid late by {payment.payment_id}: {why}",
-        )
+        await settlement.record(connection, [payment], "refund", source)
+        await settlement.owe(connection, order, payment, f"paid late: {why}")
+        reason = f"paid late by {payment.payment_id}: {why}"
+        await history.step(connection, {order_id: reason}, ("expired", "paid", "refunding"))
         return "refund", release, ["paid", "refunding"]
 
 
@@ -191,49 +209,7 @@ async def open_refunds(database: Database) -> dict[str, int]:
     return {state: found.get(state, 0) for state in ("pending", "requested", "failed")}
 
 
-def _matches(payment: Payment, order: Mapping[str, Any]) -> bool:
-    return (payment.amount_cents, payment.currency, payment.channel) == (
-        order["amount_cents"],
-        order["currency"],
-        order["provider"],
-    )
-
-
-async def _record(connection: Connection, payment: Payment, disposition: str, source: str) -> None:
-    await connection.execute(
-        "INSERT INTO payments (provider, payment_id, outcome, order_id, amount_cents, currency, disposition,"
-        " source) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
-        (
-            payment.provider,
-            payment.payment_id,
-            payment.outcome,
-            payment.order_id,
-            payment.amount_cents,
-            payment.currency,
-            disposition,
-            source,
-        ),
-    )
-
-
-async def _owe(connection: Connection, order: Mapping[str, Any], payment: Payment, reason: str) -> None:
-    await connection.execute(
-        "INSERT INTO refunds (provider, payment_id, order_id, amount_cents, currency, state, reason)"
-        " VALUES (%s, %s, %s, %s, %s, 'pending', %s)",
-        (
-            payment.provider,
-            payment.payment_id,
-            payment.order_id,
-            payment.amount_cents,
-            payment.currency,
-            reason,
-        ),
-    )
-    await announce_refund(connection, order, payment.payment_id)
-
-
-def _uuid(text: str) -> str:
-    try:
-        return str(uuid.UUID(text))
-    except ValueError:
-        raise Mismatch("the payment names no order id of ours") from None
+def _order_id_or_none(payment: Payment) -> str | None:
+    with contextlib.suppress(Mismatch):
+        return settlement.order_id_of(payment)
+    return None

@@ -45,29 +45,50 @@ class CallbackHandler:
         self._clock = clock
 
     async def handle(self, entries: Sequence[Entry]) -> Mapping[str, Exception]:
-        """Different orders side by side, one order's news one after the other."""
-        by_order: dict[str, list[Entry]] = {}
-        for entry in entries:
-            by_order.setdefault(self.order_of(entry) or entry.id, []).append(entry)
-        slots = asyncio.Semaphore(_AT_ONCE)
+        """Most at once; what needs thought after that: different orders side by side, one's news in turn."""
         failures: dict[str, Exception] = {}
+        news: dict[str, News] = {}
+        for entry in entries:
+            try:
+                news[entry.id] = self._read(entry)
+            except (KeyError, ValueError) as error:
+                CALLBACKS.labels("malformed").inc()
+                failures[entry.id] = Hopeless(f"malformed callback: {error}")
+        payments = {entry_id: each for entry_id, each in news.items() if isinstance(each, Payment)}
+        results = await self._payments.settle_all(list(payments.values()), source="callback")
+        settled = dict(zip(payments, results, strict=True))
+        apart: dict[str, list[Entry]] = {}
+        for entry in entries:
+            result = settled.get(entry.id)
+            if isinstance(result, UnknownOrder):
+                failures[entry.id] = self._too_early(entry, result)
+            elif result is not None:
+                CALLBACKS.labels(result).inc()
+            elif entry.id in news:
+                apart.setdefault(_subject(news[entry.id]) or entry.id, []).append(entry)
+        await self._one_by_one(list(apart.values()), news, failures)
+        return failures
 
-        async def settle(group: list[Entry]) -> None:
+    async def _one_by_one(
+        self, groups: Sequence[Sequence[Entry]], news: Mapping[str, News], failures: dict[str, Exception]
+    ) -> None:
+        slots = asyncio.Semaphore(_AT_ONCE)
+
+        async def settle(group: Sequence[Entry]) -> None:
             async with slots:
                 for entry in group:
                     try:
-                        await self._settle(entry)
+                        await self._settle(entry, news[entry.id])
                     except Exception as error:
                         if isinstance(error, RedisError) or is_outage(error):
                             raise
                         failures[entry.id] = error
 
         # All have to end before an outage is reported: the batch is then tried again as a whole.
-        results = await asyncio.gather(*map(settle, by_order.values()), return_exceptions=True)
+        results = await asyncio.gather(*map(settle, groups), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        return failures
 
     def order_of(self, entry: Entry) -> str | None:
         """The order of a payment."""
@@ -75,7 +96,7 @@ class CallbackHandler:
             news = self._read(entry)
         except (KeyError, ValueError):
             return None
-        return _uuid_or_none(news.order_id) if isinstance(news, Payment) else None
+        return _subject(news)
 
     async def give_up(self, connection: Connection, entry: Entry) -> bool:
         """Let the provider be asked at once what really happened to the order."""
@@ -90,13 +111,7 @@ class CallbackHandler:
     async def gave_up(self, entry: Entry) -> None:
         """Nothing was done that had to be undone."""
 
-    async def _settle(self, entry: Entry) -> None:
-        try:
-            news = self._read(entry)
-            received = int(entry.fields["received_ms"]) / 1000
-        except (KeyError, ValueError) as error:
-            CALLBACKS.labels("malformed").inc()
-            raise Hopeless(f"malformed callback: {error}") from error
+    async def _settle(self, entry: Entry, news: News) -> None:
         if isinstance(news, Irrelevant):
             return
         if isinstance(news, Refunded):
@@ -107,10 +122,7 @@ class CallbackHandler:
         try:
             result = await self._payments.settle(news, source="callback")
         except UnknownOrder as error:
-            if self._clock() - received > self._settings.park_for:
-                raise Hopeless(f"{error}, for {self._settings.park_for:g} s") from error
-            CALLBACKS.labels("parked").inc()
-            raise Parked(str(error)) from error
+            raise self._too_early(entry, error) from error
         except CardsBusy as error:
             raise Parked(str(error)) from error
         except Mismatch as error:
@@ -118,13 +130,29 @@ class CallbackHandler:
             raise Hopeless(str(error)) from error
         CALLBACKS.labels(result).inc()
 
+    def _too_early(self, entry: Entry, error: UnknownOrder) -> Exception:
+        """Parked, for as long as the order's row may still come."""
+        if self._clock() - _received(entry) > self._settings.park_for:
+            return Hopeless(f"{error}, for {self._settings.park_for:g} s")
+        CALLBACKS.labels("parked").inc()
+        return Parked(str(error))
+
     def _read(self, entry: Entry) -> News:
         """Raises KeyError for a provider we don't have, ValueError for nonsense."""
+        _received(entry)
         return self._providers[entry.fields["provider"]].read(entry.fields["body"])
 
 
-def _uuid_or_none(text: str) -> str | None:
+def _received(entry: Entry) -> float:
+    """When the callback came, Unix time; raises KeyError or ValueError."""
+    return int(entry.fields["received_ms"]) / 1000
+
+
+def _subject(news: News) -> str | None:
+    """The order that news are about, when they say."""
+    if not isinstance(news, Payment):
+        return None
     try:
-        return str(uuid.UUID(text))
+        return str(uuid.UUID(news.order_id))
     except ValueError:
         return None

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shop_backend.config import WorkerSettings
 from shop_backend.delivery import CardsBusy
 from shop_backend.payments import Mismatch, Payments, UnknownOrder
-from shop_backend.providers import PaymentProvider, ProviderError, Refunded
+from shop_backend.providers import Checkout, PaymentProvider, ProviderError, Refunded
 from shop_backend.storage.database import Database
 
 _log = logging.getLogger(__name__)
 
 _CHECKOUTS = 50  # opened side by side
+_WRITE_EVERY = 0.05  # seconds; what was opened meanwhile is written down at once
 _POLLS = 20
 _REFUNDS = 10
 _LONGEST = 300.0  # seconds between two tries
@@ -61,7 +62,7 @@ class Cashier:
                 (_FIRST_CHECKOUT_RETRY, _LONGEST_CHECKOUT_RETRY, _CHECKOUTS),
             )
             orders = await cursor.fetchall()
-        return await self._all([self._open(order) for order in orders])
+        return await self._open_all(orders)
 
     async def poll(self) -> int:
         """Ask about unpaid and just-expired orders whose callback may be lost; how many were asked about.
@@ -106,12 +107,40 @@ class Cashier:
 
     # ---- one of each -------------------------------------------------------------------------
 
-    async def _open(self, order: Mapping[str, Any]) -> None:
-        checkout = await self._of(order).checkout(order)
+    async def _open_all(self, orders: Sequence[Mapping[str, Any]]) -> int:
+        """Side by side, and written down some at a time: nobody waits for another's slow checkout."""
+        asked = {asyncio.create_task(self._checkout(order)): order["id"] for order in orders}
+        errors: list[BaseException] = []
+        waiting: set[asyncio.Task[Checkout]] = set(asked)
+        try:
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, timeout=_WRITE_EVERY)
+                opened = []
+                for task in done:
+                    if (error := task.exception()) is not None:
+                        errors.append(error)
+                    else:
+                        opened.append((asked[task], task.result().checkout_id, task.result().url))
+                if opened:
+                    await self._write(opened)
+        finally:
+            for task in waiting:
+                task.cancel()
+        return _well(len(orders), errors)
+
+    async def _checkout(self, order: Mapping[str, Any]) -> Checkout:
+        return await self._of(order).checkout(order)
+
+    async def _write(self, opened: Sequence[tuple[str, str, str]]) -> None:
         async with self._database.primary() as connection:
             await connection.execute(
-                "UPDATE orders SET checkout_id = %s, pay_url = %s WHERE id = %s AND checkout_id IS NULL",
-                (checkout.checkout_id, checkout.url, order["id"]),
+                # Locked in the order in which payments lock them.
+                "WITH t AS (SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[])"
+                "  AS t (id, checkout, url)),"
+                " locked AS (SELECT id FROM orders WHERE id IN (SELECT id FROM t) ORDER BY id FOR UPDATE)"
+                " UPDATE orders SET checkout_id = t.checkout, pay_url = t.url FROM t JOIN locked USING (id)"
+                " WHERE orders.id = t.id AND orders.checkout_id IS NULL",
+                [list(column) for column in zip(*opened, strict=True)],
             )
 
     async def _ask(self, order: Mapping[str, Any]) -> None:
@@ -144,12 +173,16 @@ class Cashier:
     async def _all(self, work: list[Any]) -> int:
         """Side by side; one failure does not stop the others. Returns how many went well."""
         results = await asyncio.gather(*work, return_exceptions=True)
-        errors = [result for result in results if isinstance(result, BaseException)]
-        for error in errors:
-            if not isinstance(error, ProviderError):
-                raise error
-        if errors and len(errors) == len(results):
-            raise errors[0]
-        for error in errors:
-            _log.warning("%s", error)
-        return len(results) - len(errors)
+        return _well(len(results), [each for each in results if isinstance(each, BaseException)])
+
+
+def _well(count: int, errors: Sequence[BaseException]) -> int:
+    """How many of `count` went well; raises when a program is at fault, or none went well."""
+    for error in errors:
+        if not isinstance(error, ProviderError):
+            raise error
+    if errors and len(errors) == count:
+        raise errors[0]
+    for error in errors:
+        _log.warning("%s", error)
+    return count - len(errors)

@@ -99,8 +99,13 @@ class StreamRunner:
         """Handle entries until told to stop; an outage is waited out."""
         await self._forget_the_dead()
         while not stop.is_set():
+            began = asyncio.get_running_loop().time()
             try:
-                await self.once(stop=stop)
+                if 0 < await self.once(stop=stop) < self._settings.batch:
+                    # Under load the next batch is the larger for it, and costs as much as a small one.
+                    pause = began + self._settings.gather - asyncio.get_running_loop().time()
+                    if pause > 0:
+                        await _pause(stop, pause)
             except Exception as error:  # noqa: BLE001 - a worker that ends on an error serves nobody
                 if isinstance(error, ResponseError) and "NOGROUP" in str(error):
                     await self.join()

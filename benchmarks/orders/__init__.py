@@ -1,0 +1,1 @@
+"""Orders a minute, paid and delivered; beside the design that broke."""
