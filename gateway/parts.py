@@ -204,13 +204,13 @@ class Parts:
             sick=self.breakers.sick,
         )
 
-    def lagging(self, seconds: float) -> None:
-        """A turn of the loop takes so long; that much of any latency is the gateway's own."""
+    def lagging(self, seconds: float, usual: float) -> None:
+        """A turn of the loop takes so long at most, or on average: the gateway's own share of a latency."""
         self._lag = seconds
         self.metrics.gauge("tidegate_loop_lag_seconds", seconds)
         for gate in self.gates.values():
             if gate.limiter is not None:
-                gate.limiter.own_delay = seconds
+                gate.limiter.own_delay, gate.limiter.stall = usual, seconds
 
     def trace(self) -> Policy | None:
         """What records some of the requests, if that is configured."""
