@@ -82,14 +82,15 @@ class Process:
             os.killpg(self.pid, signal.SIGKILL)  # its own group: `start_new_session`
         self._child.wait()
 
-    def signal(self, number: int) -> None:
-        """Send it a signal, unless it has ended."""
-        if self._child.poll() is None:
-            self._child.send_signal(number)
-
     def cpu_seconds(self) -> float:
         """User and system time of the whole tree so far."""
         return tree_cpu_seconds(self.pid)
+
+    def user_and_system(self) -> tuple[float, float]:
+        """The two apart, in seconds, without children that have ended."""
+        stats = [fields for pid in tree(self.pid) if (fields := _stat(pid))]
+        user, system = (sum(int(fields[place]) for fields in stats) / _TICKS for place in (11, 12))
+        return user, system
 
     def memory_bytes(self) -> int:
         """Memory of the whole tree, pages shared within it counted once (PSS)."""

@@ -138,13 +138,12 @@ class Answer:
             RuntimeError: as `give`.
         """
         self.started = True
-        lines = [_STATUS_LINES[status]]
         close = False
-        known = 0  # line breaks beyond one for each piece
+        known = _STATUS_LINES[status]
+        lines: list[bytes] = []
         if type(headers) is Block:  # what is passed on as it came: Connection is not among it
+            known += headers.lines
             length, dated = headers.framing
-            lines.append(headers.lines)
-            known = len(headers) - 1
         else:
             length, dated, close = self._read(headers, lines)
         lines += [field.line if type(field) is Field else b"%b: %b\r\n" % field for field in added]
@@ -169,11 +168,10 @@ class Answer:
         elif self.old:
             lines.append(b"connection: keep-alive\r\n")
         self.keep_alive = keep
-        head = b"".join(lines)
-        breaks = len(lines) + known
-        if head.count(b"\n") != breaks or head.count(b"\r") != breaks:
+        rest = b"".join(lines)
+        if rest.count(b"\n") != len(lines) or rest.count(b"\r") != len(lines):
             self._cut("a header field of the answer holds a line break")
-        self._unsent = head + b"\r\n"
+        self._unsent = b"%b%b\r\n" % (known, rest)
 
     @staticmethod
     def _read(headers: Header, lines: list[bytes]) -> tuple[int | None, bool, bool]:
@@ -181,6 +179,9 @@ class Answer:
         length: int | None = None
         dated = close = False
         for field in headers:
+            if type(field) is Field and field.plain:
+                lines.append(field.line)
+                continue
             name, value = field
             if name == b"content-length":
                 length = int(value)

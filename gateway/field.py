@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 from gateway.generations import Generations
 
@@ -68,7 +69,7 @@ _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\
 
 
 class Field(tuple[bytes, bytes]):
-    """A field as headers hold it, name in lower case and value, with its line ready to be sent.
+    """A field as headers hold it, name in lower case and value, with its line ready to be sent: one line.
 
     Attributes:
         line: `name: value` and the line's end.
@@ -79,9 +80,15 @@ class Field(tuple[bytes, bytes]):
     plain: bool
 
     def __new__(cls, name: bytes, value: bytes) -> Field:
-        """The field of this name, in lower case."""
+        """The field of this name, in lower case.
+
+        Raises:
+            ValueError: it would break out of its line.
+        """
         self = super().__new__(cls, (name, value))
-        self.line = b"%b: %b\r\n" % (name, value)
+        self.line = line = b"%b: %b\r\n" % (name, value)
+        if line.count(b"\n") != 1 or line.count(b"\r") != 1:
+            raise ValueError("a header field holds a line break")
         self.plain = name not in NOTABLE and name.replace(b"_", b"-") not in NOTABLE
         return self
 
@@ -90,17 +97,12 @@ class Block(tuple[Field, ...]):
     """Fields that came together and may come again: a header, or what of it is passed on.
 
     Never changes, so that whatever is made of it is made once.
+
+    Attributes:
+        passed: what whoever passes it on has made of it.
     """
 
-    @cached_property
-    def notable(self) -> tuple[Field, ...]:
-        """Those that are not plain."""
-        return tuple([field for field in self if not field.plain])
-
-    @cached_property
-    def plain(self) -> bytes:
-        """The lines of all others."""
-        return b"".join([field.line for field in self if field.plain])
+    passed: Any = None
 
     @cached_property
     def lines(self) -> bytes:
@@ -110,7 +112,10 @@ class Block(tuple[Field, ...]):
     @cached_property
     def by_name(self) -> dict[bytes, tuple[bytes, ...]]:
         """The values of each name."""
-        return {name: tuple([v for n, v in self if n == name]) for name, _ in self}
+        found: dict[bytes, tuple[bytes, ...]] = {}
+        for name, value in self:
+            found[name] = (*found.get(name, ()), value)
+        return found
 
     @cached_property
     def framing(self) -> tuple[int | None, bool]:

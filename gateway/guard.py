@@ -32,7 +32,7 @@ _CLEAN = re.compile(
     rb"/|(?:/[A-Za-z0-9_~!$&'()*+,=:@-](?:[A-Za-z0-9_~!$&'()*+,=:@.-]*[A-Za-z0-9_~!$&'()*+,=:@-])?)+"
 )
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%[01][0-9A-Fa-f]|%7[Ff]")  # none at all, or of a control
-_SECOND_ESCAPE = re.compile(r"%(?:2[EeFf5]|5[Cc]|3[Bb]|00)")  # of . / % \ ; or NUL, after decoding once
+_SECOND_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")  # one that is left after decoding once
 
 
 def inspect(scope: dict[str, Any], listen: Listen, exchange: Exchange) -> None:
@@ -193,7 +193,7 @@ def normalise(path: bytes) -> str:
         path: begins with `/`; no query.
 
     Raises:
-        BadRequest: a bad escape, an escaped control character, separators escaped twice, bytes that are no
+        BadRequest: a bad escape, an escaped control character, anything escaped twice, bytes that are no
             UTF-8 (overlong forms too), or a climb above the root.
     """
     if _CLEAN.fullmatch(path):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from gateway.config import Listen
 from gateway.errors import GatewayError
+from gateway.exchange import Header
 from gateway.field import HALF_BLOCKS, MAX_BLOCK, Block, Fields
 from gateway.generations import Generations
 from gateway.guard import normalise, valid_host
@@ -27,16 +28,16 @@ class WholeRequest(NamedTuple):
     method: str
     target: bytes
     path: str
-    headers: Block
+    headers: Header
     host: bytes
     keep_alive: bool
     body: bytes
 
 
 class _Header(NamedTuple):
-    """The fields of a request, and what they say of it."""
+    """The fields of a request, and what they say of it; a block once they have come twice."""
 
-    fields: Block
+    fields: Header
     host: bytes
     keep_alive: bool
     length: int  # of the body, bytes
@@ -64,9 +65,14 @@ class HeadReader:
         if line is None:
             return None
         block = data[cut + 2 : end]
-        header = self._headers.get(block) or self._headers.find(block) or self._read(block)
+        header = self._headers.get(block) or self._headers.find(block)
         if header is None:
-            return None
+            header = self._read(block)
+            if header is None:
+                return None
+        elif type(header[0]) is not Block:
+            header = header._replace(fields=Block(header[0]))  # type: ignore[arg-type]  # of Fields it is
+            self._headers.add(block, header)
         headers, host, keep_alive, length = header
         body = data[end + 4 :]
         if len(body) != length:
@@ -106,7 +112,7 @@ class HeadReader:
                 return None
         if host is None or (length or 0) > self._listen.max_body:
             return None
-        header = _Header(Block(fields), host, keep_alive, length or 0)
+        header = _Header(fields, host, keep_alive, length or 0)
         if len(block) <= MAX_BLOCK:
             self._headers.add(block, header)
         return header

@@ -14,7 +14,8 @@ from gateway.field import values
 Key = Callable[[Exchange], str]
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.@+=-]{1,64}")  # no separator of ours, and short
-_REMEMBERED = 8192  # users and addresses; both are short
+_REMEMBERED = 8192  # users, addresses and fields; all are short
+_SHORT = 64  # bytes
 
 
 def _bounded(value: str) -> str:
@@ -43,6 +44,11 @@ def _user(user: str) -> str:
     return "u:" + _bounded(user)
 
 
+@lru_cache(maxsize=_REMEMBERED)
+def _header(value: bytes) -> str:
+    return "h:" + _bounded(value.decode("latin-1"))
+
+
 def _by_address(exchange: Exchange) -> str:
     return _address(exchange.address)
 
@@ -61,6 +67,8 @@ def _by_header(name: str) -> Key:
 
     def key(exchange: Exchange) -> str:
         found = values(exchange.headers, field)
+        if len(found) == 1 and len(found[0]) <= _SHORT:
+            return _header(found[0])
         # Without the field, all count as one.
         return "h:" + _bounded(b",".join(found).decode("latin-1")) if found else "h"
 

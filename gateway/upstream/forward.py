@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from gateway.errors import BadRequest
-from gateway.exchange import Exchange
-from gateway.field import HOP_BY_HOP, OURS, Block
+from gateway.exchange import Exchange, Header
+from gateway.field import HOP_BY_HOP, OURS, Block, Field
 from gateway.upstream.response import connection_tokens
 
 # Expect is answered at the gate; proxy-authorization was meant for us.
@@ -29,28 +30,40 @@ TRACEPARENT = re.compile(
 )
 
 
-def request_head(exchange: Exchange, remaining: float) -> bytes:
-    """Request line and header section, with the empty line.
+class Passed(NamedTuple):
+    """What of a client's header goes on to the upstream.
 
-    Args:
-        exchange: the request.
-        remaining: seconds until its deadline.
-
-    Raises:
-        BadRequest: some part would break out of its line.
+    Attributes:
+        lines: as they are sent.
+        trace: the id of the trace that the client takes part in, 32 hex digits, or None.
+        flags: of that trace, 2 hex digits.
     """
-    host, request_id, headers = exchange.host, exchange.request_id, exchange.headers
-    plain = b""
-    breaks = 10  # those of the first two lines, of the block of ours, and of the end
-    if type(headers) is Block:
-        plain = headers.plain
-        breaks += len(headers) - len(headers.notable)
-        headers = headers.notable
+
+    lines: bytes
+    trace: bytes | None
+    flags: bytes
+
+
+def passed(headers: Header) -> Passed:
+    """What goes on; of a block it is found out once."""
+    if type(headers) is not Block:
+        return _sift(headers)
+    known: Passed | None = headers.passed
+    if known is None:
+        known = headers.passed = _sift(headers)
+    return known
+
+
+def _sift(headers: Header) -> Passed:
     lines: list[bytes] = []
     named: set[bytes] = set()
     traces: list[bytes] = []
-    state = b""
-    for name, value in headers:
+    states: list[bytes] = []
+    for field in headers:
+        if type(field) is Field and field.plain:
+            lines.append(field.line)
+            continue
+        name, value = field
         if name not in _DROP:
             # CGI-like upstreams read Tidegate_User as Tidegate-User.
             if b"_" not in name or name.replace(b"_", b"-") not in _DROP:
@@ -61,46 +74,59 @@ def request_head(exchange: Exchange, remaining: float) -> bytes:
         elif name == b"traceparent":
             traces.append(value)
         elif name == b"tracestate":
-            state = state + b"," + value if state else value
+            states.append(value)
     if named:
-        lines = [*plain.splitlines(keepends=True), *lines]
         lines = [line for line in lines if line.partition(b":")[0] not in named]
-        plain, breaks = b"", 10
-
-    # Ours come after what Connection names was struck, so that no client can strike them too.
     # Said twice, it is as good as not said (W3C Trace Context, 3.2).
     match = TRACEPARENT.fullmatch(traces[0]) if len(traces) == 1 else None
-    if match is not None:
-        trace, flags = match[1], match[3]
-        if state:
-            lines.append(b"tracestate: %b\r\n" % state)
-    else:
-        # Our request id is a fresh trace id too; unsampled, since the gate records no spans.
-        trace, flags = request_id, b"00"
-    # The id of our own record, when there is one; else it need only differ from other requests'.
-    span = b"%016x" % exchange.span if exchange.span else request_id[16:]
+    if match is not None and states:
+        lines.append(b"tracestate: %b\r\n" % b",".join(states))
+    kept = b"".join(lines)
+    # The guard lets no line break through.
+    if kept.count(b"\n") != len(lines) or kept.count(b"\r") != len(lines):
+        raise BadRequest("a header field holds a line break")
+    return Passed(kept, match[1], match[3]) if match is not None else Passed(kept, None, b"00")
+
+
+def request_head(exchange: Exchange, remaining: float) -> bytes:
+    """Request line and header section, with the empty line.
+
+    Args:
+        exchange: the request.
+        remaining: seconds until its deadline.
+
+    Raises:
+        BadRequest: some part would break out of its line.
+    """
+    host, request_id, method = exchange.host, exchange.request_id, exchange.method
+    lines, trace, flags = passed(exchange.headers)
+    # Ours are added to what Connection names was struck from, so that no client can strike them too.
+    own = []
     if exchange.user is not None:
-        lines.append(b"tidegate-user: %b\r\n" % exchange.user.encode())
+        own.append(b"tidegate-user: %b\r\n" % exchange.user.encode())
     if exchange.degraded:
-        lines.append(b"tidegate-degraded: %b\r\n" % exchange.degraded.encode())
+        own.append(b"tidegate-degraded: %b\r\n" % exchange.degraded.encode())
     if exchange.has_body:
         length = exchange.content_length
-        lines.append(
+        own.append(
             b"transfer-encoding: chunked\r\n" if length is None else b"content-length: %d\r\n" % length
         )
-    elif exchange.method in {"POST", "PUT", "PATCH"}:
-        lines.append(b"content-length: 0\r\n")  # expected by many servers (RFC 9110, 8.6)
-    head = (
-        b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b"
+    elif method in {"POST", "PUT", "PATCH"}:
+        own.append(b"content-length: 0\r\n")  # expected by many servers (RFC 9110, 8.6)
+    first = b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (method.encode(), exchange.target, host)
+    more = b"".join(own)
+    # The guard has let no line break through; a user id or a policy could still bring one.
+    said, breaks = first + more + exchange.forwarded_for, len(own) + 2
+    if said.count(b"\n") != breaks or said.count(b"\r") != breaks or b" " in exchange.target:
+        raise BadRequest("a header field or the target holds a line break or a space")
+    # Our request id is a fresh trace id too; unsampled, since the gate records no spans. The span's id is
+    # that of our own record, when there is one; else it need only differ from other requests'.
+    span = b"%016x" % exchange.span if exchange.span else request_id[16:]
+    ours = (
         b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\nx-request-id: %b\r\n"
         b"tidegate-deadline: %d\r\ntraceparent: 00-%b-%b-%b\r\n\r\n"
     ) % (
-        *(exchange.method.encode(), exchange.target, host, plain, b"".join(lines) if lines else b""),
         *(exchange.forwarded_for, exchange.scheme.encode(), host, request_id),
-        *(max(1, remaining * 1000), trace, span, flags),
+        *(max(1, int(remaining * 1000)), trace or request_id, span, flags),
     )
-    breaks += len(lines) - 1
-    # The guard has let no line break through; a user id or a policy could still bring one.
-    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b" " in exchange.target:
-        raise BadRequest("a header field or the target holds a line break or a space")
-    return head
+    return first + lines + more + ours

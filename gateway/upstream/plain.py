@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from gateway.exchange import Header
 from gateway.field import HALF_BLOCKS, HOP_BY_HOP, MAX_BLOCK, Block, Field, Fields
 from gateway.generations import Generations
 
@@ -26,14 +27,14 @@ class AnswerHead(NamedTuple):
     Attributes:
         end: where the body begins.
         status: as answered.
-        fields: those that are passed on.
+        fields: those that are passed on; a block once they have come twice.
         length: bytes of the body.
         keep_alive: the connection lives on.
     """
 
     end: int
     status: int
-    fields: Block
+    fields: Header
     length: int
     keep_alive: bool
 
@@ -49,7 +50,13 @@ def read_head(data: bytes) -> AnswerHead | None:
     if end < 0:
         return None
     head = data[:end]
-    return _heads.get(head) or _heads.find(head) or _read(head)
+    known = _heads.get(head) or _heads.find(head)
+    if known is None:
+        return _read(head)
+    if type(known[2]) is not Block:
+        known = known._replace(fields=Block(known[2]))  # type: ignore[arg-type]  # of Fields it is
+        _heads.add(head, known)
+    return known
 
 
 def _read(head: bytes) -> AnswerHead | None:
@@ -92,7 +99,7 @@ def _read(head: bytes) -> AnswerHead | None:
     if length is None:
         return None
     kept.append(length)
-    answer = AnswerHead(len(head) + len(_END), status, Block(kept), int(length[1]), keep_alive)
+    answer = AnswerHead(len(head) + len(_END), status, kept, int(length[1]), keep_alive)
     if len(head) <= MAX_BLOCK:
         _heads.add(head, answer)
     return answer

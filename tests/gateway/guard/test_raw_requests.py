@@ -165,6 +165,7 @@ REFUSED = {
     "an escaped line end": (get(b"/a%0d%0ab"), 400),
     "an overlong slash": (get(b"/a%c0%afb"), 400),
     "escaped twice": (get(b"/a%252fb"), 400),
+    "a letter escaped twice": (get(b"/%2561pi/orders"), 400),
     "above the root": (get(b"/../a"), 400),
     # sizes: RFC 9110, 15.5.14 and 15.5.15; RFC 6585, 5
     "too long a target": (get(b"/" + b"a" * 400), 414),
