@@ -47,6 +47,7 @@ Secrets stand in neither file. From the environment come:
 | `TIDEGATE_ADMIN_TOKEN` | an operator's token of the admin API; or `admin.token_file`, or hashes in `admin.tokens` |
 | `TIDEGATE_REDIS_URL` | the volatile Redis; in config/gateway.yaml as `redis.url` |
 | `TIDEGATE_SHOP_SERVER` | the shop's address, in config/gateway.yaml as the upstream's only server |
+| `TIDEGATE_SHOP_METRICS`, `TIDEGATE_WORKER_METRICS` | the shop's and its worker's pages of metrics, whose numbers the console shows (`admin.panels`) |
 | `TIDEGATE_SHOP_CONFIG` | the shop's file, when it is not config/shop.yaml |
 """
 

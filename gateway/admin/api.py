@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
 
 from gateway.admin import forms, openapi
 from gateway.admin.auth import SAFE, Principal, address
@@ -21,6 +19,7 @@ from gateway.admin.changes import Changes
 from gateway.admin.looks import Looks
 from gateway.admin.operations import Call, Operation, respond
 from gateway.admin.overview import Overview
+from gateway.admin.page import CONSOLE, Page, Static
 from gateway.admin.trail import Entry, Trail
 from gateway.errors import (
     GatewayError,
@@ -35,14 +34,6 @@ if TYPE_CHECKING:
     from gateway.master import Master
 
 _log = logging.getLogger("gateway.admin")
-_CONSOLE = Path(__file__).parent / "console"
-_PAGE_HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-}
 _NOBODY = Principal("", "viewer", "")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -58,13 +49,15 @@ def build(master: Master, overview: Overview) -> Starlette:
     operations.append(Operation("GET", "/api/openapi.json", describe, says, dict[str, Any], "nobody"))
     described = openapi.document(operations)
 
+    page = Page(lambda request: master.door.session(request) is not None)
+
     def not_found(request: Request, error: Exception) -> Response:
         return _http_problem(request, error, master.trail)
 
     return Starlette(
         routes=[
-            Route("/", _console, methods=["GET"]),
-            Mount("/static", StaticFiles(directory=_CONSOLE)),
+            Route("/", page.show, methods=["GET"]),
+            Mount("/static", Static(directory=CONSOLE)),
             *[
                 Route(one.path, _endpoint(one, master), methods=[one.method], name=one.id)
                 for one in operations
@@ -117,11 +110,6 @@ def _record_refusal(
             detail=error.detail[:500],
         )
     )
-
-
-async def _console(_: Request) -> Response:
-    """The console's page; it holds no data."""
-    return FileResponse(_CONSOLE / "index.html", headers=_PAGE_HEADERS)
 
 
 def _answer(error: GatewayError) -> Response:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from ops.rehearsal.client import Answer, Client, Lost
 
@@ -142,3 +145,19 @@ def http_client() -> type[Client]:
 def buyer() -> type[Buyer]:
     """`buyer(shop, sandbox, sku)`: somebody with patience; `await .buy()`, then look at `.outcome`."""
     return Buyer
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium; without one the tests are skipped, unless a browser is demanded."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        missing = "no chromium on PATH; install it, or unset TIDEGATE_REQUIRE_BROWSER"
+        if os.environ.get("TIDEGATE_REQUIRE_BROWSER") == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with sync_playwright() as playwright:
+        # Chromium's own sandbox refuses root; the pages are ours.
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

@@ -145,7 +145,7 @@ async def test_probes_and_metrics_need_no_token(one_gateway: Any) -> None:
         assert (await one_gateway.admin("GET", path, token=None)).status_code == 200
     page = await one_gateway.admin("GET", "/", token=None)
     assert "script-src 'self'" in page.headers["content-security-policy"]
-    for name in ("console.js", "console.css"):
+    for name in ("script/main.js", "style/base.css", "words/en.json"):
         assert (await one_gateway.admin("GET", f"/static/{name}", token=None)).status_code == 200
 
 

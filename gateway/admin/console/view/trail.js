@@ -1,0 +1,72 @@
+// Who changed what, when and why; and who was refused.
+import { call } from "../script/session.js";
+import { mark, table } from "../script/controls.js";
+import { h } from "../script/dom.js";
+import { ms, named, t, when } from "../script/words.js";
+
+const MOST = 30;
+let entries = { changes: [], refused: [] };
+let serial = null;
+
+/** Fetch the trail when it has grown; whether it had. */
+export async function fetched(status) {
+  if (status.trail === serial) return false;
+  serial = status.trail;
+  entries = await call("GET", "/api/audit");
+  return true;
+}
+
+/** Forget it, as when somebody else logs in. */
+export const forget = () => {
+  serial = null;
+  entries = { changes: [], refused: [] };
+};
+
+/** Both lists. */
+export function trail() {
+  const head = ["when", "who", "what", "change", "why", "effect"].map((name) => t(`trail.${name}`));
+  const entered = entries.changes.filter((entry) => entry.kind === "session");
+  const shown = entries.changes.filter((entry) => entry.kind !== "session");
+  const rows = (list) => list.slice(0, MOST).map((entry) => row(entry, changed(entry), effect(entry)));
+  return [
+    table(t("trail.title"), head, rows(shown)),
+    h(
+      "details",
+      { "data-key": "entered" },
+      h("summary", {}, t("trail.entered", { count: entered.length })),
+      table(t("trail.entered", { count: entered.length }), head, rows(entered)),
+    ),
+    h(
+      "details",
+      { "data-key": "refused" },
+      h("summary", {}, t("trail.refused", { count: entries.refused.length })),
+      table(t("trail.refused", { count: entries.refused.length }), head, entries.refused.slice(0, MOST).map((entry) => row(entry, h("code", {}, entry.detail), mark(String(entry.status), "bad")))),
+    ),
+  ];
+}
+
+function row(entry, change, came) {
+  return {
+    key: `${entry.at} ${entry.kind} ${entry.name} ${entry.by}`,
+    cells: [
+      h("time", { datetime: new Date(entry.at).toISOString(), title: new Date(entry.at).toLocaleString() }, when(entry.at)),
+      h("span", { title: entry.by }, entry.by.split(" at ")[0], entry.role ? h("small", { class: "quiet" }, named("role", entry.role)) : null),
+      [named("kind", entry.kind), " ", h("b", {}, entry.name)],
+      change,
+      entry.reason || h("span", { class: "quiet" }, "–"),
+      came,
+    ],
+  };
+}
+
+const changed = (entry) =>
+  entry.old || entry.value
+    ? h("span", { class: "change" }, h("s", {}, entry.old), " → ", h("b", {}, entry.value))
+    : h("span", {}, entry.detail);
+
+function effect(entry) {
+  if (entry.result === "heard") return h("span", { class: "quiet" }, t("trail.heard"));
+  if (entry.workers === null || entry.workers === undefined) return h("span", { class: "quiet" }, "–");
+  const text = t("effect.short", { applied: entry.applied, workers: entry.workers, ms: ms(entry.ms) });
+  return entry.applied < entry.workers ? mark(text, "warn") : text;
+}

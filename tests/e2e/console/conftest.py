@@ -1,0 +1,96 @@
+"""The console in a real browser, before a stack that sells."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
+
+from tests.e2e.console.operating import log_in
+
+SKU = "steam-50"
+
+
+def complains(message: ConsoleMessage) -> bool:
+    """An error or a warning, unless it only says that a form was refused."""
+    return message.type in ("error", "warning") and "status of 422" not in message.text
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What the browser complains about, CSP among it; a test that ends with some has failed."""
+    return []
+
+
+@pytest.fixture
+def console(browser: Browser, stack: Any, complaints: list[str]) -> Iterator[Callable[..., Page]]:
+    """`console(token=None, **context)`: the console in a browser of its own, logged in unless token is ""."""
+    contexts: list[BrowserContext] = []
+
+    def opened(token: str | None = None, **options: Any) -> Page:
+        context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("console", lambda m: complaints.append(m.text) if complains(m) else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(stack.admin_url)
+        if token != "":
+            log_in(page, token or stack.admin_token)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+@pytest.fixture(autouse=True)
+def admin(stack: Any) -> Iterator[httpx.Client]:
+    """The admin API; whatever a test has pinned is free again afterwards."""
+    headers = {"authorization": f"Bearer {stack.admin_token}"}
+    with httpx.Client(base_url=stack.admin_url, headers=headers, trust_env=False) as http:
+        yield http
+        http.put("/api/features/recommendations", json={"state": "auto"})
+        http.put("/api/step", json={"step": "auto"})
+        http.put("/api/breakers/shop", json={"state": "auto"})
+        http.put("/api/limits/checkout", json={"rate": "auto"})
+
+
+@pytest.fixture
+def shopper(browser: Browser, stack: Any) -> Iterator[Page]:
+    """A shopper on a product's page."""
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    page.goto(f"{stack.url}/p/{SKU}")
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def load(stack: Any) -> Iterator[Counter[int]]:
+    """Shoppers all the while; how each of their requests was answered."""
+    seen: Counter[int] = Counter()
+    over = threading.Event()
+
+    def look() -> None:
+        with httpx.Client(base_url=stack.url, trust_env=False) as http:
+            http.post("/api/session", json={})
+            while not over.is_set():
+                for path in ("/", f"/p/{SKU}", f"/api/products/{SKU}/recommendations"):
+                    seen[http.get(path).status_code] += 1
+                over.wait(0.05)
+
+    crowd = [threading.Thread(target=look) for _ in range(6)]
+    for one in crowd:
+        one.start()
+    yield seen
+    over.set()
+    for one in crowd:
+        one.join()

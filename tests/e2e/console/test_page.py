@@ -1,0 +1,131 @@
+"""The console's page: in two languages, by keyboard, on small screens, for everybody."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from gateway.admin import page as console_page
+from tests.e2e.console.conftest import SKU
+from tests.e2e.console.operating import log_in, row, told
+
+pytestmark = pytest.mark.browser
+
+
+def test_it_is_chinese_for_who_reads_chinese(console: Callable[..., Page]) -> None:
+    """Every heading and button; the language link keeps the other one, for the next visit too."""
+    page = console(locale="zh-CN")
+    chinese, english = (console_page.words(language) for language in ("zh", "en"))
+    assert page.locator("html").get_attribute("lang") == "zh-CN"
+    headings = page.locator("main h2").all_inner_texts()
+    assert headings
+    assert set(headings) <= set(chinese.values())
+    page.locator("#features button[data-value=off]").first.click()
+    expect(page.get_by_role("dialog")).to_contain_text(chinese["ask.for"])
+    page.keyboard.press("Escape")
+
+    page.get_by_role("link", name="English").click()
+    expect(page.locator("#h-traffic")).to_have_text(re.compile(english["traffic.title"], re.IGNORECASE))
+    page.goto(page.url.partition("?")[0])
+    assert page.locator("html").get_attribute("lang") == "en"
+
+
+def test_it_is_used_by_keyboard_alone(console: Callable[..., Page]) -> None:
+    """Skip link, sections by digits, a switch thrown and freed without a mouse; focus comes back to it."""
+    page = console()
+    expect(page.locator("main")).to_be_focused()
+    page.reload()
+    expect(page.locator("#traffic svg")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("5")
+    expect(page.locator("#s-features")).to_be_focused()
+    page.keyboard.press("Tab")  # on
+    page.keyboard.press("Tab")  # off
+    off = row(page, "features", "recommendations").get_by_role("button", name="off", exact=True)
+    expect(off).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Why?")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(off).to_be_focused()  # and so it stays while the page is drawn anew
+    page.keyboard.press("Enter")
+    page.keyboard.type("by keyboard")
+    page.keyboard.press("Enter")
+    told(page, "recommendations → off: holds in 2 of 2 workers")
+    expect(off).to_be_focused()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    page.keyboard.press("Escape")
+
+
+def test_without_events_it_asks(browser: Browser, stack: Any) -> None:
+    """Where a proxy swallows the stream, the status comes by asking; the page says so."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.route("**/api/events", lambda route: route.abort())
+    page.goto(stack.admin_url)
+    log_in(page, stack.admin_token)
+
+    expect(page.locator("#link")).to_have_text("every 2 s", timeout=15_000)
+    context.close()
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1440])
+def test_nothing_is_wider_than_the_screen(console: Callable[..., Page], width: int) -> None:
+    """No sideways scrolling, from a small phone to a desk."""
+    page = console(viewport={"width": width, "height": 800})
+    expect(page.locator("#panels")).not_to_be_empty()
+
+    wide = page.evaluate(
+        "[...document.querySelectorAll('main *')]"
+        ".filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('svg'))"
+        ".map(e => e.outerHTML.slice(0, 120))"
+    )
+    assert wide == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def violations(page: Page) -> list[Any]:
+    """What axe finds: the rule, and where."""
+    found = Axe().run(page).response["violations"]
+    return [(one["id"], [node["html"][:160] for node in one["nodes"]]) for one in found]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1440])
+def test_accessibility_has_no_violation(console: Callable[..., Page], scheme: str, width: int) -> None:
+    """Axe finds nothing wrong: contrast, names, roles, order; with the question open, too."""
+    page = console(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    assert violations(page) == []
+    page.locator("#features button[data-value=off]").first.click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert violations(page) == []
+
+
+def test_it_speaks_to_nobody_else(browser: Browser, stack: Any) -> None:
+    """Every request of the page goes to the admin port."""
+    context = browser.new_context()
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(stack.admin_url)
+    log_in(page, stack.admin_token)
+    expect(page.locator("#trail table").first).to_be_visible()
+
+    assert len(asked) > 20
+    assert all(url.startswith(f"{stack.admin_url}/") for url in asked), asked
+    context.close()
+
+
+def test_the_shop_stands_behind_the_gate(console: Callable[..., Page]) -> None:
+    """Stock, orders and queues of the shop are there, as its own pages of metrics have them."""
+    page = console()
+    for title in ("Stock", "Orders taken", "Queues"):
+        panel = page.locator("#panels .panel").filter(has=page.get_by_role("heading", name=title))
+        expect(panel.locator("tbody tr").first).to_be_visible()
+    expect(page.locator("#panels")).to_contain_text(SKU)
