@@ -87,11 +87,21 @@ def offer(case: Case, port: int, *, seconds: float, connections: int = 64, users
     Raises:
         LoadError: wrk failed.
     """
+    words = (case.method, case.path, str(case.body), str(users))
+    return run(_SCRIPT, port, *words, seconds=seconds, connections=connections)
+
+
+def run(script: Path, port: int, *words: str, seconds: float, connections: int) -> Outcome:
+    """Let wrk do what a script says; `words` are its own.
+
+    Raises:
+        LoadError: wrk failed.
+    """
     whole = max(1, round(seconds))
     arguments = [
         *("taskset", "-c", str(LOAD_CORE), "wrk", "--threads", "1", "--connections", str(connections)),
-        *("--duration", f"{whole}s", "--timeout", "10s", "--script", str(_SCRIPT)),
-        *(f"http://127.0.0.1:{port}", "--", case.method, case.path, str(case.body), str(users)),
+        *("--duration", f"{whole}s", "--timeout", "10s", "--script", str(script)),
+        *(f"http://127.0.0.1:{port}", "--", *words),
     ]
     try:
         done = subprocess.run(arguments, capture_output=True, text=True, timeout=whole + _GRACE, check=True)

@@ -82,6 +82,11 @@ class Process:
             os.killpg(self.pid, signal.SIGKILL)  # its own group: `start_new_session`
         self._child.wait()
 
+    def signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self._child.poll() is None:
+            self._child.send_signal(number)
+
     def cpu_seconds(self) -> float:
         """User and system time of the whole tree so far."""
         return tree_cpu_seconds(self.pid)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import redis
 
@@ -51,19 +53,43 @@ class RedisServer:
 
     def stop(self) -> None:
         """End it."""
+        self.thaw()
         self._process.stop()
+
+    @property
+    def url(self) -> str:
+        """As a configuration names it."""
+        return f"unix://{self.socket}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def freeze(self) -> None:
+        """Stop it in mid-step (SIGSTOP): it keeps its connections and answers nothing."""
+        self._process.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._process.signal(signal.SIGCONT)
+
+    def info(self, section: str) -> dict[str, Any]:
+        """What it tells of itself."""
+        with redis.Redis(unix_socket_path=str(self.socket), protocol=3) as client:
+            found: dict[str, Any] = client.info(section)
+        return found
 
     def usage(self) -> Usage:
         """Scripts run and processor time."""
-        with redis.Redis(unix_socket_path=str(self.socket), protocol=3) as client:
-            stats = client.info("commandstats")
+        stats = self.info("commandstats")
         calls = sum(stats[name]["calls"] for name in _ASKED if name in stats)
         return Usage(calls, self._process.cpu_seconds())
 
     def version(self) -> str:
         """As the server says."""
-        with redis.Redis(unix_socket_path=str(self.socket), protocol=3) as client:
-            return str(client.info("server")["redis_version"])
+        return str(self.info("server")["redis_version"])
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as probe:

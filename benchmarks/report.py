@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         "|" + "|".join("-" * (w + 2) if c == 0 else "-" * (w + 1) + ":" for c, w in enumerate(widths)) + "|"
     )
     return "\n".join((line(head), rule, *(line(row) for row in rows)))
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The smallest of the values that so large a share of them does not exceed (nearest rank)."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def comparison(results: Results, cases: Sequence[Case], against: str) -> str:

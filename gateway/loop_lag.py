@@ -10,6 +10,7 @@ from gateway.exchange import Clock
 
 EVERY = 0.05  # seconds between two measurements
 _FADE = 0.8  # of the greatest one lives on at the next measurement
+_SHARE = 0.1  # of the newest in the usual
 
 
 class LoopLag:
@@ -17,14 +18,15 @@ class LoopLag:
 
     Attributes:
         seconds: the longest turn of late, fading.
+        usual: seconds of a turn, the mean of late.
 
     Args:
-        tell: called after each measurement.
+        tell: called after each measurement with both.
         clock: seconds, monotonic, finer than the loop's own.
     """
 
-    def __init__(self, tell: Callable[[float], None], clock: Clock = time.perf_counter) -> None:
-        self.seconds = 0.0
+    def __init__(self, tell: Callable[[float, float], None], clock: Clock = time.perf_counter) -> None:
+        self.seconds = self.usual = 0.0
         self._tell = tell
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -43,6 +45,8 @@ class LoopLag:
         self._next = self._loop.call_soon(self._turn_ends)
 
     def _turn_ends(self) -> None:
-        self.seconds = max(self._clock() - self._began, self.seconds * _FADE)
+        turn = self._clock() - self._began
+        self.seconds = max(turn, self.seconds * _FADE)
+        self.usual += _SHARE * (turn - self.usual)
         self._next = self._loop.call_later(EVERY, self._wake)
-        self._tell(self.seconds)
+        self._tell(self.seconds, self.usual)

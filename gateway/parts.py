@@ -13,14 +13,14 @@ from gateway import config
 from gateway.access_log import AccessLog
 from gateway.accounts import Accounts
 from gateway.breakers import Breakers
-from gateway.exchange import Exchange, Policy, Reply
+from gateway.exchange import Exchange, Policy
 from gateway.identity import Identity
 from gateway.metrics import QueueState, ServerState, WorkerMetrics
 from gateway.policies import rate_limit
 from gateway.policies.cache import Cache
 from gateway.policies.cache_store import Store
 from gateway.policies.circuit_state import Change
-from gateway.policies.degrade import build_fallback
+from gateway.policies.degrade import Fallback, build_fallback, nothing
 from gateway.policies.shut_off import Shut
 from gateway.policies.shut_offs import ShutOff, ShutOffs
 from gateway.policies.slots import Slots
@@ -139,12 +139,14 @@ class Parts:
         }
         return rate_limit.build(tuple(names), changed, self.limits, self.metrics.limit_tally, cost)
 
-    def fallback(self, feature: str | None) -> Callable[[], Reply] | None:
-        """What is answered in a feature's place."""
+    def fallback(self, feature: str | None, cache: Cache | None) -> Fallback:
+        """What is answered in the place of a route's feature, perhaps what its cache keeps."""
         settings = self.config.features[feature].fallback if self.config and feature else None
-        return build_fallback(settings) if settings is not None else None
+        if settings is None:
+            return nothing
+        return build_fallback(settings, cache.last if cache is not None else None)
 
-    def response_cache(self, route: config.Route) -> Policy | None:
+    def response_cache(self, route: config.Route) -> Cache | None:
         """What keeps a route's answers, if it asks for that."""
         if route.cache is None:
             return None
@@ -204,13 +206,13 @@ class Parts:
             sick=self.breakers.sick,
         )
 
-    def lagging(self, seconds: float) -> None:
-        """A turn of the loop takes so long; that much of any latency is the gateway's own."""
+    def lagging(self, seconds: float, usual: float) -> None:
+        """A turn of the loop takes so long at most, or on average: the gateway's own share of a latency."""
         self._lag = seconds
         self.metrics.gauge("tidegate_loop_lag_seconds", seconds)
         for gate in self.gates.values():
             if gate.limiter is not None:
-                gate.limiter.own_delay = seconds
+                gate.limiter.own_delay, gate.limiter.stall = usual, seconds
 
     def trace(self) -> Policy | None:
         """What records some of the requests, if that is configured."""

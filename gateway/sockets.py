@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 
 _BACKLOG = 4096
+_STALLED = 15.0  # seconds
+_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
 _BIND_PATIENCE = 2.0  # seconds; a port just left by another process may need a moment
 
 
@@ -31,10 +33,14 @@ class Sockets:
         """
         listener = await bind(*public, "listen.port")
         try:
-            return cls(listener, await bind(*admin, "admin.port"))
+            operators = await bind(*admin, "admin.port")
         except StartError:
             listener.close()
             raise
+        if _USER_TIMEOUT is not None:
+            # A console that takes nothing more is cut off by the kernel; its connections inherit this.
+            operators.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, int(_STALLED * 1000))
+        return cls(listener, operators)
 
 
 async def bind(host: str, port: int, key: str) -> socket.socket:

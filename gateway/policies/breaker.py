@@ -47,12 +47,12 @@ class Breaker:
 
     Attributes:
         circuit: the upstream's, shared by all its routes in this worker.
-        fallback: what to answer in place of a refusal, or None.
+        fallback: what to answer in place of a refusal; None when there is nothing for this request.
         feature: the route's feature, named in `Tidegate-Degraded` when its fallback stands in.
     """
 
     circuit: Circuit
-    fallback: Callable[[], Reply] | None = None
+    fallback: Callable[[Exchange], Reply | None] = lambda _: None
     feature: str | None = None
 
     async def __call__(self, exchange: Exchange, proceed: Handler) -> Reply:
@@ -87,7 +87,8 @@ class Breaker:
         return seconds is not None and seconds > self.circuit.settings.slow_after
 
     def _refuse(self, exchange: Exchange) -> Reply:
-        if self.fallback is None:
+        reply = self.fallback(exchange)
+        if reply is None:
             why = (
                 "is shut off for now" if self.circuit.forced else "is left alone until it answers well again"
             )
@@ -98,9 +99,6 @@ class Breaker:
         exchange.outcome = "broken"
         if self.feature is not None:
             exchange.reply_headers.append((b"tidegate-degraded", self.feature.encode()))
-        reply = self.fallback()
-        if exchange.method == "HEAD":
-            reply.body = b""
         return reply
 
     def _watch(self, exchange: Exchange, reply: Reply, stream: AsyncIterator[bytes], ticket: int) -> None:

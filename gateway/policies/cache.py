@@ -36,7 +36,7 @@ class Cache:
         renewed: told of each exchange that was made in the background.
     """
 
-    __slots__ = ("_count", "_fetch", "_quiet", "_renewed", "_shelf", "_store", "_wait")
+    __slots__ = ("_count", "_fetch", "_query", "_quiet", "_renewed", "_shelf", "_store", "_wait")
 
     def __init__(
         self,
@@ -49,6 +49,9 @@ class Cache:
         self._count = count
         self._renewed = renewed
         self._wait = settings.wait
+        self._query = (
+            frozenset(name.encode() for name in settings.query) if settings.query is not None else None
+        )
         self._shelf = Shelf(store, count)
         self._fetch = Fetch(settings, self._shelf)
         self._quiet = Fetch(settings, Shelf(store, uncounted))  # for requests that nobody made
@@ -59,7 +62,7 @@ class Cache:
         Raises:
             GatewayError: the upstream could not be asked, and nothing kept may stand in.
         """
-        primary = primary_key(exchange)
+        primary = primary_key(exchange, self._query)
         if exchange.method not in {"GET", "HEAD"}:
             reply = await proceed(exchange)
             if exchange.method not in _SAFE and reply.status < 400 and exchange.outcome == "proxied":
@@ -70,6 +73,23 @@ class Cache:
             self._count(exchange.route, "bypass")
             return said(await proceed(exchange), b"fwd=bypass")
         return await self._look(exchange, proceed, primary, asked)
+
+    def last(self, exchange: Exchange, stale_for: float | None = None) -> Reply | None:
+        """What is kept for a request whose upstream is not to be asked; None when nothing may be used so.
+
+        Args:
+            exchange: the request.
+            stale_for: seconds for which it may have been old; None is as long as after a failure.
+        """
+        if exchange.method not in {"GET", "HEAD"}:
+            return None
+        asked = validation.read(exchange)
+        if asked.odd:
+            return None
+        entry = self._store.get(self._store.key(primary_key(exchange, self._query), exchange))
+        return self._shelf.last(entry, exchange, asked, stale_for)
+
+    # ---- what is there -----------------------------------------------------------------------
 
     async def _look(
         self, exchange: Exchange, proceed: Handler, primary: Primary, asked: validation.Asked

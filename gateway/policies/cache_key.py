@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from urllib.parse import unquote_to_bytes
 
 from gateway.exchange import Exchange
 
@@ -34,9 +35,24 @@ NEVER_THE_SAME = frozenset(
 )
 
 
-def primary_key(exchange: Exchange) -> Primary:
-    """What a GET for the same thing has in common."""
-    return exchange.upstream, exchange.scheme, exchange.host.lower(), exchange.target
+def primary_key(exchange: Exchange, query: Collection[bytes] | None = None) -> Primary:
+    """What a GET for the same thing has in common.
+
+    Args:
+        exchange: the request.
+        query: the parameters that make a difference; None is the whole query as it stands.
+    """
+    target = exchange.target
+    if query is not None and b"?" in target:
+        path, _, given = target.partition(b"?")
+        # The upstream decodes names: another spelling of one that counts must not hide it.
+        counted = [part for part in given.split(b"&") if _name(part) in query]
+        target = path + b"?" + b"&".join(counted) if counted else path
+    return exchange.upstream, exchange.scheme, exchange.host.lower(), target
+
+
+def _name(part: bytes) -> bytes:
+    return unquote_to_bytes(part.partition(b"=")[0].replace(b"+", b" "))
 
 
 def field_values(exchange: Exchange, names: tuple[bytes, ...]) -> tuple[bytes | None, ...]:

@@ -59,6 +59,7 @@ class Terms:
         stale_while_revalidate: for how long after that it is served while it is asked for anew (RFC 5861).
         stale_if_error: for how long after that it stands in for a failure (RFC 5861).
         public: it may go to those who sent credentials.
+        strict: it forbids to be used when it is no longer fresh, whatever the occasion (4.2.4).
     """
 
     age: float
@@ -66,6 +67,7 @@ class Terms:
     stale_while_revalidate: float
     stale_if_error: float
     public: bool
+    strict: bool = False
 
 
 def terms(
@@ -112,6 +114,7 @@ def terms(
         else _seconds(said, "stale-while-revalidate", caps.stale_while_revalidate),
         stale_if_error=0.0 if strict else _seconds(said, "stale-if-error", caps.stale_if_error),
         public=public,
+        strict=strict,
     )
     stale_for = max(allowed.stale_while_revalidate, allowed.stale_if_error)
     worth = fresh_for > 0 or fresh_for + stale_for > 0 or b"etag" in names or b"last-modified" in names

@@ -53,3 +53,22 @@ class Shelf:
             return None
         entry.tried = now + REST
         return self.serve(entry, exchange, asked, "stale")
+
+    def last(
+        self, entry: Entry | None, exchange: Exchange, asked: validation.Asked, stale_for: float | None
+    ) -> Reply | None:
+        """An entry for when the upstream is not to be asked at all; None when it may not be used so.
+
+        Args:
+            entry: what is kept.
+            exchange: the request.
+            asked: what it says to a cache.
+            stale_for: seconds for which it may have been old; None is as long as after a failure.
+        """
+        if entry is None or (asked.credentials and not entry.terms.public):
+            return None
+        stale = entry.staleness(self.store.clock())
+        bound = entry.terms.stale_if_error if stale_for is None else stale_for
+        if stale >= 0 and (entry.terms.strict or stale >= bound):
+            return None
+        return self.serve(entry, exchange, asked, "stale" if stale >= 0 else "hit")

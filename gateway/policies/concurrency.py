@@ -4,7 +4,7 @@ The family is that of TCP Vegas (Brakmo and Peterson, 1995) and of Gradient2Limi
 concurrency-limits: latency above an idle upstream's is a queue, and the limit is cut in proportion to it. As
 there, it grows by its square root (or an eighth) while there is no queue, and only while it holds back.
 
-Three things differ, each for a failing of the models:
+These things differ, each for a failing of the models:
 
 - Netflix compares with a long average, which drifts up under a lasting overload; Envoy pins the limit low to
   measure anew. Here the latency to compare with, the *base*, moves up only on evidence: where a cut did not
@@ -14,6 +14,10 @@ Three things differ, each for a failing of the models:
 - Requests differ, and shedding changes their mix. Each route has a base of its own, and a window is judged by
   the sum of its latencies over what the same answers would have taken at their routes' bases.
 - What the gateway's own loop adds is measured and not taken for the upstream's (`own_delay`).
+- A limit that was not used lately proves nothing, and a rush that fills it at once is a queue before anybody
+  could measure it. So after a calm, what may be in flight (`open`) begins at twice what was, and grows with
+  each answer that is not slow, as TCP's congestion window does where its application held back (slow start,
+  RFC 7661). The first row of slow answers ends that, and the limit is what was open then.
 """
 
 from __future__ import annotations
@@ -24,33 +28,27 @@ from collections.abc import Callable
 
 from gateway.config import Concurrency
 from gateway.exchange import Clock
+from gateway.policies.bases import FEW, Base, Bases
 
-TOLERANCE = 1.75  # times the base: so much latency is no queue yet (Gradient2Limit's rttTolerance)
+TOLERANCE = 1.4  # times the base: so much latency is no queue yet (Gradient2Limit's rttTolerance)
 SLACK = 0.002  # seconds on top; noise to an upstream that answers at once
 WINDOW = 0.1  # seconds; a window lasts at least so long, and twice the mean latency
-FEW, MANY = 20, 50  # answers that a window needs, by the limit; twice as many to judge an exploring cut
+MANY = 50  # answers that a window needs at most, FEW at least; twice as many to judge an exploring cut
 DROPS_FREE = 0.05  # failures that cost nothing: a bug in one page must not throttle the rest
 CUT = 0.7  # at most, in one window
-DEEP_CUT = 0.5  # for failures, and for a latency of LONG_QUEUE bases
-LONG_QUEUE = 3.0
+DEEP_CUT = 0.5  # for failures
+LONG_QUEUE = 3.0  # bases; then a cut goes to where the queue ends, but no deeper than
+DEEPEST_CUT = 0.2
+ROW = 20  # slow answers, one after the other, that make it needless to see a long queue's window to its end
 ENOUGH = 0.2  # cuts to this share must shorten any queue, whatever other workers do meanwhile
-DRAIN = 0.95  # a cut for latency goes a little below where the queue ends
+DRAIN = 1.1  # bases; a cut for latency leaves so much of a queue, for answers that differ
 EXPLORE_EVERY = 10.0  # seconds
 EXPLORE_ABOVE = 0.01  # seconds; a queue within that is not worth looking for
 EXPLORE_CUT = 0.7
 DRIFT = 30.0  # seconds in which an unconfirmed base follows the latency of a quiet upstream up
-MOST_ROUTES = 10_000  # patterns come from the config; a bound all the same
-
-
-class _Route:
-    """One route's base, and its answers in this window."""
-
-    __slots__ = ("base", "count", "total")
-
-    def __init__(self) -> None:
-        self.base = 0.0  # seconds; 0: not known yet
-        self.count = 0
-        self.total = 0.0
+FEWEST_OPEN = 16  # requests that may always be in flight after a calm, if the limit is not below
+PROOF = 3.0  # latencies at rest, until a slow start shows what it has found
+SLOW_ROW = 8  # slow answers, one after the other, that end the slow start
 
 
 class AdaptiveLimit:
@@ -62,9 +60,12 @@ class AdaptiveLimit:
 
     Attributes:
         limit: requests that may be in flight at once.
+        open: those of them that may be used yet; the limit, but in a slow start.
         generation: grows with each change of the limit.
         held_back: somebody found no slot in this window; set by the gate, cleared by each judgement.
-        own_delay: seconds that the gateway's own loop adds to a latency.
+        own_delay: seconds that a turn of the gateway's own loop usually takes.
+        stall: seconds that one took of late at the most.
+        proof: seconds in which a slow start shows what an upstream bears.
         base_ratio: the last window's latency, in bases; 1 is no queue.
 
     Args:
@@ -74,45 +75,39 @@ class AdaptiveLimit:
     """
 
     __slots__ = (
-        *(
-            "_began",
-            "_clock",
-            "_confirmed",
-            "_count",
-            "_ends",
-            "_exploring",
-            "_failed",
-            "_limit",
-            "_listener",
-        ),
-        *("_max", "_min", "_need", "_peak", "_routes", "_seen", "_trial", "_was_saturated"),
-        *("base_ratio", "generation", "held_back", "limit", "own_delay"),
+        *("_bases", "_began", "_clock", "_confirmed", "_count", "_ends", "_exploring", "_failed", "_known"),
+        *("_limit", "_listener", "_max", "_min", "_need", "_peak", "_row", "_row_actual", "_row_expected"),
+        *("_slow", "_trial", "_was_saturated"),
+        *("base_ratio", "generation", "held_back", "limit", "open", "own_delay", "proof", "stall"),
     )
 
     def __init__(self, settings: Concurrency, clock: Clock = time.monotonic) -> None:
         self._min, self._max = settings.min, settings.max
         self._limit = float(settings.start)
-        self.limit = settings.start
+        self.limit = self.open = settings.start
         self.generation = 1
         self.held_back = False
-        self.own_delay = 0.0
+        self.own_delay = self.stall = self.proof = 0.0
         self.base_ratio = 1.0
         self._clock = clock
         self._listener: Callable[[], None] = lambda: None
-        self._routes: dict[str, _Route] = {}
+        self._bases = Bases()
+        self._known = self._bases.known
         self._confirmed = -1  # the last of the spells of EXPLORE_EVERY in which the base was confirmed
         self._exploring = self._was_saturated = False
         self._trial: tuple[float, float] | None = (
             None  # of the last cut: latency before it, in bases; its depth
         )
-        # This window's answers, by route and in number; failures among them; most in flight; when it may end.
-        self._seen: list[_Route] = []
+        self._slow = 0  # slow answers of a slow start, one after the other
+        # This window's answers; failures among them; most in flight; when it may end.
         self._count = self._failed = self._peak = self._need = 0
+        # Its slow answers, one after the other; what they took, and would have taken without a queue.
+        self._row, self._row_actual, self._row_expected = 0, 0.0, 0.0
         self._began = self._ends = 0.0
         self._begin(clock())
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Call back after each change of the limit; must not block."""
+        """Call back after each change of `limit` or `open`; must not block."""
         self._listener = listener
 
     # ---- an answer comes ---------------------------------------------------------------------
@@ -126,18 +121,29 @@ class AdaptiveLimit:
             seconds: from asking the upstream to its header.
             in_flight: requests that hold a slot now, this one included.
         """
+        base = self._known.get(route)
+        if base is None:
+            base = self._know(route)
+        if self.open < self.limit:
+            self._slow_start(in_flight, slow=seconds > base.slow)
         if generation != self.generation:
             return
-        state = self._routes.get(route)
-        if state is None:
-            state = self._know(route)
-        if not state.count:
-            self._seen.append(state)
-        state.count += 1
-        state.total += seconds
+        if not base.count:
+            self._bases.seen.append(base)
+        base.count += 1
+        base.total += seconds
         self._count += 1
         if in_flight > self._peak:
             self._peak = in_flight
+        if seconds > base.slow:
+            self._row += 1
+            self._row_actual += seconds
+            self._row_expected += base.seconds
+            if self._row >= ROW and self._row_actual > LONG_QUEUE * self._row_expected:
+                self._judge_row()
+                return
+        elif self._row:
+            self._row, self._row_actual, self._row_expected = 0, 0.0, 0.0
         if self._count >= self._need and self._clock() >= self._ends:
             self._judge()
 
@@ -152,43 +158,83 @@ class AdaptiveLimit:
         if self._count >= self._need and self._clock() >= self._ends:
             self._judge()
 
+    def _slow_start(self, in_flight: int, *, slow: bool) -> None:
+        """Open further with each answer that is not slow, while what is open is used."""
+        if not slow:
+            self._slow = 0
+            if self.held_back or 2 * in_flight >= self.open:
+                self.open += 1
+                self._listener()
+            return
+        self._slow += 1
+        if self._slow >= SLOW_ROW and 2 * in_flight >= self.open:
+            self._limit, before = float(max(self.open, self._min)), self._limit
+            self._end(self._clock(), before, saturated=True)
+
     # ---- a window ends -----------------------------------------------------------------------
+
+    @property
+    def _saturated(self) -> bool:
+        return self.held_back or 2 * self._peak >= self.limit
 
     def _judge(self) -> None:
         now = self._clock()
         answers = self._count - self._failed
-        actual = sum(route.total for route in self._seen)
+        actual = self._bases.actual()
         if answers and now < self._began + 2 * actual / answers:
             # Too short for this latency: the slow would be missing among those that began within it.
             self._ends = self._began + 2 * actual / answers
             return
-        saturated = self.held_back or 2 * self._peak >= self.limit
-        before = self._limit
+        saturated, before = self._saturated, self._limit
         if saturated:
             if self._failed > DROPS_FREE * self._count:
                 self._trial, self._exploring = None, False
                 self._limit *= max(DEEP_CUT, 1 - self._failed / self._count)
             elif answers:
-                self._steer(now, answers, actual)
+                self._steer(now, answers, actual, self._bases.expected())
         elif answers:
+            self.proof = PROOF * actual / answers
             self._learn_at_rest(now, actual)
-        self._was_saturated = saturated
+        self._end(now, before, saturated=saturated)
+
+    def _judge_row(self) -> None:
+        now, saturated, before = self._clock(), self._saturated, self._limit
+        if saturated:
+            self._steer(now, self._row, self._row_actual, self._row_expected)
+            self._end(now, before, saturated=True)
+        self._row, self._row_actual, self._row_expected = 0, 0.0, 0.0
+
+    def _end(self, now: float, before: float, *, saturated: bool) -> None:
+        """The limit is found; what may be used of it follows, and the next window begins."""
         self._limit = min(max(self._limit, float(self._min)), float(self._max))
+        told = self.limit, self.open
+        starting = self.open < self.limit
+        self.limit = int(self._limit)
+        if not saturated:
+            self.open = min(self.limit, max(FEWEST_OPEN, 2 * self._peak))
+        elif not starting or self.open > self.limit:
+            self.open = self.limit
+        self._was_saturated = saturated
         self._begin(now)
         if self._limit != before:
             self.generation += 1
-            if int(self._limit) != self.limit:
-                self.limit = int(self._limit)
-                self._listener()
+        if told != (self.limit, self.open):
+            self._listener()
 
-    def _steer(self, now: float, answers: int, actual: float) -> None:
+    def _steer(self, now: float, answers: int, actual: float, expected: float) -> None:
         """Cut or grow: requests come faster than the limit lets them in."""
-        expected = self._expected()
         ratio = actual / expected
         excess = actual - expected - answers * (SLACK + 2 * self.own_delay)
         queued = self.base_ratio = 1 + max(0.0, excess) / expected
+        if queued > TOLERANCE and excess < answers * 2 * (self.stall - self.own_delay):
+            return  # late by our own doing, as far as anybody can tell
+        if self.open < self.limit:
+            # A slow start. What holds back is not the limit; whether that was too high is shown by a queue.
+            if queued <= TOLERANCE:
+                return
+            self._limit = float(max(self.open, self._min))
         if ratio < 1:
-            self._learn(0.5 if ratio < 0.75 else 0.05)
+            self._bases.learn(0.5 if ratio < 0.75 else 0.05)
             if ratio < 0.75:
                 self._confirmed = -1
         exploring, self._exploring = self._exploring, False
@@ -197,36 +243,36 @@ class AdaptiveLimit:
         if exploring and not paid:
             # So many less took as long each: there was no queue to shorten, and this is the base.
             self._confirmed = self._spell(now)
-            self._learn(0.7)
+            self._bases.learn(0.7)
             self._limit /= EXPLORE_CUT  # it cost throughput and found nothing: taken back
         elif queued > TOLERANCE:
             if trial is None or paid:
-                self._cut(DEEP_CUT if queued > LONG_QUEUE else max(CUT, DRAIN / queued), actual)
+                self._cut(max(DEEPEST_CUT if queued > LONG_QUEUE else CUT, DRAIN / queued), ratio)
             elif trial[1] > ENOUGH:
                 depth = trial[1]
-                self._cut(CUT, actual)
+                self._cut(CUT, ratio)
                 if self._trial is not None:
                     self._trial = (trial[0], depth * CUT)
             else:
                 # Cuts so deep, and no shorter a queue: there was none, and the upstream has become slower.
                 self._confirmed = self._spell(now)
-                self._learn(0.7)
+                self._bases.learn(0.7)
                 self._limit /= trial[1]  # they cost throughput and found nothing: taken back
         elif exploring or (
             self._was_saturated  # else the queue was still filling, and no latency to compare with
             and self._confirmed != self._spell(now)
             and actual / answers > EXPLORE_ABOVE + 4 * self.own_delay
         ):
-            self._cut(EXPLORE_CUT, actual)
+            self._cut(EXPLORE_CUT, ratio)
             self._exploring = self._trial is not None
         else:
             room = (TOLERANCE - queued) / (TOLERANCE - 1)
             self._limit += max(math.sqrt(self._limit), self._limit / 8) * max(0.25, room)
 
-    def _cut(self, depth: float, actual: float) -> None:
+    def _cut(self, depth: float, ratio: float) -> None:
         after = max(self._limit * depth, float(self._min))
         if after < self._limit:
-            self._trial = (actual / self._expected(), after / self._limit)
+            self._trial = (ratio, after / self._limit)
         else:  # nothing left to cut, so no more can be found out
             self._confirmed = self._spell(self._clock())
         self._limit = after
@@ -237,45 +283,26 @@ class AdaptiveLimit:
 
     def _learn_at_rest(self, now: float, actual: float) -> None:
         """The limit holds nobody back, so latency is the upstream's own: follow it down fast, up slowly."""
-        ratio = actual / self._expected()
+        ratio = actual / self._bases.expected()
         self.base_ratio = max(1.0, ratio)
         self._confirmed = self._spell(now)
         self._trial, self._exploring = None, False
         if ratio > 1:
-            self._learn(1 - math.exp((self._began - now) / DRIFT))
+            self._bases.learn(1 - math.exp((self._began - now) / DRIFT))
         else:
-            self._learn(0.3 if ratio < 0.75 else 0.05)
+            self._bases.learn(0.3 if ratio < 0.75 else 0.05)
 
-    # ---- bases -------------------------------------------------------------------------------
-
-    def _expected(self) -> float:
-        """What the window's latencies would have been without a queue, in seconds; above 0."""
-        expected = 0.0
-        for route in self._seen:
-            if route.base <= 0.0:
-                route.base = max(route.total / route.count, 1e-6)
-            expected += route.count * route.base
-        return expected
-
-    def _learn(self, weight: float) -> None:
-        """Move the bases towards the window's means, the less the fewer answers stand behind one."""
-        for route in self._seen:
-            share = weight * route.count / (route.count + FEW)
-            route.base = max(route.base + share * (route.total / route.count - route.base), 1e-6)
-
-    def _know(self, name: str) -> _Route:
-        if len(self._routes) >= MOST_ROUTES:
-            self._begin(self._clock())  # the window's answers belong to routes that are forgotten now
-            self._routes.clear()
-        route = self._routes[name] = _Route()
-        return route
+    def _know(self, route: str) -> Base:
+        base = self._bases.know(route)
+        if not self._bases.seen:  # what the window has counted may have been forgotten just now
+            self._begin(self._clock())
+        return base
 
     def _begin(self, now: float) -> None:
         """Start a window."""
-        for route in self._seen:
-            route.count, route.total = 0, 0.0
-        self._seen.clear()
+        self._bases.begin(TOLERANCE, SLACK + 2 * self.own_delay)
         self._count = self._failed = self._peak = 0
+        self._row, self._row_actual, self._row_expected = 0, 0.0, 0.0
         self.held_back = False
         self._began = now
         self._ends = now + WINDOW

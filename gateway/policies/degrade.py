@@ -32,6 +32,14 @@ class Switches(Protocol):
         ...
 
 
+# What is answered in place of the upstream; None when there is nothing for this request.
+Fallback = Callable[[Exchange], Reply | None]
+
+
+def nothing(_: Exchange) -> None:
+    """No fallback."""
+
+
 @dataclass(frozen=True, slots=True)
 class Degrade:
     """Answer for a feature that is off, and for all that is not critical in an emergency.
@@ -40,13 +48,16 @@ class Degrade:
         feature: the route's feature, or None.
         priority: the route's.
         switches: what is on.
-        fallback: the feature's answer while it is off, or None.
+        fallback: the feature's answer while it is off.
+        kept: what the route's cache keeps and would give in place of a failure. In an emergency it costs
+            nobody anything.
     """
 
     feature: str | None
     priority: Priority
     switches: Switches
-    fallback: Callable[[], Reply] | None = None
+    fallback: Fallback = nothing
+    kept: Fallback = nothing
 
     def __call__(self, exchange: Exchange, proceed: Handler) -> Awaitable[Reply]:
         """Handle one exchange.
@@ -56,38 +67,61 @@ class Degrade:
             Overloaded: only critical requests pass, this is none, and there is no fallback.
         """
         if self.feature is not None and not self.switches.is_on(self.feature):
-            if self.fallback is None:
-                raise FeatureOff(
-                    f"{self.feature} is switched off for now; try again later",
-                    retry_after=FEATURE_RETRY_AFTER,
-                )
-            return self._stand_in(exchange, self.fallback)
+            return self._without(exchange)
         if self.priority != "critical" and self.switches.only_critical():
-            if self.fallback is None:
-                raise Overloaded(
-                    "only the most important requests are served for now; try again shortly",
-                    retry_after=CRITICAL_RETRY_AFTER,
-                )
-            return self._stand_in(exchange, self.fallback)
+            return self._in_emergency(exchange)
         return proceed(exchange)
 
-    async def _stand_in(self, exchange: Exchange, fallback: Callable[[], Reply]) -> Reply:
+    async def _without(self, exchange: Exchange) -> Reply:
+        reply = self.fallback(exchange)
+        if reply is None:
+            raise FeatureOff(
+                f"{self.feature} is switched off for now; try again later", retry_after=FEATURE_RETRY_AFTER
+            )
+        return self._degraded(exchange, reply)
+
+    async def _in_emergency(self, exchange: Exchange) -> Reply:
+        reply = self.kept(exchange)
+        if reply is not None:
+            return reply
+        reply = self.fallback(exchange)
+        if reply is None:
+            raise Overloaded(
+                "only the most important requests are served for now; try again shortly",
+                retry_after=CRITICAL_RETRY_AFTER,
+            )
+        return self._degraded(exchange, reply)
+
+    def _degraded(self, exchange: Exchange, reply: Reply) -> Reply:
         exchange.outcome = "degraded"
         if self.feature is not None:
             exchange.reply_headers.append((b"tidegate-degraded", self.feature.encode()))
-        reply = fallback()
-        if exchange.method == "HEAD":  # the header as for GET, length included, and no body
-            reply.body = b""
         return reply
 
 
-def build_fallback(settings: config.Fallback) -> Callable[[], Reply]:
-    """Prepare a fallback once; each call gives a fresh Reply of the same bytes.
+Last = Callable[[Exchange, float], Reply | None]  # what a cache keeps, old for so many seconds at most
+
+
+def build_fallback(settings: config.Fallback, last: Last | None = None) -> Fallback:
+    """Prepare a fallback once; each call gives a Reply of its own.
+
+    Args:
+        settings: what is answered.
+        last: the route's cache, if it has one.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: the file is too large to be held in memory.
     """
+    words = _words(settings)
+    if settings.stale is None or last is None:
+        return words
+    stale_for = settings.stale
+    return lambda exchange: last(exchange, stale_for) or words(exchange)
+
+
+def _words(settings: config.Fallback) -> Fallback:
+    """The same for everyone."""
     if "json_" in settings.model_fields_set:
         body = json.dumps(settings.json_, ensure_ascii=False, separators=(",", ":")).encode()
         content_type: str | None = "application/json"
@@ -95,8 +129,10 @@ def build_fallback(settings: config.Fallback) -> Callable[[], Reply]:
         body, content_type = settings.text.encode(), "text/plain; charset=utf-8"
     elif settings.file is not None:
         body, content_type = _read(settings.file), _type_of(settings.file)
-    else:
+    elif settings.empty:
         body, content_type = b"", None
+    else:
+        return nothing
     content_type = settings.content_type or content_type
     headers: Headers = [NO_STORE]  # else a browser or cache keeps it after the feature is back
     if settings.status in BODILESS:
@@ -106,7 +142,12 @@ def build_fallback(settings: config.Fallback) -> Callable[[], Reply]:
             headers.append((b"content-type", content_type.encode()))
         headers.append((b"content-length", b"%d" % len(body)))
     status = settings.status
-    return lambda: Reply(status, list(headers), body)
+
+    def say(exchange: Exchange) -> Reply:
+        # For HEAD the header as for GET, length included, and no body.
+        return Reply(status, list(headers), b"" if exchange.method == "HEAD" else body)
+
+    return say
 
 
 def _read(path: Path) -> bytes:

@@ -20,8 +20,8 @@ class Lane(Protocol):
         """Take a slot; False when none is free for this priority."""
         ...
 
-    async def wait(self) -> None:
-        """Take a slot once one is free; raises Overloaded when that takes too long."""
+    async def wait(self, user: str) -> None:
+        """Take a slot once one is free for this user; raises Overloaded when that takes too long."""
         ...
 
     def leave(self) -> None:
@@ -85,7 +85,7 @@ class LoadShed:
         """
         lane, limiter = self._lane, self._limiter
         if not lane.try_enter():
-            await lane.wait()
+            await lane.wait(exchange.user or exchange.address)
         exchange.defer(lane.leave)  # after the last body byte or a disconnect
         if limiter is None:
             return await proceed(exchange)

@@ -38,6 +38,11 @@ def disagreements(config: Config) -> Iterable[tuple[Path, str]]:
             yield ("upstreams", name, "timeout"), "connect is longer than total"
     yield from _ladder_disagreements(config)
     yield from _limit_disagreements(config)
+    for name, feature in config.features.items():
+        keeps = any(route.feature == name and route.cache is not None for route in config.routes)
+        if feature.fallback is not None and feature.fallback.stale is not None and not keeps:
+            said = "no route of this feature keeps answers; give one a cache: {}, or remove it"
+            yield ("features", name, "fallback", "stale"), said
     seen: dict[tuple[object, ...], int] = {}
     for index, route in enumerate(config.routes):
         yield from _route_disagreements(config, index, route)

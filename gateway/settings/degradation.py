@@ -11,7 +11,11 @@ from gateway.units import Duration
 
 
 class Fallback(Settings):
-    """What is answered in place of a feature that is off. One of json, text, file or empty."""
+    """What is answered in place of a feature that is off: json, text, file or empty, or what was kept."""
+
+    stale: Duration | None = Field(None, ge=0)
+    """First of all the answer that the route's cache keeps, fresh or old for up to so long; the others are
+    for when it keeps none."""
 
     json_: Any = Field(None, alias="json")
     """Any JSON value, answered as application/json."""
@@ -29,7 +33,7 @@ class Fallback(Settings):
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         given = self.model_fields_set & {"json_", "text", "file"} | ({"empty"} if self.empty else set())
-        if len(given) != 1:
+        if len(given) > 1 or not (given or self.stale is not None):
             raise ValueError("give exactly one of json, text, file or empty: true")
         return self
 

@@ -25,6 +25,9 @@ class RouteCache(Settings):
     """Served old while it is asked anew; for answers that don't say it."""
     stale_if_error: Duration = 60.0
     """Served old while the upstream fails; for answers that don't say it."""
+    query: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] | None = None
+    """Query parameters that tell answers apart; all others are passed on, but make no difference. Left out:
+    the whole query as it stands."""
     max_body: Size = Field(256 << 10, ge=1)
     """Larger ones pass through."""
     wait: Duration = Field(10.0, gt=0)

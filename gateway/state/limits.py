@@ -27,6 +27,8 @@ HEARTBEAT = 1.0  # seconds between two signs of life, which also keep `up` true 
 FIRST_PROBE, LAST_PROBE = 0.1, 2.0  # seconds between probes while the store is away, before jitter
 STEADY = 5.0  # seconds up after which the next outage is probed as quickly as the first
 GRACE = 5  # loop passes after a time-out in which an answer that already arrived is still read
+GATHER = 0.1  # seconds between looks at who else is back, and between charges of what is admitted meanwhile
+ALL_BACK = LAST_PROBE * 1.5 + 1.0  # seconds after which those who are not back are given up
 UNCHECKED = 1_000_000  # microseconds for which `on_store_failure: refuse` refuses
 
 T = TypeVar("T")
@@ -43,7 +45,7 @@ class SharedLimits:
     After a failure nothing is sent until a jittered probe succeeds; meanwhile each limit's `on_store_failure`
     decides: "local" judges this host's share (limit x its workers ÷ all that live), "allow" admits, "refuse"
     refuses for a second (the policy answers that with 503, for it is not the client's doing). What was
-    admitted locally is charged before Redis judges again, and the workers of a host return together.
+    admitted locally is charged before Redis judges again, and all who shared before return together.
 
     Args:
         url: see RedisUrl.
@@ -85,6 +87,7 @@ class SharedLimits:
         self._probe = asyncio.Event()
         self._returned = self._counters.returned
         self._beat_at = 0.0
+        self._expected = 0  # workers, over all hosts, that shared before the store was lost
         self._task: asyncio.Task[None] | None = None
 
     # ---- for policies -------------------------------------------------------------------------
@@ -151,6 +154,7 @@ class SharedLimits:
             except Exception:
                 log.exception("limits are judged locally, a call to Redis failed inside the gateway")
             finally:
+                self._expected = 0 if moved else self._link.alive
                 await self._drop()
             if moved:
                 await self._try_connect()
@@ -184,7 +188,9 @@ class SharedLimits:
         try:
             await self._link.open()
             await self._bounded(self._link.call([], beat=True))  # as quick as it must be for requests
+            self._counters.returned = self._returned = time.monotonic_ns()
             await self._settle()
+            await self._gather()
         except (RedisError, OSError, TimeoutError, OutOfStepError) as error:
             log.debug("Redis is still away: %s: %s", type(error).__name__, error)
             await self._link.close()
@@ -192,7 +198,6 @@ class SharedLimits:
             log.info("limits are shared through Redis")
             self._living()
             self.up = True
-            self._counters.returned = self._returned = time.monotonic_ns()
 
     def _living(self) -> None:
         """Take in how many workers there are, over all hosts."""
@@ -208,6 +213,17 @@ class SharedLimits:
                 some: list[Waiting] = [([hit], new_future()) for hit in hits[first : first + MAX_HITS]]
                 await self._bounded(self._link.call(some, owed=True))
 
+    async def _gather(self) -> None:
+        """Judge locally on, and charge it, until all who shared before are back, or can't be expected to be.
+
+        The first to return would have the whole limit, on top of the shares that the others still judge.
+        """
+        until = self._clock() + ALL_BACK
+        while self._link.present < self._expected and self._clock() < until:
+            await asyncio.sleep(GATHER)
+            await self._bounded(self._link.call([], beat=True))
+            await self._settle()
+
     async def _leave(self) -> None:
         """Let the others have this worker's share at once."""
         with contextlib.suppress(RedisError, OSError, TimeoutError, OutOfStepError):
@@ -216,6 +232,7 @@ class SharedLimits:
     async def _drop(self) -> None:
         self.up = False
         self._returned = self._counters.returned
+        self._probe.clear()
         self._full.clear()
         queue, self._queue = self._queue, []
         self._unjudged(queue)

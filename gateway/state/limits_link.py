@@ -36,12 +36,13 @@ class Link:
 
     Attributes:
         alive: workers that live, over all hosts, as far as is known.
+        present: those of them that have said so in the last two seconds.
     """
 
     def __init__(
         self, url: str, prefix: str, name: str, unjudged: Callable[[Sequence[Waiting]], None]
     ) -> None:
-        self.alive = 0
+        self.alive = self.present = 0
         self._url = url
         self._place = RedisUrl.parse(url)
         self._counters = f"{{{prefix}}}:limit:"  # the braces keep all keys in one slot
@@ -145,7 +146,7 @@ class Link:
             return
         if not isinstance(reply, list) or reply[0] != b"%d" % number:
             raise OutOfStepError("Redis answered another call than the one asked")
-        self.alive = int(reply[1])
+        self.alive, self.present = int(reply[1]), int(reply[2])
 
     async def _again(self, batch: Batch, why: Exception) -> list[tuple[Hit, Charge]]:
         """Another attempt, of a batch that the server did not judge."""

@@ -13,8 +13,9 @@ async def test_it_times_a_turn_and_forgets_slowly() -> None:
     now, told = 0.0, []
     done = asyncio.Event()
 
-    def tell(seconds: float) -> None:
+    def tell(seconds: float, usual: float) -> None:
         told.append(seconds)
+        assert usual == lag.usual
         if len(told) == 3:
             done.set()
 
@@ -29,12 +30,13 @@ async def test_it_times_a_turn_and_forgets_slowly() -> None:
     assert told[0] == 0.3
     assert told[0] > told[1] > told[2] > 0
     assert lag.seconds == told[2]
+    assert 0 < lag.usual < lag.seconds  # one long turn among three
 
 
 async def test_stopped_it_rests(until: Any) -> None:
     """Nothing of it stays in the loop."""
-    told: list[float] = []
-    lag = LoopLag(told.append)
+    told: list[tuple[float, float]] = []
+    lag = LoopLag(lambda *both: told.append(both))
     lag.stop()
     turns = 0
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import redis
+
 from gateway.exchange import Hit
 from gateway.state.limits import SharedLimits
 from tests.gateway.limits.reference import Told, hit_of, told
@@ -105,6 +107,54 @@ async def test_a_busy_worker_is_no_outage(new_store: NewStore) -> None:
         pass
     assert not told(await task)[0].fallback
     assert limits.up
+
+
+class Fixed(random.Random):
+    """Draws the same, always."""
+
+    def __init__(self, drawn: float) -> None:
+        super().__init__()
+        self.drawn = drawn
+
+    def uniform(self, a: float, b: float) -> float:  # noqa: ARG002 - as in random
+        return self.drawn
+
+
+async def test_hosts_return_together(
+    own_redis: OwnRedis, new_store: NewStore, eventually: Eventually
+) -> None:
+    """Who finds Redis first waits for the other: shares and whole limit never count at the same time."""
+    hit = hit_of("global", "", 40, 3600.0, "fixed-window")
+    stores = [await new_store(own_redis.url, workers=1, rng=Fixed(drawn)) for drawn in (0.1, 1.5)]
+    with redis.Redis.from_url(own_redis.url) as client:
+
+        def beats() -> dict[bytes, float]:
+            return dict(client.zrange("{test}:limit-workers", 0, -1, withscores=True))
+
+        newest = max(beats().values())
+        await eventually(lambda: min(beats().values()) > newest)  # each knows of the other
+    own_redis.stop()
+    await eventually(lambda: not any(store.up for store in stores))
+    passed = 0
+
+    def offer(store: SharedLimits) -> None:
+        nonlocal passed
+        passed += sum(at_once(store, [hit])[0].allowed for _ in range(50))
+
+    for store in stores:
+        offer(store)
+    assert passed == 40  # each its half
+    own_redis.start()
+    async with asyncio.timeout(30):
+        while not all(store.up for store in stores):
+            for store in stores:
+                if store.up:
+                    passed += sum([told(await store.take([hit]))[0].allowed for _ in range(50)])
+                else:
+                    offer(store)
+            await asyncio.sleep(0.01)
+    passed += sum([told(await store.take([hit]))[0].allowed for store in stores])
+    assert passed == 40
 
 
 # ---- between the gateway and Redis -----------------------------------------------------------

@@ -22,6 +22,7 @@ from gateway.errors import (
 from gateway.exchange import ClientGone, Exchange, Handler, Reply, compose
 from gateway.policies.breaker import Breaker
 from gateway.policies.circuit import Circuit
+from gateway.policies.degrade import build_fallback
 
 SETTINGS = config.Breaker(min_requests=10, probes=3, open_for=5, slow_after=2)
 Make = Callable[..., Exchange]
@@ -316,10 +317,9 @@ async def test_open_refuses_without_asking(circuit: Circuit, exchange: Make) -> 
 async def test_a_fallback_stands_in(circuit: Circuit, exchange: Make, method: str, body: bytes) -> None:
     """The feature's answer in place of the refusal, labelled; fresh each time; no body for HEAD."""
     circuit.force("open")
+    fallback = build_fallback(config.Fallback(json={}))
     for _ in range(2):
         asked = exchange(method)
-        reply = await ask(
-            circuit, asked, answering(200), fallback=lambda: Reply(200, [], b"{}"), feature="profile"
-        )
+        reply = await ask(circuit, asked, answering(200), fallback=fallback, feature="profile")
         assert (reply.status, reply.body, asked.outcome) == (200, body, "broken")
         assert asked.reply_headers == [(b"tidegate-degraded", b"profile")]

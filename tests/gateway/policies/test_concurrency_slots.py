@@ -95,7 +95,7 @@ async def test_those_who_wait_are_served_by_priority_then_age() -> None:
     served: list[str] = []
 
     async def wait(priority: Priority, name: str) -> None:
-        await slots.lanes[priority].wait()
+        await slots.lanes[priority].wait("u")
         served.append(name)
 
     names: list[tuple[Priority, str]] = [
@@ -124,7 +124,7 @@ async def test_the_newest_is_served_first_once_the_queue_stands(clock: Any) -> N
     served: list[int] = []
 
     async def wait(number: int) -> None:
-        await slots.lanes["critical"].wait()
+        await slots.lanes["critical"].wait("u")
         served.append(number)
 
     tasks = [asyncio.create_task(wait(number)) for number in range(3)]
@@ -141,8 +141,8 @@ async def test_those_below_their_floor_come_first() -> None:
     """Else a flood of the critical would starve them for good."""
     slots = fixed(20, floors={"normal": 0.1}, queue={"interval": 10})
     fill(slots)
-    normal = asyncio.create_task(slots.lanes["normal"].wait())
-    critical = asyncio.create_task(slots.lanes["critical"].wait())
+    normal = asyncio.create_task(slots.lanes["normal"].wait("u"))
+    critical = asyncio.create_task(slots.lanes["critical"].wait("u"))
     await _turns()
     slots.lanes["critical"].leave()
     await _turns()
@@ -156,7 +156,7 @@ async def test_patience_ends() -> None:
     slots = fixed(1, queue={"interval": 0.02, "target": 0.005})
     fill(slots)
     with pytest.raises(Overloaded, match="critical"):
-        await slots.lanes["critical"].wait()
+        await slots.lanes["critical"].wait("u")
     assert (slots.waiting, slots.in_flight, slots.refused) == (0, 1, 1)
     assert slots.pressure() == 1.0
 
@@ -171,13 +171,46 @@ async def test_the_queue_is_bounded() -> None:
     """Those beyond are refused at once, without a turn of the loop."""
     slots = fixed(3, queue={"size": 2, "interval": 10})
     fill(slots)
-    waiting = [asyncio.create_task(slots.lanes["critical"].wait()) for _ in range(2)]
+    waiting = [asyncio.create_task(slots.lanes["critical"].wait("u")) for _ in range(2)]
     await _turns()
     with pytest.raises(Overloaded):
-        slots.lanes["critical"].wait().send(None)
+        slots.lanes["critical"].wait("u").send(None)
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
+    assert slots.waiting == 0
+
+
+async def test_a_full_queue_gives_the_place_of_who_holds_most() -> None:
+    """To one who has none; that one is refused at once."""
+    slots = fixed(3, queue={"size": 2, "interval": 10})
+    fill(slots)
+    lane = slots.lanes["normal"]
+    greedy = [asyncio.create_task(lane.wait("greedy")) for _ in range(2)]
+    await _turns()
+    other = asyncio.create_task(lane.wait("other"))
+    await _turns()
+    assert (greedy[0].done(), greedy[1].done(), other.done()) == (False, True, False)
+    assert isinstance(greedy[1].exception(), Overloaded)
+    assert (slots.waiting, slots.refused) == (2, 1)
+    greedy[0].cancel()
+    other.cancel()
+    await asyncio.gather(greedy[0], other, return_exceptions=True)
+    assert slots.waiting == 0
+
+
+async def test_the_critical_wait_while_others_hold_slots() -> None:
+    """Longer than an interval and more than a queue of them: each slot that comes back is theirs."""
+    slots = fixed(3, queue={"size": 2, "interval": 0.01, "target": 0.001})
+    assert slots.lanes["normal"].try_enter()
+    fill(slots)
+    waiting = [asyncio.create_task(slots.lanes["critical"].wait(str(n))) for n in range(5)]
+    await asyncio.sleep(0.025)  # more than two intervals
+    assert not any(task.done() for task in waiting)
+    slots.lanes["normal"].leave()
+    done, left = await asyncio.wait(waiting)  # now it is full of their like
+    assert not left
+    assert sum(task.exception() is None for task in done) == 1
     assert slots.waiting == 0
 
 
@@ -185,8 +218,8 @@ async def test_one_cancelled_with_a_slot_in_hand_passes_it_on() -> None:
     """Between getting it and waking up."""
     slots = fixed(2, queue={"interval": 10})
     fill(slots)
-    first = asyncio.create_task(slots.lanes["critical"].wait())
-    second = asyncio.create_task(slots.lanes["critical"].wait())
+    first = asyncio.create_task(slots.lanes["critical"].wait("u"))
+    second = asyncio.create_task(slots.lanes["critical"].wait("u"))
     await _turns()
     slots.lanes["critical"].leave()
     first.cancel()
@@ -207,7 +240,7 @@ def test_slots_and_places_are_never_lost(events: list[tuple[str, int]]) -> None:
         async def come(priority: Priority) -> None:
             lane = slots.lanes[priority]
             if not lane.try_enter():
-                await lane.wait()
+                await lane.wait("u")
             held.append(lane)
 
         for kind, number in events:
@@ -239,7 +272,7 @@ async def test_a_higher_limit_lets_in_those_who_wait(clock: Any) -> None:
     slots = Slots(Concurrency(min=1, max=100, initial=10, queue={"interval": 10}), clock)
     assert slots.limiter is not None
     fill(slots)
-    waiting = asyncio.create_task(slots.lanes["critical"].wait())
+    waiting = asyncio.create_task(slots.lanes["critical"].wait("u"))
     await _turns()
     while slots.limit == 10:
         clock.advance(0.01)
@@ -265,3 +298,46 @@ async def test_a_short_wait_among_many_is_no_pressure() -> None:
         slots.lanes["normal"].leave()
     slots.waited("normal", 0.02)
     assert slots.pressure() < 0.1
+
+
+# ---- after a calm ----------------------------------------------------------------------------
+
+
+def calm(clock: Any) -> Slots:
+    """A limit of 100, twenty of which are open: so far at most ten were in flight, each for 10 ms."""
+    slots = Slots(Concurrency(queue={"interval": 0.01, "target": 0.001}), clock)
+    assert slots.limiter is not None
+    while slots.limiter.open == slots.limit:
+        clock.advance(0.01)
+        slots.limiter.answered(slots.limiter.generation, "/x", 0.01, 10)
+    assert (slots.limit, slots.limiter.open) == (100, 20)
+    return slots
+
+
+def test_what_is_not_open_is_for_the_critical_only(clock: Any) -> None:
+    """The others find their share of what is."""
+    slots = calm(clock)
+    assert (fill(slots, "optional"), fill(slots, "normal"), fill(slots)) == (12, 5, 83)
+
+
+async def test_a_slow_start_refuses_nobody(clock: Any) -> None:
+    """Who has waited long enough is let in, by the limit; nobody knows that it is too high."""
+    slots = calm(clock)
+    fill(slots, "normal")
+    waiting = [asyncio.create_task(slots.lanes["normal"].wait(str(n))) for n in range(100)]
+    await asyncio.wait(waiting)
+    assert sum(task.exception() is None for task in waiting) == 85 - 17
+    assert slots.in_flight == 85
+
+
+async def test_an_answer_opens_one_more(clock: Any) -> None:
+    """To who waits for it, at once."""
+    slots = calm(clock)
+    assert slots.limiter is not None
+    fill(slots, "normal")
+    waiting = asyncio.create_task(slots.lanes["normal"].wait("u"))
+    await _turns()
+    for _ in range(2):  # 85 % of 22 are 18
+        slots.limiter.answered(slots.limiter.generation, "/x", 0.01, 17)
+    await waiting
+    assert slots.in_flight == 18

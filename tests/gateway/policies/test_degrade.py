@@ -99,10 +99,11 @@ async def test_in_an_emergency_the_critical_passes(exchange: Make, feature: str 
     ],
 )
 def test_fallbacks_as_configured(
-    given: dict[str, Any], status: int, content_type: bytes | None, body: bytes
+    exchange: Make, given: dict[str, Any], status: int, content_type: bytes | None, body: bytes
 ) -> None:
     """Status, type and bytes; 204 and 304 announce no body at all."""
-    reply = build_fallback(Fallback.model_validate(given))()
+    reply = build_fallback(Fallback.model_validate(given))(exchange())
+    assert reply is not None
     headers = dict(reply.headers)
     assert (reply.status, reply.body, headers.get(b"content-type")) == (status, body, content_type)
     assert headers.get(b"content-length") == (None if status in {204, 304} else b"%d" % len(body))
@@ -116,14 +117,16 @@ def test_fallbacks_as_configured(
         ("a", b"application/octet-stream"),
     ],
 )
-def test_a_file_is_read_once(tmp_path: Path, name: str, content_type: bytes) -> None:
+def test_a_file_is_read_once(exchange: Make, tmp_path: Path, name: str, content_type: bytes) -> None:
     """Its bytes as they were when the config was read; the type by its name."""
     file = tmp_path / name
     file.write_bytes(b"as it was")
     fallback = build_fallback(Fallback(file=file))
     file.unlink()
-    assert fallback().body == b"as it was"
-    assert (b"content-type", content_type) in fallback().headers
+    reply = fallback(exchange())
+    assert reply is not None
+    assert reply.body == b"as it was"
+    assert (b"content-type", content_type) in reply.headers
 
 
 def test_a_file_that_cannot_be_held_is_refused(tmp_path: Path) -> None:
@@ -136,7 +139,49 @@ def test_a_file_that_cannot_be_held_is_refused(tmp_path: Path) -> None:
         build_fallback(Fallback(file=huge))
 
 
-def test_replies_do_not_share_their_headers() -> None:
+def test_replies_do_not_share_their_headers(exchange: Make) -> None:
     """What is added to one answer must not show up in the next."""
-    ITEMS().headers.append((b"x", b"y"))
-    assert (b"x", b"y") not in ITEMS().headers
+    first, second = ITEMS(exchange()), ITEMS(exchange())
+    assert first is not None
+    assert second is not None
+    first.headers.append((b"x", b"y"))
+    assert (b"x", b"y") not in second.headers
+
+
+# ---- what was kept ---------------------------------------------------------------------------
+
+
+class Kept:
+    """A cache that keeps one answer of so many seconds."""
+
+    def __init__(self, old: float) -> None:
+        self.old = old
+
+    def last(self, _: Exchange, stale_for: float = 60.0) -> Reply | None:
+        return Reply(200, [], b"kept") if self.old < stale_for else None
+
+
+@pytest.mark.parametrize(("old", "body"), [(0, b"kept"), (599, b"kept"), (600, b"[]")])
+async def test_off_is_answered_by_what_was_kept(exchange: Make, old: float, body: bytes) -> None:
+    """As long as the operator allows; then by the configured answer, the feature named either way."""
+    fallback = build_fallback(Fallback.model_validate({"stale": "10m", "json": []}), Kept(old).last)
+    asked = exchange()
+    reply = await compose(Degrade("recs", "optional", Board("recs"), fallback), then=_ok)(asked)
+    assert (reply.body, asked.outcome) == (body, "degraded")
+    assert asked.reply_headers == [(b"tidegate-degraded", b"recs")]
+
+
+async def test_nothing_kept_and_nothing_else_is_503(exchange: Make) -> None:
+    """Kept answers may be all that stands in."""
+    fallback = build_fallback(Fallback.model_validate({"stale": "10m"}), Kept(700).last)
+    with pytest.raises(FeatureOff, match="recs"):
+        await compose(Degrade("recs", "optional", Board("recs"), fallback), then=_ok)(exchange())
+
+
+@pytest.mark.parametrize(("old", "body"), [(0, b"kept"), (61, b'{"items":[]}')])
+async def test_in_an_emergency_what_is_kept_is_still_given(exchange: Make, old: float, body: bytes) -> None:
+    """It costs the upstream nothing; the fallback is for when there is none."""
+    asked = exchange()
+    gate = Degrade("recs", "normal", Board(emergency=True), ITEMS, Kept(old).last)
+    assert (await compose(gate, then=_ok)(asked)).body == body
+    assert bool(asked.reply_headers) is (body != b"kept")

@@ -1,0 +1,261 @@
+"""What Redis costs when it freezes under load: `python -m benchmarks.store_lost`.
+
+Two gateways of two workers share a limit through a Redis that is stopped (SIGSTOP) and let go again, round
+after round, under a steady load above the limit. What the limit admits is answered by a feature's fallback,
+so that no upstream blurs the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks import machine, report
+from benchmarks.gateway import Gateway
+from benchmarks.line import Line
+from benchmarks.proxy import stopped_by_signals
+from benchmarks.redis_server import RedisServer
+from benchmarks.report import quantile
+
+HOSTS, WORKERS = 2, 2
+LIMIT = 400  # a second, of all together
+OFFERED = 300  # a second, to each host
+TIMEOUT = 20.0  # milliseconds
+STEADY, AWAY, BACK = 3.0, 5.0, 3.0  # seconds of a round: before the stop, stopped, after all are back
+AFTER = 1.0  # milliseconds; what may be added from the second second on
+SLACK = 1.05  # of a count by our clock beside one by Redis's
+SETTINGS: dict[str, Any] = {
+    "upstreams": {"shop": {"servers": ["http://127.0.0.1:9"]}},
+    "features": {"off": {"fallback": {"json": {}}, "state": "off"}},
+    "limits": {"all": {"rate": f"{LIMIT}/second", "per": "global"}},
+    "routes": [{"match": "/limit", "upstream": "shop", "feature": "off", "limits": ["all"]}],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One request: by which host, when it was sent and answered (seconds), and whether it was admitted."""
+
+    host: int
+    sent: float
+    answered: float
+    admitted: bool
+
+
+@dataclass(slots=True)
+class Round:
+    """One stop of Redis.
+
+    Attributes:
+        stopped: when, in seconds on the samples' clock.
+        resumed: when it was let go.
+        back: when every worker shared again.
+        ended: when the load did.
+        samples: every request.
+    """
+
+    stopped: float = 0.0
+    resumed: float = 0.0
+    back: float = 0.0
+    ended: float = 0.0
+    samples: list[Sample] = field(default_factory=list)
+
+    def latencies(self, since: float, until: float) -> list[float]:
+        """Milliseconds of the requests sent in an interval."""
+        return [(one.answered - one.sent) * 1000 for one in self.samples if since <= one.sent < until]
+
+    def admitted(self, since: float, until: float, host: int | None = None) -> list[float]:
+        """When those admitted in an interval were answered, in order."""
+        return sorted(
+            one.answered
+            for one in self.samples
+            if one.admitted and since <= one.answered < until and host in {None, one.host}
+        )
+
+    def fullest_second(self, since: float, until: float) -> int:
+        """The most that were admitted within any one second."""
+        times = self.admitted(since, until)
+        first = most = 0
+        for last, at in enumerate(times):
+            while at - times[first] >= 1.0:
+                first += 1
+            most = max(most, last - first + 1)
+        return most
+
+
+class Load:
+    """Offers requests at a steady pace, whether those before were answered or not."""
+
+    def __init__(self, ports: Sequence[int]) -> None:
+        self.samples: list[Sample] = []
+        self.failures = 0
+        self._ports = ports
+        self._idle: list[list[Line]] = [[] for _ in ports]
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until it is stopped."""
+        begin, turn = time.monotonic(), 0
+        while not stop.is_set():
+            due = begin + turn / (OFFERED * len(self._ports))
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            task = asyncio.create_task(self._one(turn % len(self._ports)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            turn += 1
+        await asyncio.gather(*self._tasks)
+        for line in [line for idle in self._idle for line in idle]:
+            line.close()
+
+    async def _one(self, host: int) -> None:
+        try:
+            line = self._idle[host].pop() if self._idle[host] else await Line.open(self._ports[host])
+            sent = time.monotonic()
+            answer = await line.get("/limit")
+        except (OSError, asyncio.IncompleteReadError):
+            self.failures += 1
+            return
+        self.samples.append(Sample(host, sent, time.monotonic(), answer.status == 200))
+        self.failures += answer.status not in {200, 429}
+        self._idle[host].append(line)
+
+
+async def one_round(server: RedisServer, gateways: Sequence[Gateway], load: Load) -> Round:
+    """Steady, stopped, back."""
+    found = Round()
+    load.samples = found.samples
+    await asyncio.sleep(STEADY)
+    server.freeze()
+    found.stopped = time.monotonic()
+    await asyncio.sleep(AWAY)
+    server.thaw()
+    found.resumed = time.monotonic()
+    async with httpx.AsyncClient() as client, asyncio.timeout(30):
+        while not all([await _up(client, one) for one in gateways]):  # noqa: ASYNC110 - other processes
+            await asyncio.sleep(0.05)
+    found.back = time.monotonic()
+    await asyncio.sleep(BACK)
+    found.ended = time.monotonic()
+    return found
+
+
+async def _up(client: httpx.AsyncClient, gateway: Gateway) -> bool:
+    """Whether every worker of a gateway shares its limits."""
+    text = (await client.get(f"{gateway.admin_url}/metrics")).text
+    return "\ntidegate_limit_store_up 1" in text
+
+
+async def measure(folder: Path, rounds: int) -> tuple[list[Round], int]:
+    """Round after round; also how many requests were answered neither 200 nor 429, or not at all."""
+    with ExitStack() as running:
+        server = running.enter_context(RedisServer(folder))
+        shared = {"url": server.url, "timeout": f"{TIMEOUT:g}ms"}
+        gateways = [
+            running.enter_context(Gateway(folder / f"host-{n}", WORKERS, redis=shared, **SETTINGS))
+            for n in range(HOSTS)
+        ]
+        load, stop = Load([one.port for one in gateways]), asyncio.Event()
+        offering = asyncio.create_task(load.run(stop))
+        await asyncio.sleep(2.0)  # everybody knows of everybody
+        found = [await one_round(server, gateways, load) for _ in range(rounds)]
+        stop.set()
+        await offering
+    return found, load.failures
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A figure, and the most that it ought to be."""
+
+    says: str
+    figure: float
+    most: float
+
+
+def findings(rounds: Sequence[Round], failures: int) -> list[Finding]:
+    """The claims, with what was found."""
+
+    def p99(since: str, begin: float, end: float) -> float:
+        return quantile(
+            [
+                one
+                for each in rounds
+                for one in each.latencies(getattr(each, since) + begin, getattr(each, since) + end)
+            ],
+            0.99,
+        )
+
+    steady = p99("stopped", 0.5 - STEADY, 0.0)
+    share = LIMIT / HOSTS
+    alone = [
+        len(one.admitted(one.stopped + 1, one.resumed, host)) / (one.resumed - one.stopped - 1)
+        for one in rounds
+        for host in range(HOSTS)
+    ]
+    return [
+        Finding("p99 in ms while Redis is there", steady, float("inf")),
+        Finding("added to p99 in the first second, ms", p99("stopped", 0.0, 1.0) - steady, TIMEOUT),
+        Finding("added to p99 from the second on, ms", p99("stopped", 1.0, AWAY) - steady, AFTER),
+        Finding("added to p99 on return, ms", p99("resumed", 0.0, BACK) - steady, TIMEOUT),
+        Finding(f"admitted a second by one host alone (share {share:g})", max(alone), share * SLACK),
+        Finding(
+            f"fullest second while Redis is there (limit {LIMIT})",
+            max(one.fullest_second(one.stopped - STEADY + 0.5, one.stopped) for one in rounds),
+            float("inf"),
+        ),
+        Finding(
+            f"fullest second since it was let go (limit {LIMIT})",
+            max(one.fullest_second(one.resumed, one.ended) for one in rounds),
+            LIMIT * SLACK,
+        ),
+        Finding(
+            "seconds until all shared again", max(one.back - one.resumed for one in rounds), float("inf")
+        ),
+        Finding("answers neither 200 nor 429", failures, 0),
+    ]
+
+
+def text(found: Sequence[Finding]) -> str:
+    """The table."""
+    rows = [
+        (
+            one.says,
+            f"{one.figure:.4g}",
+            "–" if one.most == float("inf") else f"{one.most:g}",
+            "–" if one.most == float("inf") else "yes" if one.figure <= one.most else "no",
+        )
+        for one in found
+    ]
+    return report.table(("", "found", "at most", "met"), rows)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.store_lost", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10, help="stops of Redis (%(default)s)")
+    given = parser.parse_args(arguments)
+    machine.require_two_cores()
+    with stopped_by_signals(), tempfile.TemporaryDirectory() as place:
+        rounds, failures = asyncio.run(measure(Path(place), given.rounds))
+    found = findings(rounds, failures)
+    print(json.dumps(machine.describe() | {"load": machine.load_average()}))
+    print(
+        f"{given.rounds} stops of {AWAY:g} s, {HOSTS} gateways with {WORKERS} workers each, all on one core; "
+        f"{OFFERED} requests a second offered to each\n\n{text(found)}"
+    )
+    return 0 if all(one.figure <= one.most for one in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

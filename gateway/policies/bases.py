@@ -1,0 +1,76 @@
+"""What answers take without a queue: one base for each route of an upstream."""
+
+from __future__ import annotations
+
+import math
+
+FEW = 20  # answers; a mean over so many is worth half of what is known
+MOST_ROUTES = 10_000  # patterns come from the config; a bound all the same
+
+
+class Base:
+    """One route's base, and its answers in this window.
+
+    Attributes:
+        seconds: without a queue; 0: not known yet.
+        slow: seconds; an answer that takes longer stood in a queue, unless requests differ much.
+        count: answers in this window.
+        total: their seconds.
+    """
+
+    __slots__ = ("count", "seconds", "slow", "total")
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.slow = math.inf
+        self.count = 0
+        self.total = 0.0
+
+
+class Bases:
+    """The bases of all routes.
+
+    Attributes:
+        known: by the pattern of a route.
+        seen: those with answers in this window.
+    """
+
+    __slots__ = ("known", "seen")
+
+    def __init__(self) -> None:
+        self.known: dict[str, Base] = {}
+        self.seen: list[Base] = []
+
+    def know(self, route: str) -> Base:
+        """A route that was not known before."""
+        if len(self.known) >= MOST_ROUTES:
+            self.seen.clear()  # they belong to routes that are forgotten now
+            self.known.clear()
+        base = self.known[route] = Base()
+        return base
+
+    def actual(self) -> float:
+        """What the window's answers took together, in seconds."""
+        return sum(base.total for base in self.seen)
+
+    def expected(self) -> float:
+        """What they would have taken without a queue, in seconds; above 0."""
+        expected = 0.0
+        for base in self.seen:
+            if base.seconds <= 0.0:
+                base.seconds = max(base.total / base.count, 1e-6)
+            expected += base.count * base.seconds
+        return expected
+
+    def learn(self, weight: float) -> None:
+        """Move the bases towards the window's means, the less the fewer answers stand behind one."""
+        for base in self.seen:
+            share = weight * base.count / (base.count + FEW)
+            base.seconds = max(base.seconds + share * (base.total / base.count - base.seconds), 1e-6)
+
+    def begin(self, tolerance: float, slack: float) -> None:
+        """Start a window: from now on an answer is slow beyond so many bases, and so many seconds more."""
+        for base in self.seen:
+            base.count, base.total = 0, 0.0
+            base.slow = tolerance * base.seconds + slack if base.seconds else math.inf
+        self.seen.clear()

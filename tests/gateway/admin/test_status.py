@@ -1,0 +1,218 @@
+"""What the console stands on: traffic, percentiles, queues, servers, the busiest, the shop's own numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.admin.traffic import REQUESTS, WINDOW, Window, latency, traffic
+from gateway.busiest import Busiest
+from gateway.metrics import BUCKETS, WorkerMetrics
+from gateway.totals import Totals
+
+VIEWER = {"name": "vera", "role": "viewer", "token_sha256": hashlib.sha256(b"view").hexdigest()}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+# ---- who is busiest ----------------------------------------------------------------------------
+
+
+@given(st.lists(st.sampled_from("abcdefghij"), max_size=300), st.integers(1, 6))
+def test_the_busiest_are_never_missed(seen: list[str], size: int) -> None:
+    """A count is too large by its error at most; whoever has more than one in `size` is kept."""
+    busiest = Busiest(size)
+    for key in seen:
+        busiest.see(key)
+
+    top = {key: (count, error) for key, count, error in busiest.top(size)}
+    assert len(busiest) <= size
+    assert sum(count for count, _ in top.values()) == len(seen)
+    for key, (count, error) in top.items():
+        assert count - error <= seen.count(key) <= count
+    assert {key for key in seen if seen.count(key) > len(seen) / size} <= top.keys()
+
+
+@given(st.lists(st.one_of(st.sampled_from("abcdef"), st.none()), max_size=200))
+def test_what_is_long_ago_weighs_less(steps: list[str | None]) -> None:
+    """Halved (None), counts stay positive and bounded by the truth, halved likewise."""
+    busiest, true = Busiest(3), dict.fromkeys("abcdef", 0.0)
+    for step in steps:
+        if step is None:
+            busiest.halve()
+            true = {key: count / 2 for key, count in true.items()}
+        else:
+            busiest.see(step)
+            true[step] += 1
+    for key, count, error in busiest.top(3):
+        assert count > error >= 0
+        assert count - error <= true[key] + 2  # rounding, of count and of error
+
+
+# ---- rates and percentiles ---------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(0, 12), min_size=1, max_size=300))
+def test_percentiles_are_within_their_bucket(seconds: list[float]) -> None:
+    """Interpolated: in the bucket that holds the true one, which is as well as a histogram can tell."""
+    metrics = WorkerMetrics()
+    for one in seconds:
+        metrics.request("/", "GET", 200, "proxied", one)
+    totals = Totals()
+    totals.update(1, metrics.snapshot())
+    cells = totals.read().histograms["tidegate_request_duration_seconds"]["/",]
+
+    told = latency([cells])
+
+    ordered = sorted(seconds)
+    for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
+        rank = max(1, -(-int(share * len(ordered) * 100) // 100))
+        true = ordered[min(len(ordered), rank) - 1]
+        low = max((bound for bound in (0.0, *BUCKETS) if bound < true), default=0.0)
+        assert told[name] is not None
+        assert told[name] >= min(low, BUCKETS[-1]) * 1000 - 0.01
+    assert told["p50"] <= told["p90"] <= told["p99"] <= BUCKETS[-1] * 1000
+    assert told["mean"] == pytest.approx(sum(seconds) / len(seconds) * 1000, abs=0.01)
+
+
+def test_rates_are_of_the_window() -> None:
+    """What was before it does not count; a worker that died takes nothing back."""
+    clock = Clock()
+    window, totals, metrics = Window(clock), Totals(), WorkerMetrics()
+    for _ in range(1000):
+        metrics.request("/old", "GET", 200, "proxied", 0.01)
+    for second in range(31):
+        totals.update(1, metrics.snapshot())
+        window.add(totals.read())
+        if second == 20:
+            totals.retire(1)
+            metrics = WorkerMetrics()
+        for _ in range(5):
+            metrics.request("/new", "GET", 429, "limited", 0.002)
+        clock.now += 1
+
+    told = traffic(window, totals.read().counters[REQUESTS])
+
+    assert WINDOW <= told["window_seconds"] <= WINDOW + 1
+    assert told["per_second"]["limited"] == pytest.approx(5, abs=0.5)
+    assert told["routes"][0]["route"] == "/new"
+    old = next(route for route in told["routes"] if route["route"] == "/old")
+    assert (old["per_second"], old["total"]) == ({"proxied": 0.0}, {"proxied": 1000.0})
+
+
+# ---- of a running gateway ----------------------------------------------------------------------
+
+
+async def test_the_busiest_of_a_limit_are_told_by_name_to_operators_only(start_gateway: Any) -> None:
+    """Over all workers; a viewer sees a pseudonym, the same each time."""
+    gateway = await start_gateway(
+        admin={"port": 0, "tokens": [VIEWER]},
+        listen={"port": 0, "workers": 2, "trusted_proxies": ["127.0.0.0/8"]},
+        limits={"address": {"rate": "3/minute", "per": "address"}},
+        routes=[{"match": "/**", "upstream": "shop", "limits": ["address"]}],
+    )
+    who = ["203.0.113.9"] * 20 + ["203.0.113.7"] * 6 + [f"198.51.100.{n}" for n in range(10)]
+    random.Random(7).shuffle(who)
+    await asyncio.gather(*(gateway.fresh(headers={"x-forwarded-for": one}) for one in who))
+
+    busiest = (await gateway.admin("GET", "/api/limits/address")).json()["busiest"]
+    seen = (await gateway.admin("GET", "/api/limits/address", token="view")).json()["busiest"]
+
+    assert [one["key"] for one in busiest[:2]] == ["a:203.0.113.9", "a:203.0.113.7"]
+    assert busiest[0]["count"] >= 17
+    assert [one["count"] for one in seen] == [one["count"] for one in busiest]
+    assert all(one["key"].startswith("#") for one in seen)
+    again = (await gateway.admin("GET", "/api/status", token="view")).json()["limits"][0]["busiest"]
+    assert [one["key"] for one in again] == [one["key"] for one in seen]
+
+
+async def test_an_ejected_server_is_seen(start_gateway: Any, shop: Any, until: Any) -> None:
+    """Which server, in how many workers, and for how long; what passes is told by route and outcome."""
+    servers = [f"http://127.0.0.1:{shop.port}", "http://127.0.0.1:9"]
+    gateway = await start_gateway(upstreams={"shop": {"servers": servers, "retries": {"budget": 1}}})
+
+    async def ejected() -> Any:
+        await asyncio.gather(*(gateway.fresh("/x") for _ in range(20)))
+        status = (await gateway.admin("GET", "/api/status")).json()
+        (upstream,) = status["upstreams"]
+        return status if upstream["servers"][1]["ejected"] else None
+
+    status = await until(ejected)
+
+    well, ill = status["upstreams"][0]["servers"]
+    assert (well["url"], well["well"], well["ejected"]) == (servers[0], 2, 0)
+    assert ill["seconds_left"] > 0
+    assert set(status["upstreams"][0]["queue"]) == {"critical", "normal", "optional"}
+    route = next(one for one in status["traffic"]["routes"] if one["route"] == "/**")
+    assert route["total"]["proxied"] >= 20
+    assert route["latency_ms"]["p99"] >= route["latency_ms"]["p50"] > 0
+    assert status["traffic"]["per_second"]["proxied"] > 0
+    assert len(status["workers"]["each"]) == status["workers"]["ready"] == 2
+
+
+async def test_panels_show_what_stands_behind(start_gateway: Any, shop: Any, until: Any) -> None:
+    """Chosen metrics of a page, by label; when it does not answer, what it said stays, with why."""
+    page = b'# TYPE shop_stock gauge\nshop_stock{sku="steam-50",state="free"} 7\nother 1\nshop_bad NaN\n'
+
+    async def metrics(_: Any, writer: asyncio.StreamWriter, __: Any) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(page) + page)
+
+    async def broken(_: Any, writer: asyncio.StreamWriter, __: Any) -> None:
+        writer.write(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+
+    shop.scripts["/metrics"] = metrics
+    url = f"http://127.0.0.1:{shop.port}/metrics"
+    panels = [
+        {"title": "Stock", "url": url, "metrics": ["shop_stock", "shop_bad"]},
+        {"title": "Away", "url": "http://127.0.0.1:9/metrics", "metrics": ["x"]},
+    ]
+    gateway = await start_gateway(admin={"port": 0, "panels": panels})
+
+    async def shown() -> list[dict[str, Any]]:
+        told: list[dict[str, Any]] = (await gateway.admin("GET", "/api/status")).json()["panels"]
+        return told
+
+    stock, away = await shown()
+    sample = {"metric": "shop_stock", "labels": {"sku": "steam-50", "state": "free"}, "value": 7.0}
+    assert (stock["title"], stock["samples"], stock["error"]) == ("Stock", [sample], None)
+    assert (away["samples"], away["error"]) == ([], "does not answer: ConnectError")
+    shop.scripts["/metrics"] = broken
+
+    async def failed() -> bool:
+        return (await shown())[0]["error"] == "answered 500"
+
+    await until(failed)
+    assert (await shown())[0]["samples"] == [sample]
+
+
+async def test_a_slow_panel_keeps_nobody_waiting(start_gateway: Any, shop: Any) -> None:
+    """A page that never comes is given up; the status is there all the same."""
+    asked = asyncio.Event()
+
+    async def never(*_: Any) -> None:
+        asked.set()
+        await asyncio.get_running_loop().create_future()
+
+    shop.scripts["/metrics"] = never
+    url = f"http://127.0.0.1:{shop.port}/metrics"
+    gateway = await start_gateway(admin={"port": 0, "panels": [{"title": "x", "url": url, "metrics": ["x"]}]})
+
+    async with httpx.AsyncClient(timeout=20) as client:
+        headers = {"authorization": "Bearer a-token-for-tests"}
+        status = (await client.get(f"{gateway.admin_url}/api/status", headers=headers)).json()
+
+    assert asked.is_set()
+    assert status["panels"][0]["error"].startswith("no answer within")

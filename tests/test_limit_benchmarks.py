@@ -1,0 +1,86 @@
+"""The commands that measure limits from outside: that they see what they are to see; never their timing."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import cancellations, store_lost, switches, users
+from benchmarks.report import quantile
+from benchmarks.store_lost import Round, Sample
+
+
+def test_quantiles_by_nearest_rank() -> None:
+    """The hundredth of a hundred is the largest, the ninety-ninth not."""
+    values = [float(n) for n in range(100, 0, -1)]
+    assert (quantile(values, 0.5), quantile(values, 0.99), quantile(values, 1.0)) == (50.0, 99.0, 100.0)
+    assert quantile([7.0], 0.99) == 7.0
+
+
+def test_cancellations(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two thousand callers leave a real Redis in mid-call; nobody gets another's reply."""
+    assert cancellations.main(["--calls", "2000"]) == 0
+    assert "replies swapped 0" in capsys.readouterr().out
+    assert not cancellations.Found(calls=2, cancelled=1, served=0, swapped=1).well
+    assert not cancellations.Found(calls=2, cancelled=1, served=1, connections=1).well
+    assert not cancellations.Found(calls=2, cancelled=1, served=0).well
+
+
+async def test_switches(tmp_path: Path) -> None:
+    """Two gateways, every worker of both: each change is seen by all."""
+    found = await switches.measure(tmp_path, 2)
+    assert {what: len(times) for what, times in found.items()} == {
+        "a feature's switch": 2,
+        "a limit's rate": 2,
+    }
+    assert "within 500 ms" in switches.text(found)
+
+
+@pytest.mark.skipif(
+    shutil.which("wrk") is None, reason="wrk is installed by python -m benchmarks.peers install"
+)
+@pytest.mark.parametrize("kind", users.KINDS)
+def test_a_small_crowd(tmp_path: Path, kind: str) -> None:
+    """Some thousand users, each kind as it is meant: all admitted, each counted for itself."""
+    crowd = users.weigh(tmp_path / kind, "shared", kind, 2000)
+    assert crowd.users >= 2000
+    assert crowd.failed == 0
+    # All forgers are one client; a busy machine may have lost sight of Redis for some of the others.
+    assert crowd.counters < 20 if kind == "forged" else crowd.counters > 200
+
+
+# ---- what store_lost makes of its samples --------------------------------------------------------
+
+
+def lost(*samples: tuple[int, float, float, bool]) -> Round:
+    """A round that stops at 3 and resumes at 8."""
+    return Round(3.0, 8.0, 8.5, 11.5, [Sample(*one) for one in samples])
+
+
+@given(st.lists(st.floats(8.0, 11.0), max_size=60))
+def test_the_fullest_second(times: list[float]) -> None:
+    """As counted by hand from each admission on."""
+    found = lost(*[(0, at, at, True) for at in times])
+    by_hand = max((sum(0 <= other - at < 1.0 for other in times) for at in times), default=0)
+    assert found.fullest_second(8.0, 11.5) == by_hand
+
+
+def test_findings_name_what_is_wrong() -> None:
+    """A host beyond its share, a slow second and a burst on return are each said."""
+    quick: list[Any] = [(host, n / 100, n / 100 + 0.001, n % 2 == 0) for n in range(1150) for host in (0, 1)]
+    well = {one.says: one for one in store_lost.findings([lost(*quick)], 0)}
+    assert all(one.figure <= one.most for one in well.values())
+    slow = [(0, 5.0, 5.5, False)] * 30
+    greedy = [(0, 4.5 + n / 1000, 4.5 + n / 1000, True) for n in range(2000)]
+    burst = [(1, 8.1, 8.1 + n / 1000, True) for n in range(450)]
+    wrong = {
+        one.says
+        for one in store_lost.findings([lost(*quick, *slow, *greedy, *burst)], 1)
+        if one.figure > one.most
+    }
+    assert {says.split()[0] for says in wrong} >= {"added", "admitted", "fullest", "answers"}
