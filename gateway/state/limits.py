@@ -27,7 +27,7 @@ HEARTBEAT = 1.0  # seconds between two signs of life, which also keep `up` true 
 FIRST_PROBE, LAST_PROBE = 0.1, 2.0  # seconds between probes while the store is away, before jitter
 STEADY = 5.0  # seconds up after which the next outage is probed as quickly as the first
 GRACE = 5  # loop passes after a time-out in which an answer that already arrived is still read
-GATHER = 0.1  # seconds between looks at who else is back, and between charges of what is admitted meanwhile
+GATHER = 0.05  # seconds between looks at who else is back, and between charges of what is admitted meanwhile
 ALL_BACK = LAST_PROBE * 1.5 + 1.0  # seconds after which those who are not back are given up
 UNCHECKED = 1_000_000  # microseconds for which `on_store_failure: refuse` refuses
 
@@ -187,10 +187,11 @@ class SharedLimits:
     async def _try_connect(self) -> None:
         try:
             await self._link.open()
+            await self._settle()  # first, since others go by the sign of life
             await self._bounded(self._link.call([], beat=True))  # as quick as it must be for requests
             self._counters.returned = self._returned = time.monotonic_ns()
-            await self._settle()
             await self._gather()
+            await self._settle()
         except (RedisError, OSError, TimeoutError, OutOfStepError) as error:
             log.debug("Redis is still away: %s: %s", type(error).__name__, error)
             await self._link.close()
@@ -217,12 +218,14 @@ class SharedLimits:
         """Judge locally on, and charge it, until all who shared before are back, or can't be expected to be.
 
         The first to return would have the whole limit, on top of the shares that the others still judge.
+        Only who says something from now on is back: a Redis that was frozen still answers what it was told
+        before, and takes those for alive who have just left.
         """
         until = self._clock() + ALL_BACK
         while self._link.present < self._expected and self._clock() < until:
             await asyncio.sleep(GATHER)
-            await self._bounded(self._link.call([], beat=True))
             await self._settle()
+            await self._bounded(self._link.call([], beat=True))
 
     async def _leave(self) -> None:
         """Let the others have this worker's share at once."""

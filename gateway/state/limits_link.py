@@ -36,7 +36,7 @@ class Link:
 
     Attributes:
         alive: workers that live, over all hosts, as far as is known.
-        present: those of them that have said so in the last two seconds.
+        present: those of them that have said so since this connection was opened.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Link:
         self._asked: AbstractConnection | None = None  # the node that takes the slot over
         self._take = self._alive = ""  # the scripts' hashes
         self._calls = 0
+        self._opened = 0  # milliseconds of Redis's clock; 0 until it said it once
 
     async def open(self) -> None:
         """Connect to the server that keeps the counters, and teach it the scripts.
@@ -64,6 +65,7 @@ class Link:
             self._connection = await _connect(await locate(self._url, self._living))
             self._take = await _load(self._connection, TAKE)
             self._alive = await _load(self._connection, ALIVE)
+        self._opened = self.present = 0
 
     async def close(self) -> None:
         """Hang up, at once."""
@@ -128,7 +130,8 @@ class Link:
         return self._connection
 
     def _beat(self, life: float) -> bytes:
-        words = ("EVALSHA", self._alive, 1, self._living, self._calls, self._name, round(life * 1000))
+        life = round(life * 1000)
+        words = ("EVALSHA", self._alive, 1, self._living, self._calls, self._name, life, self._opened)
         packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stub wants a 1-tuple
         return packed
 
@@ -146,7 +149,11 @@ class Link:
             return
         if not isinstance(reply, list) or reply[0] != b"%d" % number:
             raise OutOfStepError("Redis answered another call than the one asked")
-        self.alive, self.present = int(reply[1]), int(reply[2])
+        self.alive = int(reply[1])
+        if self._opened:
+            self.present = int(reply[2])
+        else:
+            self._opened = int(reply[3])
 
     async def _again(self, batch: Batch, why: Exception) -> list[tuple[Hit, Charge]]:
         """Another attempt, of a batch that the server did not judge."""

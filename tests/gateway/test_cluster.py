@@ -158,7 +158,7 @@ async def test_a_node_that_dies_costs_the_count_only(
     await joined(until, cluster.nodes, one, other)
     assert (await one.fresh("/")).status_code == 200
     keeper = cluster.keeper(KEY)
-    await all_beat(until, keeper, 4)
+    await all_beat(until, keeper.client, 4)
 
     async def store(wanted: int) -> bool:
         return all([await gateway.metric("tidegate_limit_store_up") == wanted for gateway in (one, other)])

@@ -32,7 +32,7 @@ async def test_a_failover_is_survived(
     one, other = [await start_gateway(redis=shared, routes=ROUTES, limits=LIMITS) for _ in range(2)]
     await joined(until, sentinels.servers, one, other)
     before = sentinels.master()
-    await all_beat(until, before, 4)
+    await all_beat(until, before.client, 4)
     assert [(await gateway.fresh("/")).status_code for gateway in (one, other) * 5] == [200] * 10
     await switch(until, one, other, "off")
     await shut_off(until, shop, one, other, "card-1")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import redis
 
 from tests.redis_places import Node
 
@@ -31,16 +32,16 @@ async def joined(until: Any, nodes: Sequence[Node], *gateways: GatewayProcess) -
     await until(all_there, lambda: [gateway.log() for gateway in gateways])
 
 
-async def all_beat(until: Any, server: Node, workers: int) -> None:
+async def all_beat(until: Any, client: redis.Redis, workers: int) -> None:
     """Wait until each of so many workers has been told of all the others."""
-    await until(lambda: len(_beats(server)) == workers)
-    newest = max(_beats(server).values())
-    await until(lambda: min(_beats(server).values()) > newest)
+    await until(lambda: len(_beats(client)) == workers)
+    newest = max(_beats(client).values())
+    await until(lambda: min(_beats(client).values()) > newest)
 
 
-def _beats(node: Node) -> dict[str, float]:
+def _beats(client: redis.Redis) -> dict[str, float]:
     """When each living worker is taken for dead unless it says more."""
-    found: Any = node.client.zrange("{tidegate}:limit-workers", 0, -1, withscores=True)
+    found: Any = client.zrange("{tidegate}:limit-workers", 0, -1, withscores=True)
     return dict(found)
 
 

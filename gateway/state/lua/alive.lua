@@ -3,7 +3,8 @@
 -- ARGV[1]  a number of the caller's, returned first: proof that this reply is this call's
 -- ARGV[2]  the worker
 -- ARGV[3]  milliseconds for which it is taken for alive; 0 when it leaves
--- returns  {ARGV[1], how many live, how many of them have said so lately: in the last two fifths of that time}
+-- ARGV[4]  a moment (ms)
+-- returns  {ARGV[1], how many live, how many of them have said so since that moment, now (ms)}
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -19,5 +20,6 @@ end
 return {
     ARGV[1],
     redis.call('ZCARD', KEYS[1]),
-    redis.call('ZCOUNT', KEYS[1], now + math.floor(life * 3 / 5), '+inf'),
+    redis.call('ZCOUNT', KEYS[1], '(' .. (ARGV[4] + life), '+inf'),
+    now,
 }
