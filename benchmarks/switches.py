@@ -42,12 +42,12 @@ SETTINGS: dict[str, Any] = {
 Holds = Callable[[Answer], bool]
 
 
-async def lines_to_workers(gateway: Gateway, workers: int) -> list[Line]:
+async def lines_to_workers(gateway: Gateway, workers: int, path: str = "/limit") -> list[Line]:
     """A connection to each worker. The kernel chooses who gets one: open more until all have theirs."""
     found: dict[int, Line] = {}
     while len(found) < workers:
         line = await Line.open(gateway.port)
-        await line.get("/limit")  # accepted by now
+        await line.get(path)  # accepted by now
         worker = gateway.worker_of(line.own_port)
         if worker is None or worker in found:
             line.close()

@@ -28,10 +28,12 @@ class Effect:
     Attributes:
         each: process id of each worker, and the seconds until it confirmed; None when it has not.
         seconds: until the last of those confirmed, or until patience ended.
+        hosts: the same as each, of other hosts by name.
     """
 
     each: tuple[tuple[int, float | None], ...]
     seconds: float
+    hosts: tuple[tuple[str, float | None], ...] = ()
 
     @property
     def applied(self) -> int:

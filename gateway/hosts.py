@@ -13,7 +13,9 @@ from gateway.state.host_line import HostLine
 from gateway.state.news import News, Said
 from gateway.state.pin_sync import PinSync
 from gateway.state.pins import Pin, Pins
+from gateway.state.roll import Roll, Seen
 
+PATIENCE = 0.5  # seconds that an operator waits for other hosts' word
 _log = logging.getLogger("gateway.hosts")
 
 
@@ -24,15 +26,24 @@ class Hosts:
         pins: the switches of this host.
         shut_offs: what its workers hold.
         tell: says something to every worker.
+        describe: what this host says of itself; see Roll.
     """
 
-    def __init__(self, pins: Pins, shut_offs: ShutOffs, tell: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        pins: Pins,
+        shut_offs: ShutOffs,
+        tell: Callable[[Message], None],
+        describe: Callable[[], dict[str, Any]],
+    ) -> None:
         self._pins = pins
+        self._describe = describe
         self._shut_offs = shut_offs
         self._tell = tell
         self._line: HostLine | None = None
         self._pin_sync: PinSync | None = None
         self._news: News | None = None
+        self._roll: Roll | None = None
 
     def start(self, redis: Redis | None) -> None:
         """Join the others, in the background."""
@@ -41,12 +52,15 @@ class Hosts:
         self._pin_sync = PinSync(redis.prefix, self._pins)
         self._news = news = News(redis.prefix)
         news.on_trip, news.on_shut, news.on_unshut = self.heard_trip, self.heard_shut, self.heard_unshut
-        self._line = HostLine(redis.url, self._pin_sync.key, [self._pin_sync, news])
+        self._roll = roll = Roll(redis.prefix, self._describe)
+        roll.on_stranger = self.speak
+        self._line = HostLine(redis.url, self._pin_sync.key, [self._pin_sync, news, roll])
         self._line.start()
 
     async def restart(self, redis: Redis | None) -> None:
         """Join those that share another Redis."""
         await self.aclose()
+        self._pin_sync = self._news = self._roll = None
         self.start(redis)
 
     async def aclose(self) -> None:
@@ -55,16 +69,31 @@ class Hosts:
         if line is not None:
             await line.aclose()
 
-    def shown(self) -> list[Any]:
-        """The gateways that share our Redis, as far as known."""
-        return []
+    def others(self) -> list[Seen]:
+        """The gateways that share our Redis, as far as they were heard of."""
+        return self._roll.others() if self._roll is not None else []
+
+    def speak(self, holds: Pin | None = None) -> None:
+        """Tell the others how this host is; with a pin of theirs, that it holds in all workers here."""
+        if self._line is not None and self._roll is not None:
+            self._roll.speak(self._line, holds)
 
     # ---- said here ---------------------------------------------------------------------------
 
-    def pinned(self, pin: Pin) -> None:
-        """An operator has thrown a switch."""
-        if self._line is not None and self._pin_sync is not None:
-            self._pin_sync.announce(pin, self._line)
+    async def pinned(self, pin: Pin) -> list[tuple[str, float | None]]:
+        """An operator has thrown a switch; returns the other hosts, and after how many seconds it held there.
+
+        None stands for a host that did not say so in time. With the line down nobody is waited for.
+        """
+        line, roll = self._line, self._roll
+        if line is None or roll is None or self._pin_sync is None:
+            return []
+        waiting = roll.expect(pin)
+        try:
+            self._pin_sync.announce(pin, line)
+            return await waiting.wait(PATIENCE if line.up else 0.0)
+        finally:
+            roll.expect_no_more(pin)
 
     def tripped(self, trip: Message) -> None:
         """A breaker of a worker has opened by itself."""

@@ -10,9 +10,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from gateway.admin import api
 from gateway.admin.auth import VARIABLE, Door
@@ -21,20 +22,19 @@ from gateway.admin.trail import Entry, Trail
 from gateway.channel import Message
 from gateway.config import Config, ConfigError
 from gateway.crew import Crew, Effect
-from gateway.differences import Difference, in_words
+from gateway.edits import Edits
 from gateway.hosts import Hosts
 from gateway.policies.shut_offs import ShutOffs
 from gateway.reload import ConfigFile
 from gateway.server import HANDSHAKE, deafen, serve_admin
 from gateway.sockets import Sockets, StartError, where
 from gateway.state.counters import shared_memory
-from gateway.state.known_keys import open_table
+from gateway.state.known_keys import open_beside
 from gateway.state.pins import Pin
 from gateway.switchboard import Switchboard
 from gateway.totals import Totals
 
 _log = logging.getLogger("gateway")
-_config_log = logging.getLogger("gateway.config")  # `tidegate up` shows it on its console
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,11 @@ class Master:
         board: the switches.
         trail: who changed what.
         door: who may.
+        edits: takes changes of the configuration.
         shut_offs: as the workers hold them, for operators and for new workers.
         crew: the workers.
         hosts: the line to other gateways.
+        name: of this host, for people.
         draining: whether it is about to end.
         started: seconds since 1970.
     """
@@ -77,10 +79,13 @@ class Master:
         self.trail = Trail(self.config.admin.state_file)
         self.door = Door(lambda: self.config.admin, environment)
         self.shut_offs = ShutOffs()
+        self.edits = Edits(self)
         self.crew: Crew | None = None
-        self.hosts = Hosts(self.board.pins, self.shut_offs, self._tell)
+        self.hosts = Hosts(self.board.pins, self.shut_offs, self._tell, self.describe)
+        self.name = socket.gethostname()
         self.draining = False
         self._loops: list[asyncio.Task[None]] = []
+        self._doing: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
 
     @property
@@ -103,6 +108,7 @@ class Master:
             self, overview
         )  # before there are workers, which nobody would stop if it failed
         sockets = await self._bind()
+        self.name = f"{socket.gethostname()}:{where(sockets.public).rpartition(':')[2]}"
         self.crew = crew = self._make_crew(sockets.public)
         for result in ("success", "failure"):
             self.totals.own.count("tidegate_config_reloads_total", result, by=0)
@@ -116,7 +122,7 @@ class Master:
             self.hosts.start(self.config.redis)
             stop_admin = await serve_admin(operators, sockets.admin)
             self._loops = [
-                asyncio.create_task(self.file.watch(self._take), name="watch-config"),
+                asyncio.create_task(self.file.watch(self.edits.take), name="watch-config"),
                 asyncio.create_task(self.board.keep(crew.pressures), name="switches"),
                 asyncio.create_task(overview.keep(), name="overview"),
             ]
@@ -128,7 +134,7 @@ class Master:
             await asyncio.sleep(HANDSHAKE)
             sockets.public.close()
             await crew.stop()
-            for task in self._loops:
+            for task in (*self._loops, *self._doing):
                 task.cancel()
             await self.hosts.aclose()
             if stop_admin is not None:
@@ -145,7 +151,7 @@ class Master:
     def _make_crew(self, listener: socket.socket) -> Crew:
         settings = self.config
         size = self.overrides.workers or settings.listen.workers
-        shared = shared_memory() if size > 1 else -1, _open_keys(settings.admin.state_file, size)
+        shared = shared_memory() if size > 1 else -1, open_beside(settings.admin.state_file, size)
         crew = Crew(listener, size, self._greet, self.totals, settings.listen.drain, shared)
         crew.on_shut = self.hosts.worker_shut
         crew.on_trip = self.hosts.tripped
@@ -175,6 +181,21 @@ class Master:
         if self.crew is not None:
             await self.crew.scrape()
 
+    def describe(self) -> dict[str, Any]:
+        """This host, as others see it."""
+        return {
+            "name": self.name,
+            "workers": self.crew.ready if self.crew is not None else 0,
+            "step": self.board.now.step,
+            "off": sorted(self.board.now.off),
+        }
+
+    def do(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """In the background."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._doing.add(task)
+        task.add_done_callback(self._doing.discard)
+
     def _tell(self, message: Message) -> None:
         if self.crew is not None:
             self.crew.tell(message)
@@ -196,89 +217,34 @@ class Master:
     async def pin(
         self, kind: str, name: str, value: str, *, lasts: float | None, reason: str, by: str
     ) -> tuple[Pin, Effect]:
-        """Do an operator's will; returns it, and in which workers it holds."""
+        """Do an operator's will; returns it, and in which workers and on which other hosts it holds."""
         pin = self.board.pin(kind, name, value, lasts=lasts, reason=reason, by=by)
-        self.hosts.pinned(pin)
-        serial = self.board.serial
+        others, effect = await asyncio.gather(self.hosts.pinned(pin), self._in_effect())
+        return pin, replace(effect, hosts=tuple(others))
+
+    async def _in_effect(self) -> Effect:
+        """Wait until every worker serves by the switches as they are now."""
         assert self.crew is not None  # noqa: S101 - the admin port opens after the crew is made
-        return pin, await self.crew.effect(lambda member: member.serial >= serial)
+        serial = self.board.serial
+        return await self.crew.effect(lambda member: member.serial >= serial)
 
     def _heard(self, pin: Pin) -> None:
-        """An operator has thrown a switch on another host."""
+        """An operator has thrown a switch on another host; tell it when it holds here."""
+
+        async def answer() -> None:
+            effect = await self._in_effect()
+            if effect.applied == effect.workers:
+                self.hosts.speak(pin)
+
+        self.do(answer(), "confirm")
         said = Entry(pin.at, pin.kind, pin.name, pin.old, pin.value, by=pin.by, reason=pin.reason)
         self.trail.done(replace(said, until=pin.until, result="heard", status=0, detail="on another host"))
-
-    # ---- configuration -----------------------------------------------------------------------
-
-    async def reload(self, by: str, role: str = "", reason: str = "") -> tuple[list[Difference], Effect]:
-        """Take the file as it stands; returns what that changes, and in which workers it holds.
-
-        Args:
-            by: who or what asks.
-            role: of an operator.
-            reason: why.
-
-        Raises:
-            ConfigError: it can't be used; what held before still holds.
-        """
-        assert self.crew is not None  # noqa: S101 - the admin port opens after the crew is made
-        before, version = self.config, self.file.version
-        entry = Entry(self.trail.now(), "config", str(self.file.path), str(version), by=by, role=role)
-        entry = replace(entry, reason=reason)
-        try:
-            found = await self.file.reload()
-        except ConfigError as error:
-            self.totals.own.count("tidegate_config_reloads_total", "failure")
-            self.trail.refused(replace(entry, result="refused", status=422, detail=error.lines[0]))
-            raise
-        self.totals.own.count("tidegate_config_reloads_total", "success")
-        changed = self.file.version > version
-        if changed:
-            self._adopt(before, found)
-        version = self.file.version
-        effect = await self.crew.effect(lambda member: member.version >= version)
-        if changed:
-            told = replace(entry, value=str(version), detail=in_words(found))
-            self.trail.done(told.with_effect(effect.applied, effect.workers, effect.seconds))
-        return found, effect
-
-    def _adopt(self, before: Config, found: list[Difference]) -> None:
-        assert self.crew is not None  # noqa: S101 - as above
-        now = self.config
-        _config_log.info("configuration %d: %s", self.file.version, in_words(found))
-        if late := [one["path"] for one in found if one["restart"]]:
-            _config_log.warning("%s changed in %s; that takes a restart", ", ".join(late), self.file.path)
-        if before.redis != now.redis:
-            self._loops.append(asyncio.create_task(self.hosts.restart(now.redis), name="resync"))
-        self.crew.drain = now.listen.drain
-        self.crew.tell({"type": "config", "config": self.file.text, "version": self.file.version})
-        self.board.adopt(before)
-
-    async def _take(self, why: str) -> None:
-        try:
-            _, effect = await self.reload(why)
-        except ConfigError as error:
-            _config_log.error("%s: the new configuration is not used; the one before holds:\n%s", why, error)
-        else:
-            _config_log.info(
-                "%s: configuration %d holds in %d of %d workers after %.0f ms",
-                *(why, self.file.version, effect.applied, effect.workers, effect.seconds * 1000),
-            )
 
     def _hang_up(self) -> None:
         """SIGHUP: read the configuration, and open the access log anew for logrotate."""
         if self.crew is not None:
             self.crew.tell({"type": "reopen"})
-        self._loops.append(asyncio.get_running_loop().create_task(self._take("SIGHUP")))
-
-
-def _open_keys(state_file: Path | None, workers: int) -> int:
-    """The table of known keys, beside the switches so that both outlive a restart."""
-    try:
-        return open_table(state_file and state_file.with_suffix(".keys"), workers)
-    except OSError as error:
-        _log.warning("%s can't be written (%s); repeats are not known over a restart", state_file, error)
-        return open_table(None, workers)
+        self.do(self.edits.take("SIGHUP"), "reload")
 
 
 def main(path: Path, overrides: Overrides) -> int:

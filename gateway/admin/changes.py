@@ -228,7 +228,7 @@ class Changes:
     async def reload(self, call: Call[None]) -> documents.Reloaded:
         """Take the configuration file as it stands."""
         try:
-            found, effect = await self._master.reload(call.by.who, call.by.role)
+            found, effect = await self._master.edits.reload(call.by.who, call.by.role)
         except ConfigError as error:
             said = "the file is not used; the configuration before it holds"
             raise BadForm(said, extra={"mistakes": error.lines}) from None

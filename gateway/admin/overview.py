@@ -62,7 +62,7 @@ class Overview:
             "uptime_seconds": round(time.time() - master.started, 1),
             "draining": master.draining,
             "workers": views.workers(master),
-            "hosts": master.hosts.shown(),
+            "hosts": views.hosts(master),
             "pressure": round(reading.gauge("tidegate_pressure"), 4),
             "signals": {s: round(reading.gauge("tidegate_pressure_signal", s), 4) for s in SIGNALS},
             "limit_store": {

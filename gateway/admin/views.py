@@ -43,12 +43,16 @@ def effect(effect: Effect) -> documents.Changed:
         {"pid": pid, "ms": None if seconds is None else round(seconds * 1000, 1)}
         for pid, seconds in effect.each
     ]
+    hosts: list[documents.HostEffect] = [
+        {"host": host, "ms": None if seconds is None else round(seconds * 1000, 1)}
+        for host, seconds in effect.hosts
+    ]
     told: documents.Effect = {
         "applied": effect.applied,
         "workers": effect.workers,
         "ms": ms,
         "each": each,
-        "hosts": [],
+        "hosts": hosts,
     }
     return {"applied": effect.applied, "workers": effect.workers, "ms": ms, "effect": told}
 
@@ -218,6 +222,23 @@ def workers(master: Master) -> documents.Workers:
         "restarts": crew.restarts if crew is not None else 0,
         "each": each,
     }
+
+
+def hosts(master: Master) -> list[documents.Host]:
+    """This one, and those that share its Redis."""
+    now = time.monotonic()
+    here: documents.Host = {**master.describe(), "here": True, "seen": 0.0}  # type: ignore[typeddict-item]  # as it is said
+    return [here] + [
+        {
+            "name": seen.name,
+            "here": False,
+            "workers": seen.workers,
+            "step": seen.step,
+            "off": list(seen.off),
+            "seen": round(now - seen.at, 1),
+        }
+        for seen in master.hosts.others()
+    ]
 
 
 def config_state(master: Master) -> documents.ConfigState:

@@ -9,6 +9,7 @@ room for keys.)
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import struct
@@ -18,6 +19,7 @@ from pathlib import Path
 from gateway.exchange import Clock
 from gateway.state.memory_file import open_memory
 
+_log = logging.getLogger("gateway")
 KEEP = 3600.0  # seconds for which a key is known
 SETS = 1 << 16  # of a part; a fingerprint has its place in one of them
 WAYS = 8  # places of a set, so half a million keys for each worker
@@ -46,6 +48,15 @@ def open_table(path: Path | None, parts: int) -> int:
         os.close(number)
         raise
     return number
+
+
+def open_beside(state_file: Path | None, workers: int) -> int:
+    """The table, in a file beside the switches so that both outlive a restart; in memory where that fails."""
+    try:
+        return open_table(state_file and state_file.with_suffix(".keys"), workers)
+    except OSError as error:
+        _log.warning("%s can't be written (%s); repeats are not known over a restart", state_file, error)
+        return open_table(None, workers)
 
 
 class KnownKeys:

@@ -13,7 +13,8 @@ import redis as redis_client
 from gateway.hosts import Hosts
 from gateway.policies.shut_offs import ShutOffs
 from gateway.state.news import News
-from gateway.state.pins import Pins
+from gateway.state.pins import Pin, Pins
+from gateway.state.roll import GONE, Roll
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import GatewayProcess, OwnRedis
@@ -213,7 +214,7 @@ def test_nonsense_from_redis_is_refused(said: bytes) -> None:
     """Redis may hold anything: one error, which the line expects; nothing is shut or opened."""
     told: list[object] = []
     shut_offs = ShutOffs()
-    hosts = Hosts(Pins(None, lambda: 0.0), shut_offs, told.append)
+    hosts = Hosts(Pins(None, lambda: 0.0), shut_offs, told.append, dict)
     news = News("test")
     news.on_trip, news.on_shut, news.on_unshut = hosts.heard_trip, hosts.heard_shut, hosts.heard_unshut
     with pytest.raises(ValueError):  # noqa: PT011 - whatever it says
@@ -233,3 +234,69 @@ def test_a_host_does_not_hear_itself() -> None:
     assert not heard
     news.heard(json.dumps({**json.loads(own), "from": "another"}).encode())
     assert heard == [trip]
+
+
+async def test_a_change_is_answered_once_the_other_hosts_have_it(
+    start_gateway: Any, redis_volatile_url: str, until: Any
+) -> None:
+    """Both hosts are listed, each as it is; a switch's answer says when it held on the other."""
+    shared = {"url": redis_volatile_url, "timeout": "500ms"}
+    one, other = [await start_gateway(redis=shared, routes=ROUTES) for _ in range(2)]
+
+    async def hosts(gateway: GatewayProcess) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await gateway.admin("GET", "/api/status")).json()["hosts"]
+        return found
+
+    async def both() -> bool:
+        return [len(await hosts(gateway)) for gateway in (one, other)] == [2, 2]
+
+    await until(both)
+    done = (await one.admin("PUT", "/api/features/recommendations", {"state": "off"})).json()
+
+    (effect,) = done["effect"]["hosts"]
+    assert effect["host"].endswith(f":{other.port}")
+    assert effect["ms"] is not None
+    assert "tidegate-degraded" in (await other.fresh("/recommendations")).headers
+    told = {host["here"]: (host["off"], host["workers"]) for host in await hosts(one)}
+    assert told == {True: (["recommendations"], 2), False: (["recommendations"], 2)}
+
+
+def test_a_host_that_falls_silent_is_forgotten() -> None:
+    """After three polls; and nobody waits for it any longer. Nonsense is refused."""
+    now = 0.0
+    roll = Roll("x", lambda: {"name": "here", "workers": 1, "step": 0, "off": []}, lambda: now)
+    other = Roll("x", lambda: {"name": "there", "workers": 2, "step": 1, "off": ["a"]}, lambda: now)
+    strangers: list[int] = []
+    roll.on_stranger = lambda: strangers.append(1)
+    roll.heard(roll.words().encode())  # ourselves
+    assert roll.others() == []
+    for _ in range(2):
+        roll.heard(other.words().encode())
+    assert [(seen.name, seen.workers, seen.step, seen.off) for seen in roll.others()] == [
+        ("there", 2, 1, ("a",))
+    ]
+    assert strangers == [1]
+    now = GONE + 0.1
+    assert roll.others() == []
+    for nonsense in (b"[]", b"{}", b"{", b'{"id": "x", "name": 1}', b'{"id": "x", "name": "", "workers": 1}'):
+        with pytest.raises(ValueError):  # noqa: PT011 - json's own errors are ValueErrors too
+            roll.heard(nonsense)
+
+
+async def test_who_does_not_confirm_is_named_and_not_waited_for_long() -> None:
+    """Of two hosts one confirms; the other is told of with no time, when patience ends."""
+    roll = Roll("x", dict)
+    others = [
+        Roll("x", lambda name=name: {"name": name, "workers": 1, "step": 0, "off": []}) for name in ("a", "b")
+    ]
+    for other in others:
+        roll.heard(other.words().encode())
+    pin = Pin("feature", "x", "off", at=5)
+    waiting = roll.expect(pin)
+    roll.heard(others[0].words(Pin("feature", "x", "off", at=4)).encode())  # an older one
+    roll.heard(others[1].words(pin).encode())
+
+    told = dict(await waiting.wait(0.01))
+
+    assert told["a"] is None
+    assert told["b"] is not None

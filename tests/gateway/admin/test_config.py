@@ -197,3 +197,18 @@ async def test_a_made_token_lets_in(start_gateway: Any, role: str) -> None:
     code, said = await run("token", "vera", "--role", role)
     assert "tokens:" in said
     assert yaml.safe_load(said.partition("restart:\n")[2])["tokens"][0]["role"] == role
+
+
+async def test_a_bad_edit_is_in_the_trail(start_gateway: Any, until: Any) -> None:
+    """Noticed by itself, refused, and recorded with the first mistake; once, also when a reload is asked for."""
+    gateway = await start_gateway()
+    gateway.edit(routes=[{"match": "/**", "upstream": "shpo"}])
+
+    async def refused() -> Any:
+        return (await gateway.admin("GET", "/api/audit")).json()["refused"]
+
+    (entry,) = await until(refused)
+    assert (entry["by"], entry["result"]) == ("file changed", "refused")
+    assert "did you mean shop?" in entry["detail"]
+    assert (await post(gateway, "/api/config/reload")).status_code == 422
+    assert len(await refused()) == 2

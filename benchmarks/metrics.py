@@ -1,0 +1,137 @@
+"""What metrics cost, to a scraper and to a request: `python -m benchmarks.metrics`.
+
+A gateway with many routes, each of which every worker has answered, is scraped and asked for its status. What
+a request costs is measured where it is counted, without a gateway around it, in CPU time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks import machine, report
+from benchmarks.gateway import TOKEN, Gateway
+from benchmarks.line import Line
+from benchmarks.proxy import stopped_by_signals
+from benchmarks.report import quantile
+from benchmarks.switches import lines_to_workers
+from gateway.metrics import WorkerMetrics
+
+SCRAPE_GOAL, REQUEST_GOAL = 50.0, 3.0  # milliseconds; microseconds
+CODES = 3  # of answers, on each route
+BATCH = 20_000  # requests that are counted between two looks at the clock
+PAGES = {"a scrape": "/metrics", "the status": "/api/status"}
+
+
+def settings(routes: int) -> dict[str, Any]:
+    """So many routes, each answered by the gateway itself, and a limit on all."""
+    return {
+        "upstreams": {"shop": {"servers": ["http://127.0.0.1:9"], "breaker": {}}},
+        "features": {"off": {"fallback": {"json": {}}, "state": "off"}},
+        "limits": {"all": {"rate": "1000000/second", "per": "global"}},
+        "routes": [
+            {"match": f"/r{n}/{{x}}", "upstream": "shop", "feature": "off", "limits": ["all"]}
+            for n in range(routes)
+        ],
+    }
+
+
+async def warm(line: Line, routes: int) -> None:
+    """Have a worker answer on each route."""
+    for number in range(routes):
+        await line.get(f"/r{number}/x")
+
+
+async def scrape(folder: Path, workers: int, routes: int, times: int) -> dict[str, tuple[list[float], int]]:
+    """Milliseconds of each answer and the bytes of the last, by page."""
+    found: dict[str, tuple[list[float], int]] = {}
+    with Gateway(folder / "gateway", workers, **settings(routes)) as gateway:
+        lines = await lines_to_workers(gateway, workers, path="/r0/x")
+        await asyncio.gather(*(warm(line, routes) for line in lines))
+        token = {"authorization": f"Bearer {TOKEN}"}
+        async with httpx.AsyncClient(base_url=gateway.admin_url, headers=token, timeout=30) as client:
+            for name, path in PAGES.items():
+                taken, size = [], 0
+                for _ in range(times + 1):
+                    began = time.perf_counter()
+                    answer = await client.get(path)
+                    taken.append((time.perf_counter() - began) * 1000)
+                    size = len(answer.raise_for_status().content)
+                found[name] = taken[1:], size  # the first opens the connection
+        for line in lines:
+            line.close()
+    return found
+
+
+def count(routes: int, rounds: int) -> list[float]:
+    """CPU microseconds that counting one proxied request takes, a figure for each round.
+
+    All that is counted: the request by route, method, code and outcome, its time, the upstream's time, and
+    two limits' decisions.
+    """
+    metrics = WorkerMetrics()
+    tallies = metrics.limit_tally("global"), metrics.limit_tally("user")
+    names = [f"/r{n}/{{x}}" for n in range(routes)]
+    taken = []
+    for _ in range(rounds):
+        began = time.process_time()
+        for number in range(BATCH):
+            metrics.request(names[number % routes], "GET", 200 + number % CODES, "proxied", number / BATCH)
+            metrics.upstream("shop", 0.004)
+            for tally in tallies:
+                tally.allowed += 1
+        full = time.process_time() - began
+        began = time.process_time()
+        for number in range(BATCH):
+            names[number % routes], 200 + number % CODES, number / BATCH  # what the loop itself costs
+        taken.append((full - (time.process_time() - began)) / BATCH * 1e6)
+    return taken
+
+
+def text(pages: dict[str, tuple[list[float], int]], counted: list[float]) -> str:
+    """The tables."""
+    rows = [
+        (
+            name,
+            str(len(taken)),
+            *(f"{quantile(taken, share):.1f}" for share in (0.5, 0.99)),
+            f"{size:,}",
+            ("yes" if quantile(taken, 0.5) <= SCRAPE_GOAL else "no") if name == "a scrape" else "",
+        )
+        for name, (taken, size) in pages.items()
+    ]
+    head = ("page", "times", "p50 ms", "p99 ms", "bytes", f"p50 within {SCRAPE_GOAL:g} ms")
+    middle = quantile(counted, 0.5)
+    good = "yes" if middle <= REQUEST_GOAL else "no"
+    row = (f"{middle:.2f}", f"{min(counted):.2f}-{max(counted):.2f}", str(len(counted)), good)
+    cost = report.table(("µs CPU a request", "low-high", "rounds", f"within {REQUEST_GOAL:g} µs"), [row])
+    return f"{report.table(head, rows)}\n\n{cost}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.metrics", description=__doc__)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--routes", type=int, default=200)
+    parser.add_argument("--times", type=int, default=50, help="each page is asked for (%(default)s)")
+    given = parser.parse_args(arguments)
+    machine.require_two_cores()
+    with stopped_by_signals(), tempfile.TemporaryDirectory() as place:
+        pages = asyncio.run(scrape(Path(place), given.workers, given.routes, given.times))
+    counted = count(given.routes, 9)
+    print(json.dumps(machine.describe() | {"load": machine.load_average()}))
+    print(f"{given.workers} workers on one core, {given.routes} routes\n\n{text(pages, counted)}")
+    within = quantile(pages["a scrape"][0], 0.5) <= SCRAPE_GOAL and quantile(counted, 0.5) <= REQUEST_GOAL
+    return 0 if within else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
