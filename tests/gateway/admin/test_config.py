@@ -200,7 +200,7 @@ async def test_a_made_token_lets_in(start_gateway: Any, role: str) -> None:
 
 
 async def test_a_bad_edit_is_in_the_trail(start_gateway: Any, until: Any) -> None:
-    """Noticed by itself, refused, and recorded with the first mistake; once, also when a reload is asked for."""
+    """Noticed by itself, refused, and recorded with the first mistake; each try once."""
     gateway = await start_gateway()
     gateway.edit(routes=[{"match": "/**", "upstream": "shpo"}])
 
