@@ -34,6 +34,8 @@ OFFERED = 300  # a second, to each host
 TIMEOUT = 20.0  # milliseconds
 STEADY, AWAY, BACK = 3.0, 5.0, 3.0  # seconds of a round: before the stop, stopped, after all are back
 AFTER = 1.0  # milliseconds; what may be added from the second second on
+BEFORE = 1.0  # seconds; that the shares were used then shows in the count on return
+NO_BOUND = float("inf")
 SLACK = 1.05  # of a count by our clock beside one by Redis's
 SETTINGS: dict[str, Any] = {
     "upstreams": {"shop": {"servers": ["http://127.0.0.1:9"]}},
@@ -75,22 +77,28 @@ class Round:
         """Milliseconds of the requests sent in an interval."""
         return [(one.answered - one.sent) * 1000 for one in self.samples if since <= one.sent < until]
 
-    def admitted(self, since: float, until: float, host: int | None = None) -> list[float]:
-        """When those admitted in an interval were answered, in order."""
-        return sorted(
-            one.answered
+    def rate(self, since: float, until: float, host: int | None = None) -> float:
+        """Admitted a second, in an interval, by one host or by all."""
+        found = [
+            one
             for one in self.samples
             if one.admitted and since <= one.answered < until and host in {None, one.host}
-        )
+        ]
+        return len(found) / (until - since)
 
     def fullest_second(self, since: float, until: float) -> int:
-        """The most that were admitted within any one second."""
-        times = self.admitted(since, until)
-        first = most = 0
-        for last, at in enumerate(times):
-            while at - times[first] >= 1.0:
-                first += 1
-            most = max(most, last - first + 1)
+        """The most that were certainly admitted within one second: both asked and answered in it."""
+        found = sorted(
+            (one.sent, one.answered) for one in self.samples if one.admitted and since <= one.sent < until
+        )
+        most = 0
+        for first, (begin, _) in enumerate(found):
+            within = 0
+            for sent, answered in found[first:]:
+                if sent >= begin + 1.0:
+                    break
+                within += answered < begin + 1.0
+            most = max(most, within)
         return most
 
 
@@ -186,42 +194,48 @@ class Finding:
 def findings(rounds: Sequence[Round], failures: int) -> list[Finding]:
     """The claims, with what was found."""
 
-    def p99(since: str, begin: float, end: float) -> float:
+    def latency(share: float, since: str, begin: float, end: float) -> float:
         return quantile(
             [
                 one
                 for each in rounds
                 for one in each.latencies(getattr(each, since) + begin, getattr(each, since) + end)
             ],
-            0.99,
+            share,
         )
 
-    steady = p99("stopped", 0.5 - STEADY, 0.0)
+    found = []
+    for name, share in (("p50", 0.5), ("p99", 0.99)):
+        steady = latency(share, "stopped", 0.5 - STEADY, 0.0)
+        found += [
+            Finding(f"{name} in ms while Redis is there", steady, NO_BOUND),
+            *(
+                Finding(f"added to {name} {when}, ms", latency(share, *interval) - steady, most)
+                for when, interval, most in (
+                    ("in the first second", ("stopped", 0.0, 1.0), TIMEOUT),
+                    ("from the second on", ("stopped", 1.0, AWAY), AFTER),
+                    ("on return", ("resumed", 0.0, BACK), TIMEOUT),
+                )
+            ),
+        ]
     share = LIMIT / HOSTS
-    alone = [
-        len(one.admitted(one.stopped + 1, one.resumed, host)) / (one.resumed - one.stopped - 1)
-        for one in rounds
-        for host in range(HOSTS)
-    ]
+    alone = [one.rate(one.stopped + 1, one.resumed, host) for one in rounds for host in range(HOSTS)]
+    steadily = max(one.fullest_second(one.stopped - STEADY + 0.5, one.stopped) for one in rounds)
     return [
-        Finding("p99 in ms while Redis is there", steady, float("inf")),
-        Finding("added to p99 in the first second, ms", p99("stopped", 0.0, 1.0) - steady, TIMEOUT),
-        Finding("added to p99 from the second on, ms", p99("stopped", 1.0, AWAY) - steady, AFTER),
-        Finding("added to p99 on return, ms", p99("resumed", 0.0, BACK) - steady, TIMEOUT),
+        *found,
         Finding(f"admitted a second by one host alone (share {share:g})", max(alone), share * SLACK),
+        Finding(f"fullest second while Redis is there (limit {LIMIT})", steadily, NO_BOUND),
         Finding(
-            f"fullest second while Redis is there (limit {LIMIT})",
-            max(one.fullest_second(one.stopped - STEADY + 0.5, one.stopped) for one in rounds),
-            float("inf"),
+            "fullest second since it was let go",
+            max(one.fullest_second(one.resumed, one.ended) for one in rounds),
+            max(LIMIT, steadily) * SLACK,
         ),
         Finding(
-            f"fullest second since it was let go (limit {LIMIT})",
-            max(one.fullest_second(one.resumed, one.ended) for one in rounds),
+            f"admitted a second, on average, from {BEFORE:g} s before it was let go to the end",
+            max(one.rate(one.resumed - BEFORE, one.ended) for one in rounds),
             LIMIT * SLACK,
         ),
-        Finding(
-            "seconds until all shared again", max(one.back - one.resumed for one in rounds), float("inf")
-        ),
+        Finding("seconds until all shared again", max(one.back - one.resumed for one in rounds), NO_BOUND),
         Finding("answers neither 200 nor 429", failures, 0),
     ]
 
@@ -232,8 +246,8 @@ def text(found: Sequence[Finding]) -> str:
         (
             one.says,
             f"{one.figure:.4g}",
-            "–" if one.most == float("inf") else f"{one.most:g}",
-            "–" if one.most == float("inf") else "yes" if one.figure <= one.most else "no",
+            "–" if one.most == NO_BOUND else f"{one.most:g}",
+            "–" if one.most == NO_BOUND else "yes" if one.figure <= one.most else "no",
         )
         for one in found
     ]

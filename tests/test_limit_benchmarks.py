@@ -66,7 +66,7 @@ def lost(*samples: tuple[int, float, float, bool]) -> Round:
 def test_the_fullest_second(times: list[float]) -> None:
     """As counted by hand from each admission on."""
     found = lost(*[(0, at, at, True) for at in times])
-    by_hand = max((sum(0 <= other - at < 1.0 for other in times) for at in times), default=0)
+    by_hand = max((sum(at <= other < at + 1.0 for other in times) for at in times), default=0)
     assert found.fullest_second(8.0, 11.5) == by_hand
 
 
