@@ -58,6 +58,11 @@ class RequestReader:
         upgraded: what follows is in no protocol of ours.
     """
 
+    __slots__ = (
+        *("_body", "_expects", "_fed", "_header_bytes", "_headers", "_in_body", "_listen", "_parser"),
+        *("_refusal", "_sink", "_target", "began", "in_header", "upgraded"),
+    )
+
     def __init__(self, sink: Sink, listen: Listen) -> None:
         self._sink = sink
         self._listen = listen

@@ -38,7 +38,7 @@ def protocol_for(listen: Listen, whole: App | None = None) -> type[asyncio.Proto
         listen: the bounds.
         whole: answers requests that come whole; without it the ASGI app answers these too.
     """
-    built_in = {"listen": listen, "heads": HeadReader(listen), "whole": whole}
+    built_in = {"listen": listen, "heads": HeadReader(listen), "whole": whole, "__slots__": ()}
     return type("BoundedConnection", (ClientConnection,), built_in)
 
 

@@ -194,7 +194,8 @@ class Client:
 
     def end(self) -> None:
         """Send no more."""
-        self.writer.write_eof()
+        with contextlib.suppress(OSError):  # the gateway was first
+            self.writer.write_eof()
 
     def reset(self) -> None:
         """Leave rudely."""
