@@ -23,6 +23,7 @@ from gateway.exchange import Headers
 from gateway.guard import REFUSAL, TARGET
 from gateway.head import HeadReader, WholeRequest
 from gateway.request import SLICE, Head, RequestReader
+from gateway.timed import Timed
 from gateway.turn import Turn
 from gateway.whole import App, WholeTurn
 
@@ -42,7 +43,7 @@ _TCP_CLOSE = 7  # its first byte when the peer has reset the connection
 _RESET = b"\1\0\0\0\0\0\0\0"  # struct linger: closing resets
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(Timed):
     """The server's side of one connection.
 
     At any time it reads nothing (`_reading` None and not `_in_header`), a header, or a body; a queue of
@@ -54,9 +55,8 @@ class ClientConnection(asyncio.Protocol):
     whole: ClassVar[App | None] = None  # answers requests that come whole; without it ASGI takes all
 
     __slots__ = (
-        *("_address", "_app", "_client", "_draining", "_eof", "_lingers", "_paused", "_read_by", "_reader"),
-        *("_reading", "_state", "_stopped", "_task", "_timer", "_timer_at", "_transport", "_turns", "_unfed"),
-        *("_writable", "_write_by", "blocked", "loop"),
+        *("_address", "_app", "_client", "_draining", "_eof", "_lingers", "_paused", "_reader", "_reading"),
+        *("_state", "_stopped", "_task", "_transport", "_turns", "_unfed", "_writable", "blocked"),
     )
 
     def __init__(
@@ -66,7 +66,7 @@ class ClientConnection(asyncio.Protocol):
         app_state: dict[str, Any],  # noqa: ARG002 - uvicorn hands it over; there is no lifespan
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        self.loop = _loop or asyncio.get_running_loop()
+        super().__init__(_loop or asyncio.get_running_loop(), self.listen.header_timeout)
         self.blocked = False
         self._app: Any = config.loaded_app
         self._state = server_state
@@ -85,12 +85,7 @@ class ClientConnection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._draining = False
-        # clocks; one timer outlives many requests and looks at the deadlines of the moment when it fires
-        self._read_by = math.inf
-        self._write_by = math.inf
         self._lingers = 0  # bytes that may still be thrown away; 0: not closing
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = math.inf
 
     # ---- a connection opens, and brings bytes ------------------------------------------------
 
@@ -101,8 +96,8 @@ class ClientConnection(asyncio.Protocol):
         self._client = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else None
         self._address = self._client[0] if self._client is not None else ""
         self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own classes only
-        self._read_by = self.loop.time() + self.listen.header_timeout
-        self._arm()
+        self.read_by = self.loop.time() + self.listen.header_timeout
+        self.arm()
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
@@ -123,8 +118,8 @@ class ClientConnection(asyncio.Protocol):
             self._pump()
         else:
             self._parse(data)
-        if (self._in_header() or self._reading is not None) and self._read_by < self._timer_at:
-            self._arm()
+        if (self._in_header() or self._reading is not None) and self.read_by < self.timer_at:
+            self.arm()
 
     def _pump(self) -> None:
         """Parse what waits, as far as there is room for what it holds."""
@@ -167,13 +162,13 @@ class ClientConnection(asyncio.Protocol):
 
     def began(self) -> None:
         """A request begins; its header has so long to arrive."""
-        self._read_by = self.loop.time() + self.listen.header_timeout
+        self.read_by = self.loop.time() + self.listen.header_timeout
 
     def head(self, head: Head) -> None:
         """The header is whole: a turn begins, or waits for those before it; its body has so long."""
         scope = self._scope(head.method, head.version, head.target, head.headers)
         self._reading = turn = Turn(self, scope, keep_alive=head.keep_alive, expects=head.expects)
-        self._read_by = self.loop.time() + self.listen.body_timeout
+        self.read_by = self.loop.time() + self.listen.body_timeout
         self._queue(turn)
 
     def piece(self, body: bytes) -> None:
@@ -187,7 +182,7 @@ class ClientConnection(asyncio.Protocol):
         if turn is not None:
             turn.end()
         if self._turns:
-            self._read_by = math.inf
+            self.read_by = math.inf
         else:  # it was answered before; this was the rest of its body
             self._idle()
 
@@ -224,7 +219,7 @@ class ClientConnection(asyncio.Protocol):
     def _serve(self, request: WholeRequest, app: App) -> None:
         """Answer a request that came whole, and alone."""
         self._reader.began = True
-        self._read_by = math.inf
+        self.read_by = math.inf
         turn = WholeTurn(self, app, request, self._address)
         self._turns.append(turn)
         turn.go()
@@ -270,9 +265,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _idle(self) -> None:
         """Wait for the next request, but not for ever."""
-        self._read_by = self.loop.time() + (_LAST_REQUEST if self._draining else self.listen.idle_timeout)
-        if self._read_by < self._timer_at:
-            self._arm()
+        self.read_by = self.loop.time() + (_LAST_REQUEST if self._draining else self.listen.idle_timeout)
+        if self.read_by < self.timer_at:
+            self.arm()
 
     # ---- what a turn asks of its connection --------------------------------------------------
 
@@ -350,8 +345,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport = None
         self._stopped = True
         self._state.connections.discard(self)
-        if self._timer is not None:
-            self._timer.cancel()
+        self.disarm()
         self._unfed.clear()
         task = self._task
         if task is not None and self._turns and not self._turns[0].complete:
@@ -366,8 +360,8 @@ class ClientConnection(asyncio.Protocol):
         self._draining = True
         if not self._turns and not self._in_header() and self._transport is not None:
             grace = _LAST_REQUEST if self._reader.began else _FIRST_REQUEST
-            self._read_by = min(self._read_by, self.loop.time() + grace)
-            self._arm()
+            self.read_by = min(self.read_by, self.loop.time() + grace)
+            self.arm()
 
     def _hang_up(self) -> None:
         """Close after the last answer; a client that is still sending can read it first (9.6)."""
@@ -375,70 +369,44 @@ class ClientConnection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             return
         now = self.loop.time()
-        self._write_by = now + self.listen.write_timeout  # for a client that never reads it all
+        self.write_by = now + self.listen.write_timeout  # for a client that never reads it all
         silent = self._reading is None and not (self._stopped or self._turns or self._unfed or self._paused)
         if self._eof or silent:
             transport.close()
         else:
             self._lingers = _LINGER_BYTES
-            self._read_by = now + _LINGER
+            self.read_by = now + _LINGER
             self._unfed.clear()
             self._turns.clear()
             transport.write_eof()
             self._pause(paused=False)
         self._stopped = True
-        self._arm()
+        self.arm()
 
     # ---- clocks ------------------------------------------------------------------------------
 
     def pause_writing(self) -> None:
         """The client reads slower than the upstream sends; it has so long to catch up."""
         self.blocked = True
-        self._write_by = self.loop.time() + self.listen.write_timeout
-        self._arm()
+        self.write_by = self.loop.time() + self.listen.write_timeout
+        self.arm()
 
     def resume_writing(self) -> None:
         """It caught up, or is gone."""
         self.blocked = False
         ending = self._lingers or (self._transport is not None and self._transport.is_closing())
-        self._write_by = self.loop.time() + self.listen.write_timeout if ending else math.inf
+        self.write_by = self.loop.time() + self.listen.write_timeout if ending else math.inf
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
 
-    def _arm(self) -> None:
-        """Have the timer fire by the next deadline."""
-        at = min(self._read_by, self._write_by)
-        if at < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = at
-            self._timer = self.loop.call_at(at, self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        self._timer_at = math.inf
-        now = self.loop.time()
-        if self._transport is None:
-            return
-        if now >= self._write_by:
-            self.abort()
-            return
-        if now >= self._read_by:
-            self._too_slow(now)
-        if self._read_by == math.inf:  # busy; look again when the next deadline may be due
-            self._timer_at = now + self.listen.header_timeout
-            self._timer = self.loop.call_at(self._timer_at, self._tick)
-        self._arm()
-
-    def _too_slow(self, now: float) -> None:
+    def late(self, now: float) -> None:
         """The client did not bring in time what was due."""
-        self._read_by = math.inf
         transport = self._transport
         if transport is None:
             return
         if self._lingers:
             if transport.get_write_buffer_size():
-                self._read_by = now + _LINGER  # it still reads, or `_write_by` ends it
+                self.read_by = now + _LINGER  # it still reads, or `write_by` ends it
             else:
                 transport.close()
         elif self._in_header():
@@ -446,10 +414,10 @@ class ClientConnection(asyncio.Protocol):
             self._broken(RequestTimeout(said))
         elif self._reading is not None:
             if self._paused:  # we are the slow ones
-                self._read_by = now + self.listen.body_timeout
+                self.read_by = now + self.listen.body_timeout
             else:
                 said = f"the body did not arrive within {self.listen.body_timeout:g} s"
                 self._broken(RequestTimeout(said))
         elif not self._turns:
-            self._write_by = now + self.listen.write_timeout
+            self.write_by = now + self.listen.write_timeout
             transport.close()
