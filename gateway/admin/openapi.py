@@ -88,7 +88,7 @@ def _described(operation: Operation, answer: Json | None, form: Json | None) -> 
         str(status): {"description": operation.says, "content": content}
         for status in (operation.status, *operation.also)
     }
-    refused = {*operation.refuses}
+    refused = {400, *operation.refuses}  # whatever breaks HTTP
     if operation.needs != "nobody":
         refused |= {401, 429} | ({403} if operation.needs == "operator" else set())
     if operation.form is not None:
