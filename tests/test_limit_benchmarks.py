@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import cancellations, store_lost, switches, users
+from benchmarks import cancellations, metrics, store_lost, switches, users
 from benchmarks.report import quantile
 from benchmarks.store_lost import Round, Sample
 
@@ -84,3 +84,14 @@ def test_findings_name_what_is_wrong() -> None:
         if one.figure > one.most
     }
     assert {says.split()[0] for says in wrong} >= {"added", "admitted", "fullest", "answers"}
+
+
+async def test_metrics(tmp_path: Path) -> None:
+    """A small gateway: both pages are asked for, and counting a request costs something."""
+    pages = await metrics.scrape(tmp_path, 2, 3, 2)
+
+    assert [(page.name, len(page.taken)) for page in pages] == [("a scrape", 2), ("the status", 2)]
+    assert all(page.size > 1000 for page in pages)
+    counted = metrics.count(3, 2)
+    assert len(counted) == 2
+    assert "a scrape" in metrics.text(pages, counted)

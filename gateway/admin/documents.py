@@ -371,7 +371,7 @@ class Reloaded(TypedDict):
 
 
 class AuditEntry(TypedDict):
-    """One change, or one attempt; see docs/operate.md."""
+    """One change, or one attempt; see docs/admin.md."""
 
     at: int  # milliseconds since 1970
     kind: str
