@@ -67,15 +67,16 @@ def show(
     gate: Mapping[str, Any] = status if isinstance(status, dict) else {}
     samples = shop_samples(pages)
     parts: list[RenderableType] = [
-        Columns([_traffic(gate), _step(gate), *([_queues(samples)] if samples else [])], padding=(0, 1)),
+        Columns([Group(_gateway(gate), _traffic(gate)), _step(gate)], padding=(0, 1)),
         *_mistakes(gate),
-        Columns([_features(gate), _breakers(gate)], padding=(0, 1)),
+        Columns([_features(gate), _breakers(gate), *_servers(gate)], padding=(0, 1)),
         _limits(gate),
+        *_busiest(gate),
     ]
     if samples or stock:
         tables = [_stock(samples, stock)]
         if samples:
-            tables += [Group(_orders(samples), _database(samples))]
+            tables += [Group(_queues(samples), _orders(samples), _database(samples))]
         parts.append(Columns(tables, padding=(0, 1)))
     if pages and not all(pages):
         which = "all" if not any(pages) else "some"
@@ -118,19 +119,43 @@ def _pin(item: Mapping[str, Any]) -> str:
     return f"by {pin.get('by', '?')}{left}{reason}"
 
 
-def _traffic(gate: Mapping[str, Any]) -> RenderableType:
+def _gateway(gate: Mapping[str, Any]) -> RenderableType:
     workers, store = gate.get("workers") or {}, gate.get("limit_store") or {}
     mistakes = (gate.get("config") or {}).get("mistakes")
     away = Text("away: local shares", style="red")
     shared = Text("up", style="green") if store.get("up") else away
     rows: list[tuple[object, ...]] = [
-        ("up, s", gate.get("uptime_seconds")),
+        ("up", _uptime(gate.get("uptime_seconds"))),
         ("workers", f"{workers.get('ready')} of {workers.get('wanted')}"),
         ("limit store", shared if store.get("shared") else "local"),
         ("config", _good(not mistakes, "good", "edit not used")),
-        *((outcome, count) for outcome, count in (gate.get("requests") or {}).items()),
     ]
-    return _grid("traffic", rows)
+    return _grid("gateway", rows)
+
+
+def _uptime(seconds: object) -> str:
+    """In days, hours, minutes and seconds, the largest two."""
+    if not isinstance(seconds, int | float):
+        return "-"
+    left = int(seconds)
+    parts = ((left // 86400, "d"), (left // 3600 % 24, "h"), (left // 60 % 60, "min"), (left % 60, "s"))
+    first = next((at for at, (number, _) in enumerate(parts) if number), 3)
+    return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2])
+
+
+def _traffic(gate: Mapping[str, Any]) -> RenderableType:
+    """How requests end: a second, of late, and since the start; how long they take."""
+    late = gate.get("traffic") or {}
+    rates, latency = late.get("per_second") or {}, late.get("latency_ms") or {}
+    rows: list[tuple[object, ...]] = [
+        (outcome, rates.get(outcome, 0.0), count) for outcome, count in (gate.get("requests") or {}).items()
+    ]
+    rows += [(name, _ms(latency[name]), "") for name in ("p50", "p90", "p99") if name in latency]
+    return _grid("traffic", rows, ("outcome", "now, /s", "in all"))
+
+
+def _ms(value: object) -> str:
+    return f"{value:.3g} ms" if isinstance(value, int | float) else "-"
 
 
 def _mistakes(gate: Mapping[str, Any]) -> list[RenderableType]:
@@ -190,6 +215,29 @@ def _limits(gate: Mapping[str, Any]) -> RenderableType:
         counts = (checks.get(name, 0) for name in ("allowed", "denied", "shadow", "fallback"))
         rows.append((item.get("name"), item.get("rate"), per, item.get("mode"), *counts, _pin(item)))
     return _grid("limits", rows, ("limit", "rate", "per", "mode", "allowed", "denied", "shadow", "local", ""))
+
+
+def _servers(gate: Mapping[str, Any]) -> list[RenderableType]:
+    """Servers of upstreams, where there are several or one is left alone."""
+    rows = []
+    for upstream in _list(gate, "upstreams"):
+        servers = [one for one in upstream.get("servers") or [] if isinstance(one, dict)]
+        if len(servers) > 1 or any(one.get("ejected") for one in servers):
+            for one in servers:
+                left = f"left alone by {one.get('ejected')}, {_plain(one.get('seconds_left'))} s"
+                state = _good(not one.get("ejected"), "well", left)
+                rows.append((upstream.get("name"), one.get("url"), state, one.get("in_flight")))
+    return [_grid("servers", rows, ("upstream", "server", "now", "in flight"))] if rows else []
+
+
+def _busiest(gate: Mapping[str, Any]) -> list[RenderableType]:
+    """Who is at a limit or near it, three of each."""
+    rows = [
+        (limit.get("name"), one.get("key"), one.get("count"))
+        for limit in _list(gate, "limits")
+        for one in (limit.get("busiest") or [])[:3]
+    ]
+    return [_grid("who is at a limit", rows, ("limit", "key", "near or over, lately"))] if rows else []
 
 
 # ---- the shop -----------------------------------------------------------------------------------
