@@ -98,7 +98,7 @@ def _endpoint(operation: Operation, master: Master) -> Endpoint:
 def _record_refusal(
     trail: Trail, request: Request, error: GatewayError, kind: str, by: Principal | None
 ) -> None:
-    name = " ".join([request.method, request.url.path])[:200]
+    name = " ".join([request.method, request.scope["raw_path"].decode("latin-1")])[:200]  # as it was spelt
     who = by.who if by is not None and by.name else f"somebody at {address(request)}"
     trail.refused(
         Entry(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from starlette.responses import JSONResponse, Response
 
-from gateway.admin import documents, forms, views
+from gateway.admin import documents, forms, shapes, views
 from gateway.admin.auth import COOKIE, SECURE_COOKIE, Session
 from gateway.admin.looks import known
 from gateway.admin.operations import Call, Operation
@@ -183,7 +183,7 @@ class Changes:
         kind: str,
         name: str,
         value: str,
-    ) -> documents.Changed:
+    ) -> shapes.Changed:
         form, by = call.form, call.by
         pin, effect = await self._master.pin(
             kind, name, value, lasts=form.lasts, reason=form.reason, by=by.who

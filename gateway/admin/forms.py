@@ -29,13 +29,19 @@ def _rate(value: str) -> str:
     return value if value in {"auto", "off", "shadow"} else str(parse_rate(value))
 
 
+def _one_line(value: str) -> str:
+    if not value.isprintable():  # it goes into logs and onto terminals
+        raise ValueError("write it on one line, without control characters")
+    return value
+
+
 class Form(BaseModel):
     """What every change may say of itself."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     lasts: Annotated[float | None, BeforeValidator(_lasting), Field(alias="for")] = None  # seconds
-    reason: str = Field("", max_length=500)
+    reason: Annotated[str, Field(max_length=500), AfterValidator(_one_line)] = ""
 
 
 class FeatureForm(Form):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import JSONResponse, Response
 
-from gateway.admin import documents, views
+from gateway.admin import documents, shapes, views
 from gateway.admin.events import Events, Stream
 from gateway.admin.operations import Call, Operation
 from gateway.admin.overview import Overview
@@ -75,20 +75,20 @@ class Looks:
             ),
             Operation("GET", "/api/features", self.features, "All features.", shape.Features),
             Operation(
-                "GET", "/api/features/{name}", self.feature, "One feature.", shape.Feature, refuses=(404,)
+                "GET", "/api/features/{name}", self.feature, "One feature.", shapes.Feature, refuses=(404,)
             ),
-            Operation("GET", "/api/step", self.step, "The ladder.", shape.Step),
+            Operation("GET", "/api/step", self.step, "The ladder.", shapes.Step),
             Operation("GET", "/api/breakers", self.breakers, "All breakers.", shape.Breakers),
             Operation(
                 "GET",
                 "/api/breakers/{name}",
                 self.breaker,
                 "One upstream's breaker.",
-                shape.Breaker,
+                shapes.Breaker,
                 refuses=(404,),
             ),
             Operation("GET", "/api/limits", self.limits, "All limits.", shape.Limits),
-            Operation("GET", "/api/limits/{name}", self.limit, "One limit.", shape.Limit, refuses=(404,)),
+            Operation("GET", "/api/limits/{name}", self.limit, "One limit.", shapes.Limit, refuses=(404,)),
             Operation(
                 "GET",
                 "/api/shut-offs",
@@ -152,11 +152,11 @@ class Looks:
         """All features."""
         return {"features": [views.feature(self._master, name) for name in self._master.config.features]}
 
-    async def feature(self, call: Call[None]) -> documents.Feature:
+    async def feature(self, call: Call[None]) -> shapes.Feature:
         """One feature."""
         return views.feature(self._master, known(self._master.config, "feature", call.name))
 
-    async def step(self, _: Call[None]) -> documents.Step:
+    async def step(self, _: Call[None]) -> shapes.Step:
         """The ladder."""
         return views.step(self._master)
 
@@ -166,7 +166,7 @@ class Looks:
         names = self._master.config.upstreams
         return {"breakers": [views.breaker(self._master, reading, name) for name in names]}
 
-    async def breaker(self, call: Call[None]) -> documents.Breaker:
+    async def breaker(self, call: Call[None]) -> shapes.Breaker:
         """One breaker."""
         name = known(self._master.config, "upstream", call.name)
         return views.breaker(self._master, await self._overview.read(), name)
@@ -177,7 +177,7 @@ class Looks:
         window, role = self._overview.window, call.by.role
         return {"limits": [views.limit(self._master, window, reading, name, role) for name in names]}
 
-    async def limit(self, call: Call[None]) -> documents.Limit:
+    async def limit(self, call: Call[None]) -> shapes.Limit:
         """One limit."""
         name = known(self._master.config, "limit", call.name)
         reading = await self._overview.read()

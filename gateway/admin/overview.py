@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from gateway.admin import documents, views
+from gateway.admin import documents, shapes, views
 from gateway.admin.panels import Panels
 from gateway.admin.traffic import REQUESTS, Window, by_last_label, traffic
 from gateway.pressure import SIGNALS
@@ -83,9 +83,9 @@ class Overview:
             "trail": master.trail.serial,
         }
 
-    def _cache(self, reading: Reading) -> documents.CacheState:
+    def _cache(self, reading: Reading) -> shapes.CacheState:
         metric = "tidegate_cache_requests_total"
-        per_second: documents.Outcomes = {}
+        per_second: shapes.Outcomes = {}
         for route in {labels[0] for labels in reading.counters.get(metric, {})}:
             for result, rate in by_last_label(self.window, metric, route).items():
                 per_second[result] = round(per_second.get(result, 0.0) + rate, 2)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.admin import documents
+from gateway.admin import shapes
 from gateway.config import Admin
 from gateway.exchange import Clock
 from gateway.settings.admin import Panel
@@ -28,7 +28,7 @@ _log = logging.getLogger("gateway.admin")
 class _Page:
     """What a page said last."""
 
-    samples: dict[str, list[documents.Sample]] = field(default_factory=dict)  # by metric
+    samples: dict[str, list[shapes.Sample]] = field(default_factory=dict)  # by metric
     at: float | None = None
     error: str | None = None
 
@@ -60,11 +60,11 @@ class Panels:
             await asyncio.gather(*(self._fetch(url, names) for url, names in wanted.items()))
             self._tried = self._clock()
 
-    def shown(self) -> list[documents.Panel]:
+    def shown(self) -> list[shapes.Panel]:
         """All panels, as last fetched."""
         return [self._show(panel) for panel in self._settings().panels]
 
-    def _show(self, panel: Panel) -> documents.Panel:
+    def _show(self, panel: Panel) -> shapes.Panel:
         page = self._pages.get(panel.url, _Page())
         samples = [sample for name in panel.metrics for sample in page.samples.get(name, ())]
         return {
@@ -107,14 +107,14 @@ async def _bounded(answer: httpx.Response) -> bytes:
     return bytes(raw)
 
 
-def _read(text: str, names: set[str]) -> dict[str, list[documents.Sample]]:
+def _read(text: str, names: set[str]) -> dict[str, list[shapes.Sample]]:
     """The samples of these metrics, by their names as Prometheus shows them.
 
     Raises:
         ValueError: it is no page of metrics.
     """
     wanted = [line for line in text.splitlines() if line.startswith("#") or _name(line) in names]
-    found: dict[str, list[documents.Sample]] = {}
+    found: dict[str, list[shapes.Sample]] = {}
     for family in text_string_to_metric_families("\n".join(wanted) + "\n"):
         for sample in family.samples:
             if sample.name in names and math.isfinite(sample.value):

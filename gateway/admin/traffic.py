@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
 
-from gateway.admin import documents
+from gateway.admin import shapes
 from gateway.exchange import Clock
 from gateway.metrics import BUCKETS, Labels
 from gateway.totals import Reading
@@ -70,16 +70,16 @@ class Window:
         }
 
 
-def by_last_label(window: Window, metric: str, first: str) -> documents.Outcomes:
+def by_last_label(window: Window, metric: str, first: str) -> shapes.Outcomes:
     """Rates of one limit, route or the like, by what became of it."""
-    rates: documents.Outcomes = {}
+    rates: shapes.Outcomes = {}
     for labels, growth in window.grown(metric).items():
         if labels[0] == first:
             rates[labels[-1]] = rates.get(labels[-1], 0.0) + window.rate(growth)
     return rates
 
 
-def traffic(window: Window, total: Mapping[Labels, float]) -> documents.Traffic:
+def traffic(window: Window, total: Mapping[Labels, float]) -> shapes.Traffic:
     """What became of requests, in all and by route.
 
     Args:
@@ -88,7 +88,7 @@ def traffic(window: Window, total: Mapping[Labels, float]) -> documents.Traffic:
     """
     growth = window.grown(REQUESTS)
     cells = {labels[0]: rows for labels, rows in window.cells(DURATIONS).items()}
-    routes: dict[str, documents.RouteTraffic] = {}
+    routes: dict[str, shapes.RouteTraffic] = {}
     for labels, number in total.items():
         route, outcome = labels[0], labels[3]
         seen = routes.setdefault(
@@ -102,7 +102,7 @@ def traffic(window: Window, total: Mapping[Labels, float]) -> documents.Traffic:
         routes.values(),
         key=lambda one: (-sum(one["per_second"].values()), -sum(one["total"].values()), one["route"]),
     )
-    in_all: documents.Outcomes = {}
+    in_all: shapes.Outcomes = {}
     for labels, number in growth.items():
         in_all[labels[3]] = in_all.get(labels[3], 0.0) + number
     return {
@@ -114,7 +114,7 @@ def traffic(window: Window, total: Mapping[Labels, float]) -> documents.Traffic:
     }
 
 
-def latency(histograms: Iterable[list[float]]) -> documents.Latency:
+def latency(histograms: Iterable[list[float]]) -> shapes.Latency:
     """Percentiles of histograms together, by interpolation; what is beyond the last bound counts as it."""
     summed = [0.0] * (len(BUCKETS) + 2)
     for cells in histograms:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from gateway.admin import documents
+from gateway.admin import shapes
 from gateway.admin.traffic import UPSTREAM, Window, by_last_label, latency
 from gateway.metrics import BREAKER_STATES, QueueState, ServerState
 from gateway.state.pins import Pin
@@ -22,7 +22,7 @@ MOST_KEYS = 10  # of a limit
 _PEPPER = secrets.token_bytes(16)  # a new one each start: pseudonyms can't be looked up elsewhere
 
 
-def pinned(pin: Pin | None) -> documents.Pinned | None:
+def pinned(pin: Pin | None) -> shapes.Pinned | None:
     """An operator's word, if there is one."""
     if pin is None:
         return None
@@ -36,18 +36,18 @@ def pinned(pin: Pin | None) -> documents.Pinned | None:
     }
 
 
-def effect(effect: Effect) -> documents.Changed:
+def effect(effect: Effect) -> shapes.Changed:
     """What a change came to."""
     ms = round(effect.seconds * 1000, 1)
-    each: list[documents.WorkerEffect] = [
+    each: list[shapes.WorkerEffect] = [
         {"pid": pid, "ms": None if seconds is None else round(seconds * 1000, 1)}
         for pid, seconds in effect.each
     ]
-    hosts: list[documents.HostEffect] = [
+    hosts: list[shapes.HostEffect] = [
         {"host": host, "ms": None if seconds is None else round(seconds * 1000, 1)}
         for host, seconds in effect.hosts
     ]
-    told: documents.Effect = {
+    told: shapes.Effect = {
         "applied": effect.applied,
         "workers": effect.workers,
         "ms": ms,
@@ -57,7 +57,7 @@ def effect(effect: Effect) -> documents.Changed:
     return {"applied": effect.applied, "workers": effect.workers, "ms": ms, "effect": told}
 
 
-def feature(master: Master, name: str) -> documents.Feature:
+def feature(master: Master, name: str) -> shapes.Feature:
     """One feature."""
     settings = master.config.features[name]
     pin = master.board.pins.get("feature", name)
@@ -71,11 +71,11 @@ def feature(master: Master, name: str) -> documents.Feature:
     }
 
 
-def step(master: Master) -> documents.Step:
+def step(master: Master) -> shapes.Step:
     """The ladder."""
     board = master.board
     pin = board.pins.get("step", "")
-    rungs: list[documents.Rung] = [{"step": 0, "name": "normal", "off": [], "only": None}]
+    rungs: list[shapes.Rung] = [{"step": 0, "name": "normal", "off": [], "only": None}]
     for number, rung in enumerate(master.config.degradation.steps, 1):
         rungs.append({"step": number, "name": rung.name, "off": list(rung.off), "only": rung.only})
     return {
@@ -88,7 +88,7 @@ def step(master: Master) -> documents.Step:
     }
 
 
-def breaker(master: Master, reading: Reading, name: str) -> documents.Breaker:
+def breaker(master: Master, reading: Reading, name: str) -> shapes.Breaker:
     """One breaker."""
     pin = master.board.pins.get("breaker", name)
     now = [s for s in BREAKER_STATES if reading.gauge("tidegate_breaker_state", name, s)]
@@ -107,7 +107,7 @@ def breaker(master: Master, reading: Reading, name: str) -> documents.Breaker:
     }
 
 
-def limit(master: Master, window: Window, reading: Reading, name: str, role: str) -> documents.Limit:
+def limit(master: Master, window: Window, reading: Reading, name: str, role: str) -> shapes.Limit:
     """One limit."""
     settings = master.config.limits[name]
     pin = master.board.pins.get("limit", name)
@@ -126,7 +126,7 @@ def limit(master: Master, window: Window, reading: Reading, name: str, role: str
     }
 
 
-def busiest(reading: Reading, limit: str, role: str) -> list[documents.BusyKey]:
+def busiest(reading: Reading, limit: str, role: str) -> list[shapes.BusyKey]:
     """Who is at a limit or near it, over all workers; by name for operators only."""
     summed: dict[str, list[int]] = {}
     for detail in reading.details.values():
@@ -146,7 +146,7 @@ def _pseudonym(key: str) -> str:
     return "#" + hashlib.blake2b(key.encode(), key=_PEPPER, digest_size=6).hexdigest()
 
 
-def shut_offs(master: Master) -> list[documents.ShutOff]:
+def shut_offs(master: Master) -> list[shapes.ShutOff]:
     """What the upstreams have shut off, the newest last."""
     now = master.shut_offs.clock()
     return [
@@ -162,7 +162,7 @@ def shut_offs(master: Master) -> list[documents.ShutOff]:
     ]
 
 
-def upstream(master: Master, window: Window, reading: Reading, name: str) -> documents.Upstream:
+def upstream(master: Master, window: Window, reading: Reading, name: str) -> shapes.Upstream:
     """One upstream: its servers, how full it is, and who waits."""
     queues = [
         QueueState(*row) for detail in reading.details.values() for row in detail["queues"] if row[0] == name
@@ -181,7 +181,7 @@ def upstream(master: Master, window: Window, reading: Reading, name: str) -> doc
     }
 
 
-def server(reading: Reading, upstream: str, url: str) -> documents.Server:
+def server(reading: Reading, upstream: str, url: str) -> shapes.Server:
     """One server, as all workers see it."""
     seen = [
         ServerState(*row)
@@ -200,10 +200,10 @@ def server(reading: Reading, upstream: str, url: str) -> documents.Server:
     }
 
 
-def workers(master: Master) -> documents.Workers:
+def workers(master: Master) -> shapes.Workers:
     """Those of this host."""
     crew = master.crew
-    each: list[documents.Worker] = []
+    each: list[shapes.Worker] = []
     if crew is not None:
         each = [
             {
@@ -224,10 +224,10 @@ def workers(master: Master) -> documents.Workers:
     }
 
 
-def hosts(master: Master) -> list[documents.Host]:
+def hosts(master: Master) -> list[shapes.Host]:
     """This one, and those that share its Redis."""
     now = time.monotonic()
-    here: documents.Host = {**master.describe(), "here": True, "seen": 0.0}  # type: ignore[typeddict-item]  # as it is said
+    here: shapes.Host = {**master.describe(), "here": True, "seen": 0.0}  # type: ignore[typeddict-item]  # as it is said
     return [here] + [
         {
             "name": seen.name,
@@ -241,7 +241,7 @@ def hosts(master: Master) -> list[documents.Host]:
     ]
 
 
-def config_state(master: Master) -> documents.ConfigState:
+def config_state(master: Master) -> shapes.ConfigState:
     """Which configuration holds."""
     file = master.file
     return {"file": str(file.path), "version": file.version, "since": file.since, "mistakes": file.mistakes}
