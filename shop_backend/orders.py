@@ -19,11 +19,14 @@ from starlette.routing import Route
 
 from shop_backend import deadline, tracing
 from shop_backend.batcher import Batcher
+from shop_backend.contact import Phone, language_of
 from shop_backend.delivery import SealedCard, sealed_cards_of
 from shop_backend.errors import NotFound, SoldOut, Unavailable, Unprocessable, problem
+from shop_backend.letters import Language
 from shop_backend.metrics import COPIES, ORDERS
 from shop_backend.requests import Body, Email, Sku, client_network, idempotency_key, parse, read
 from shop_backend.restock import current_epoch, fingerprint
+from shop_backend.sessions import Bearer
 from shop_backend.stock.order_ids import minute_of
 from shop_backend.stock.records import Hold, Intent, StockClosed
 from shop_backend.stock.second_copy import SecondCopy
@@ -50,6 +53,8 @@ class OrderBody(Body):
     sku: Sku
     quantity: Annotated[int, Field(ge=1, le=1000)]
     email: Email
+    language: Language | None = None
+    phone: Phone | None = None
 
 
 class Orders:
@@ -62,10 +67,13 @@ class Orders:
         self._epoch_asked_at = float("-inf")
         self._epoch_lock = asyncio.Lock()
 
-    async def place(self, user: str, key: str, body: OrderBody, address: str) -> Hold:
+    async def place(
+        self, bearer: Bearer, key: str, body: OrderBody, *, address: str = "", accept_language: str = ""
+    ) -> Hold:
         """Reserve stock; the same user and key get the same order.
 
-        `address` is the client's network, "" when it can't be told from others'.
+        `address` is the client's network, "" when it can't be told from others'. What the body does not say
+        about reaching the buyer the session does, and after it Accept-Language.
 
         Raises:
             ShopError: see `StockLedger.reserve`; also NotFound and Unprocessable for the body.
@@ -76,15 +84,21 @@ class Orders:
             raise NotFound("there is no such product; GET /api/products lists them")
         if body.quantity > c.settings.stock.max_quantity:
             raise Unprocessable(f"quantity: at most {c.settings.stock.max_quantity} in one order")
+        phone = body.phone
+        if phone is None:
+            phone = (await c.sessions.recall(bearer.user)).get("phone", "") if bearer.has_phone else ""
         intent = Intent(
-            seed=c.tokens.order_seed(user, key),
+            seed=c.tokens.order_seed(bearer.user, key),
             sku=body.sku,
-            user=user,
+            user=bearer.user,
             quantity=body.quantity,
             email=body.email,
             unit_cents=product.price_cents,
             currency=product.currency,
-            body=fingerprint(body.sku, body.quantity, body.email),
+            language=body.language or bearer.language or language_of(accept_language),
+            phone=phone,
+            # Of what was sent, not of what it came to: a session's number may change between two tries.
+            body=fingerprint(body.sku, body.quantity, body.email, body.language, body.phone),
             origin=c.tokens.origin(address) if address else "",
             trace=tracing.current(),
         )
@@ -232,11 +246,14 @@ def routes(context: Context) -> list[Route]:
     orders = Orders(context)
 
     async def place(request: Request) -> Response:
-        user = context.sessions.require(request)
+        bearer = context.sessions.require_bearer(request)
         key = idempotency_key(request)
         body = parse(OrderBody, await read(request, context.settings.max_body))
+        accept = ",".join(request.headers.getlist("accept-language"))
         try:
-            hold = await orders.place(user, key, body, client_network(request))
+            hold = await orders.place(
+                bearer, key, body, address=client_network(request), accept_language=accept
+            )
         except SoldOut as sold_out:
             answer = problem(sold_out)
             if not sold_out.extra.get("left"):  # else fewer may still be had

@@ -30,9 +30,10 @@ _PERSISTED = ("pending", "paid", "delivered")  # in these states SQL has taken t
 _CHUNK = 500  # orders read, and written to Redis, at once
 
 
-def fingerprint(sku: str, quantity: int, email: str) -> str:
-    """Tells whether a repeated Idempotency-Key came with the same request."""
-    return hashlib.sha256(json.dumps([sku, quantity, email]).encode()).hexdigest()[:32]
+def fingerprint(sku: str, quantity: int, email: str, *more: str | None) -> str:
+    """Tells whether a repeated Idempotency-Key came with the same request; None: a member left out."""
+    told = [sku, quantity, email, *(more if any(each is not None for each in more) else ())]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
 
 async def current_epoch(database: Database) -> int:
@@ -181,7 +182,7 @@ async def _holds(connection: Connection, redis: Redis, shards: int, settings: St
     remember = int(settings.remember * 1000)
     async with connection.cursor(name="restock_orders") as cursor:
         await cursor.execute(
-            "SELECT id::text, sku, user_id, quantity, email, round, state,"
+            "SELECT id::text, sku, user_id, quantity, email, round, state, body,"
             " (extract(epoch FROM expires_at) * 1000)::bigint AS expires_ms FROM orders"
             " WHERE state = 'pending' OR created_at > now() - make_interval(secs => %s)",
             (settings.remember,),
@@ -202,7 +203,8 @@ async def _holds(connection: Connection, redis: Redis, shards: int, settings: St
                         "state": state,
                         "round": row["round"],
                         "expires_ms": row["expires_ms"],
-                        "body": fingerprint(row["sku"], row["quantity"], row["email"]),
+                        # Orders of before they kept it had nothing else in their bodies.
+                        "body": row["body"] or fingerprint(row["sku"], row["quantity"], row["email"]),
                     }
                     pipe.hset(name, mapping=fields)
                     if shards > 1:

@@ -7,8 +7,9 @@ import hashlib
 import hmac
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives import hashes, serialization
@@ -54,16 +55,21 @@ class Tokens:
 
     # ---- sessions ----------------------------------------------------------------------------
 
-    def session(self, user: str, *, lifetime: float) -> str:
-        """A signed token that says who its bearer is, for `lifetime` seconds."""
+    def session(self, user: str, *, lifetime: float, more: Mapping[str, object] | None = None) -> str:
+        """A signed token that says who its bearer is, for `lifetime` seconds; `more` claims are no secret."""
         now = int(self._clock())
-        claims = {"sub": user, "iat": now, "exp": now + int(lifetime)}
+        claims = {**(more or {}), "sub": user, "iat": now, "exp": now + int(lifetime)}
         return jwt.encode(claims, self._key, algorithm="EdDSA", headers={"kid": self._kid})
 
     def user_of(self, token: str) -> str | None:
         """Whom a token names; None when it is not ours, too old, or malformed."""
+        claims = self.claims_of(token)
+        return None if claims is None else str(claims["sub"])
+
+    def claims_of(self, token: str) -> dict[str, Any] | None:
+        """What a token says, `sub` being whom it names; None when it is not ours, too old, or malformed."""
         try:
-            claims = jwt.decode(
+            claims: dict[str, Any] = jwt.decode(
                 token,
                 self._public,
                 algorithms=["EdDSA"],
@@ -75,7 +81,7 @@ class Tokens:
         expires, user = claims.get("exp"), claims.get("sub")
         if type(expires) is not int or not self._clock() < expires <= _LATEST or not isinstance(user, str):
             return None
-        return user if 0 < len(user) <= 64 and user.isascii() and user.isprintable() else None
+        return claims if 0 < len(user) <= 64 and user.isascii() and user.isprintable() else None
 
     # ---- orders ------------------------------------------------------------------------------
 

@@ -68,7 +68,18 @@ _POLICY_MAY = ("gateway.exchange", *_LEAVES, *_WORDS, "gateway.policies")
 _FEATURES = tuple(
     f"shop_backend.{name}"
     for name in (
-        *("app", "cart", "catalog", "context", "delivery", "notifications", "orders", "payments", "profile"),
+        *(
+            "app",
+            "cart",
+            "catalog",
+            "contact",
+            "context",
+            "delivery",
+            "notifications",
+            "orders",
+            "payments",
+            "profile",
+        ),
         *("recommendations", "sessions"),
     )
 )

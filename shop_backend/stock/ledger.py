@@ -104,6 +104,8 @@ class StockLedger:
                 self._settings.open_holds_per_address,
                 self._partition_orders,
                 intent.trace,
+                intent.language,
+                intent.phone,
             ],
         )
         match answer:

@@ -20,6 +20,8 @@ class Intent:
         seed: the part of the order's id that the buyer's key decides (stock/order_ids.py).
         unit_cents: the price of one.
         body: a fingerprint of the request.
+        language: what messages are written in.
+        phone: where text messages go, "" for none.
         origin: where it comes from, when that tells buyers apart; "" when it does not.
         trace: the traceparent of the request, "" when there is none.
     """
@@ -32,6 +34,8 @@ class Intent:
     unit_cents: int
     currency: str
     body: str
+    language: str = "en"
+    phone: str = ""
     origin: str = ""
     trace: str = ""
 

@@ -3,7 +3,8 @@
 --       8 origins (hash), 9 series (hash)
 -- ARGV  1 epoch, 2 seed, 3 sku, 4 user, 5 quantity, 6 hold for (ms), 7 open holds allowed,
 --       8 fingerprint of the body, 9 email, 10 unit price (cents), 11 currency,
---       12 origin ('': not told), 13 open holds allowed to it, 14 orders in a partition, 15 traceparent
+--       12 origin ('': not told), 13 open holds allowed to it, 14 orders in a partition, 15 traceparent,
+--       16 language, 17 phone ('': none)
 -- returns {seed, verdict, detail...}: held order_id expires_ms round new-or-again | reused | closed | unknown |
 --         early starts_ms | over ends_ms | cap left | open | origin | sold free
 local seed, sku, user, quantity, origin = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[12]
@@ -46,7 +47,8 @@ local expires = string.format('%.0f', now + tonumber(ARGV[6]))
 local round = string.format('%.0f', micros)
 redis.call('XADD', KEYS[7], '*', 'order_id', id, 'user', user, 'sku', sku, 'quantity', ARGV[5],
     'email', ARGV[9], 'unit_cents', ARGV[10], 'currency', ARGV[11], 'expires_ms', expires,
-    'at_ms', string.format('%.0f', now), 'round', round, 'epoch', ARGV[1], 'trace', ARGV[15])
+    'at_ms', string.format('%.0f', now), 'round', round, 'epoch', ARGV[1], 'trace', ARGV[15],
+    'language', ARGV[16], 'phone', ARGV[17], 'body', ARGV[8])
 redis.call('HSET', KEYS[9], 'partition', partition, 'orders', orders + 1)
 redis.call('HINCRBY', KEYS[2], 'free', -quantity)
 redis.call('HSET', KEYS[3], 'id', id, 'sku', sku, 'user', user, 'quantity', ARGV[5], 'state', 'held',

@@ -52,6 +52,9 @@ class SecondCopy:
             "round": hold.round,
             "epoch": mark,
             "trace": intent.trace,
+            "language": intent.language,
+            "phone": intent.phone,
+            "body": intent.body,
         }
         try:
             async with self._redis.pipeline(transaction=False) as pipe:

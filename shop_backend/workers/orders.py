@@ -33,6 +33,9 @@ class _Intent:
     at_ms: int
     round: int
     epoch: int
+    language: str
+    phone: str
+    body: str
 
 
 class OrderHandler:
@@ -177,6 +180,9 @@ class OrderHandler:
                 intent.at_ms / 1000,
                 intent.expires_ms / 1000,
                 intent.at_ms / 1000 + self._settings.poll_after,
+                intent.language,
+                intent.phone,
+                intent.body,
             )
             for intent in new.values()
         ]
@@ -184,11 +190,12 @@ class OrderHandler:
             columns = [list(column) for column in zip(*rows, strict=True)]
             await connection.execute(
                 "INSERT INTO orders (id, user_id, sku, quantity, amount_cents, currency, email, state,"
-                " round, provider, created_at, expires_at, next_poll_at)"
+                " round, provider, created_at, expires_at, next_poll_at, language, phone, body)"
                 " SELECT a, b, c, d, e, f, g, 'pending', h, i, to_timestamp(j), to_timestamp(k),"
-                " to_timestamp(l) FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::int[], %s::bigint[],"
-                " %s::text[], %s::text[], %s::bigint[], %s::text[], %s::float8[], %s::float8[], %s::float8[])"
-                " AS t (a, b, c, d, e, f, g, h, i, j, k, l)",
+                " to_timestamp(l), m, n, o FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::int[],"
+                " %s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::text[], %s::float8[], %s::float8[],"
+                " %s::float8[], %s::text[], %s::text[], %s::text[])"
+                " AS t (a, b, c, d, e, f, g, h, i, j, k, l, m, n, o)",
                 columns,
             )
             await connection.execute(
@@ -234,4 +241,8 @@ def _read(entry: Entry) -> _Intent:
         int(f["at_ms"]),
         int(f["round"]),
         int(f["epoch"].partition("/")[0]),
+        # Entries queued by a shop of before these were asked for, and letters of then, have none.
+        f.get("language", "en"),
+        f.get("phone", ""),
+        f.get("body", ""),
     )

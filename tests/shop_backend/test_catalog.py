@@ -94,7 +94,7 @@ async def test_sessions_are_kept_not_replaced(shop: Any) -> None:
     assert "path=/" in cookie
     second = await shop.client.post("/api/session")
     assert second.json()["user"] == first.json()["user"]
-    assert await shop.context.sessions.email(first.json()["user"]) == "a@b.example"
+    assert await shop.context.sessions.recall(first.json()["user"]) == {"email": "a@b.example"}
     shop.client.cookies.clear()
     assert (await shop.client.post("/api/session", json={})).json()["user"] != first.json()["user"]
     assert (await shop.client.post("/api/session", json={"email": 1})).status_code == 422

@@ -15,6 +15,8 @@ if (form) {
     if (busy) return; // a double click
     const email = form.elements.email.value.trim();
     const order = { sku: form.dataset.buy, quantity: Number(form.elements.quantity.value), email };
+    const phone = form.elements.phone.value.trim();
+    if (phone) order.phone = phone;
     busy = true;
     button.disabled = true;
     button.textContent = "One moment…";
