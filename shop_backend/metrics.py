@@ -57,7 +57,7 @@ for _state in ("reserved", "pending", "paid", "delivered", "expired", "refunding
     ORDERS.labels(_state)
 for _result in ("queued", "forged", "stale", "malformed", "parked", "duplicate", "mismatch"):
     CALLBACKS.labels(_result)
-for _result in ("kept", "failed"):
+for _result in ("kept", "sql", "failed"):
     COPIES.labels(_result)
 for _at in ("arrival", "stock", "database"):
     DROPPED.labels(_at)

@@ -62,7 +62,7 @@ class Orders:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._copies = SecondCopy(context.redis_volatile)
+        self._copies = SecondCopy(context.redis_volatile, context.database)
         self._looks: Batcher[str, Seen | None] = Batcher(self._look)
         self._epoch_asked_at = float("-inf")
         self._epoch_lock = asyncio.Lock()
@@ -114,7 +114,7 @@ class Orders:
             mark = c.stock.mark
             hold = await c.stock.reserve(intent)
         # Also for an order that was there already: who took it may have died before this line.
-        COPIES.labels("kept" if await self._copies.keep(intent, hold, mark) else "failed").inc()
+        COPIES.labels(await self._copies.keep(intent, hold, mark)).inc()
         return hold
 
     async def show(self, order_id: str, user: str | None, token: str) -> dict[str, Any]:

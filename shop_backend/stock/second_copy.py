@@ -3,20 +3,26 @@
 The durable Redis survives kill -9 by itself. It does not survive its disk: an order that was answered 202 and
 that no worker has read yet would be gone. So its intent also goes to the volatile Redis, before the answer;
 both have to be lost within the same moment for an order to be lost. What the volatile Redis forgets, a worker
-copies again from the streams, so that this moment stays short also while workers can't write.
+copies again from the streams, so that this moment stays short also while workers can't write; what it can't
+take goes to SQL.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator, Iterable
-from typing import Any
+from typing import Any, Literal
 
+import psycopg
+from psycopg.types.json import Jsonb
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from shop_backend.errors import Unavailable
 from shop_backend.stock.records import Hold, Intent
+from shop_backend.storage.database import Database
 
 _log = logging.getLogger(__name__)
 
@@ -25,16 +31,18 @@ _MARK = "orders:second-copy:whole"  # there while nothing was forgotten
 _KEPT = 100_000  # intents; workers are far behind when so many are not in SQL yet
 _LIFE = 3600  # seconds
 _CHUNK = 500
+_PATIENCE = 1.0  # seconds for SQL; a buyer is waiting
 
 
 class SecondCopy:
     """The intents of the last hour, oldest first, as the order stream has them."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, database: Database) -> None:
         self._redis = redis
+        self._database = database
 
-    async def keep(self, intent: Intent, hold: Hold, mark: str) -> bool:
-        """Write an intent that was accepted under the epoch `mark` down again; whether that worked.
+    async def keep(self, intent: Intent, hold: Hold, mark: str) -> Literal["kept", "sql", "failed"]:
+        """Write an intent that was accepted under the epoch `mark` down again; where that worked.
 
         An order is not refused for want of a second copy: the first one is durable.
         """
@@ -62,9 +70,32 @@ class SecondCopy:
                 pipe.expire(NAME, _LIFE)
                 await pipe.execute()
         except RedisError as error:
-            _log.warning("order %s has no second copy: %s", hold.order_id, type(error).__name__)
-            return False
-        return True
+            return await self._keep_in_sql(hold.order_id, fields, type(error).__name__)
+        return "kept"
+
+    async def _keep_in_sql(self, order_id: str, fields: dict[Any, Any], why: str) -> Literal["sql", "failed"]:
+        try:
+            async with asyncio.timeout(_PATIENCE), self._database.latest() as connection:
+                await connection.execute(
+                    "INSERT INTO order_copies (order_id, fields) VALUES (%s, %s)"
+                    " ON CONFLICT (order_id) DO UPDATE SET fields = excluded.fields, at = now()",
+                    (order_id, Jsonb({name: str(value) for name, value in fields.items()})),
+                )
+        except (TimeoutError, Unavailable, psycopg.Error) as error:
+            _log.warning("order %s has no second copy: %s, %s", order_id, why, type(error).__name__)
+            return "failed"
+        return "sql"
+
+    async def forget(self) -> None:
+        """Drop copies in SQL that are older than an hour.
+
+        Raises:
+            Unavailable, psycopg.OperationalError: the database is away; call again.
+        """
+        async with self._database.primary() as connection:
+            await connection.execute(
+                "DELETE FROM order_copies WHERE at < now() - make_interval(secs => %s)", (_LIFE,)
+            )
 
     async def mend(self, durable: Redis, streams: Iterable[str]) -> int:
         """Copy again what still waits in the order streams, when the volatile Redis has lost its data.
@@ -111,8 +142,28 @@ class SecondCopy:
             copied += len(found)
             after = f"({found[-1][0]}"
 
+    async def chunks_in_sql(self) -> AsyncIterator[list[dict[str, str]]]:
+        """Every intent that the volatile Redis could not take, some at a time.
+
+        Raises:
+            Unavailable, psycopg.OperationalError: the database is away; call again.
+        """
+        after = str(uuid.UUID(int=0))
+        while True:
+            async with self._database.primary() as connection:
+                cursor = await connection.execute(
+                    "SELECT order_id::text, fields FROM order_copies WHERE order_id > %s"
+                    " ORDER BY order_id LIMIT %s",
+                    (after, _CHUNK),
+                )
+                rows = await cursor.fetchall()
+            if not rows:
+                return
+            yield [row["fields"] for row in rows]
+            after = rows[-1]["order_id"]
+
     async def chunks(self) -> AsyncIterator[list[dict[str, str]]]:
-        """Every intent, some at a time.
+        """Every intent on the volatile Redis, some at a time.
 
         Raises:
             RedisError: the volatile Redis gives no answer.

@@ -38,14 +38,19 @@ class Recovery:
         found = 0
         try:
             async for chunk in self._copies.chunks():
-                intents = {each["order_id"]: each for each in chunk if _epoch(each) < before_epoch}
-                found += await self._write([intents[id_] for id_ in await self._nowhere(list(intents))])
+                found += await self._recover(chunk, before_epoch)
         except RedisError as error:
             # Without copies there is nothing to recover from; the stock must be loaded all the same.
             _log.error("second copies of orders can't be read: %s", type(error).__name__)
+        async for chunk in self._copies.chunks_in_sql():
+            found += await self._recover(chunk, before_epoch)
         if found:
             _log.warning("%d accepted orders recovered from their second copies", found)
         return found
+
+    async def _recover(self, chunk: Sequence[dict[str, str]], before_epoch: int) -> int:
+        intents = {each["order_id"]: each for each in chunk if _epoch(each) < before_epoch}
+        return await self._write([intents[id_] for id_ in await self._nowhere(list(intents))])
 
     async def _nowhere(self, ids: list[str]) -> list[str]:
         async with self._database.primary() as connection:

@@ -57,7 +57,7 @@ class Worker:
             )
             for shard in range(stock.shards)
         ]
-        copies = SecondCopy(parts.redis_volatile)
+        copies = SecondCopy(parts.redis_volatile, database)
         recovery = Recovery(database, copies, orders[0])  # any shard's will do
         self._keeper = StockKeeper(database, parts.redis_durable, stock, settings.stock, recovery)
         self._loops = [
@@ -71,6 +71,7 @@ class Worker:
             Loop(
                 "second copies", lambda: _mended(copies, parts.redis_durable, [o.stream for o in orders]), 1.0
             ),
+            Loop("old copies", lambda: _forgotten(copies), 60.0),
             Loop("catalogue", parts.catalog(settings.catalog).watch, 1.0),
             Loop("partitions", PartitionKeeper(partitions, stock).check, 5.0),
             Loop("gauges", Gauges(parts.redis_durable, stock, database).report, 2.0),
@@ -106,6 +107,12 @@ class Worker:
 async def _mended(copies: SecondCopy, durable: Redis, streams: Sequence[str]) -> int:
     """For a loop: there is never more to do at once."""
     await copies.mend(durable, streams)
+    return 0
+
+
+async def _forgotten(copies: SecondCopy) -> int:
+    """For a loop, as above."""
+    await copies.forget()
     return 0
 
 

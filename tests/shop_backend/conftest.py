@@ -127,6 +127,8 @@ def shop_settings(
             "shop_url": "http://shop.test",
             "data_dir": tmp_path,
             "catalog": {"directory": write_catalog(tmp_path / "catalog"), "fresh_for": 0, "shared_for": 0},
+            # Patient: a thousand buyers at once on a busy machine are no outage.
+            "stock": {"timeout": 60},
             "workers": {"block": 0, "retry_after": 0, "abandoned_after": 0},
         }
     )
@@ -350,7 +352,7 @@ async def open_shop(settings: Settings) -> AsyncIterator[Shop]:
         partitions = Partitions(parts.database, settings.database)
         handler = OrderHandler(parts.database, parts.stock, partitions, w, provider=parts.provider.name)
         callbacks = CallbackHandler(parts.database, payments, parts.providers, w)
-        recovery = Recovery(parts.database, SecondCopy(parts.redis_volatile), handler)
+        recovery = Recovery(parts.database, SecondCopy(parts.redis_volatile, parts.database), handler)
         keeper = StockKeeper(parts.database, parts.redis_durable, parts.stock, settings.stock, recovery)
         await keeper.load()
         yield Shop(

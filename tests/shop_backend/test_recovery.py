@@ -12,10 +12,12 @@ from shop_backend.restock import fingerprint
 from shop_backend.stock import keys
 from shop_backend.stock.records import Hold, Intent
 from shop_backend.stock.second_copy import NAME, SecondCopy
+from shop_backend.storage.database import Database
 
 
 async def _copies(shop: Any) -> list[dict[str, str]]:
-    return [each async for chunk in SecondCopy(shop.parts.redis_volatile).chunks() for each in chunk]
+    copies = SecondCopy(shop.parts.redis_volatile, shop.parts.database)
+    return [each async for chunk in copies.chunks() for each in chunk]
 
 
 async def test_the_copy_says_what_the_stream_says(shop: Any) -> None:
@@ -52,7 +54,7 @@ async def test_orders_nobody_had_read_survive_the_loss_of_the_disk(shop: Any) ->
 async def test_a_volatile_redis_that_forgets_is_told_again(shop: Any) -> None:
     """Workers can't write, the second copies are lost, later the first: still every order is there."""
     durable, volatile = shop.parts.redis_durable, shop.parts.redis_volatile
-    copies = SecondCopy(volatile)
+    copies = SecondCopy(volatile, shop.parts.database)
     orders = [(await shop.order("plain")).json() for _ in range(3)]
     assert await copies.mend(durable, [keys.ORDERS]) == 3  # nobody has said yet that nothing was lost
     assert await copies.mend(durable, [keys.ORDERS]) == 0
@@ -75,7 +77,7 @@ async def test_a_volatile_redis_that_forgets_is_told_again(shop: Any) -> None:
 async def test_copies_that_alone_are_lost_are_made_again(shop: Any) -> None:
     """Redis short of memory throws the copies away and keeps the mark: seen by the streams that wait."""
     await shop.order("plain")
-    copies = SecondCopy(shop.parts.redis_volatile)
+    copies = SecondCopy(shop.parts.redis_volatile, shop.parts.database)
     await copies.mend(shop.parts.redis_durable, [keys.ORDERS])
     await shop.parts.redis_volatile.delete(NAME)
 
@@ -158,11 +160,52 @@ async def test_two_recoveries_and_a_worker_at_once(shop: Any) -> None:
     await shop.check()
 
 
-async def test_an_order_needs_no_second_copy(shop: Any) -> None:
-    """While the volatile Redis is away orders are taken all the same; the loss is said."""
+async def test_what_the_volatile_redis_can_not_take_goes_to_sql(shop: Any) -> None:
+    """It does not answer, and in that moment the durable one is lost: the order is there all the same."""
+    order = (await shop.order("plain")).json()
+    ((_, fields),) = await shop.parts.redis_durable.xrange(keys.ORDERS)
+    await shop.parts.redis_volatile.delete(NAME)
+    async with Redis(port=1) as nowhere:
+        copies = SecondCopy(nowhere, shop.parts.database)
+        intent, hold, mark = _as_taken(fields)
+        for _ in range(2):  # the buyer asks twice
+            assert await copies.keep(intent, hold, mark) == "sql"
+    await shop.parts.redis_durable.flushall()
+
+    await shop.keeper.check()
+
+    assert (await shop.see(order))["status"] == "pending"
+    assert await shop.rows("SELECT * FROM dead_letters") == []
+    await shop.check()
+    await copies.forget()
+    assert len(await shop.rows("SELECT * FROM order_copies")) == 1
+    await shop.execute("UPDATE order_copies SET at = now() - interval '2 hours'")
+    await copies.forget()
+    assert await shop.rows("SELECT * FROM order_copies") == []
+
+
+def _as_taken(fields: dict[str, str]) -> tuple[Intent, Hold, str]:
+    """What the shop had in hand when it answered 202."""
+    intent = Intent(
+        fields["order_id"][15:],
+        fields["sku"],
+        fields["user"],
+        int(fields["quantity"]),
+        fields["email"],
+        int(fields["unit_cents"]),
+        fields["currency"],
+        fields["body"],
+    )
+    hold = Hold(fields["order_id"], int(fields["expires_ms"]), int(fields["round"]))
+    return intent, hold, fields["epoch"]
+
+
+async def test_an_order_needs_no_second_copy(shop: Any, shop_settings: Any) -> None:
+    """While the volatile Redis and SQL are away orders are taken all the same; the loss is said."""
     async with Redis(port=1) as nowhere:
         intent = Intent("id", "plain", "ann", 1, "a@example.com", 500, "EUR", fingerprint("plain", 1, "a"))
-        assert not await SecondCopy(nowhere).keep(intent, Hold("id", 1, 1), "1/1")
+        closed = Database(shop_settings.require("database_url"), shop_settings.database)  # never opened
+        assert await SecondCopy(nowhere, closed).keep(intent, Hold("id", 1, 1), "1/1") == "failed"
     await shop.order("plain")
     await shop.parts.redis_volatile.flushall()
     await shop.parts.redis_durable.flushall()
