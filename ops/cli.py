@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ops.commands import admin, completion, processes, proof, settings, shop
+from ops.commands import admin, cards, completion, processes, proof, settings, shop
 from ops.commands.group import EXIT_CODES, Group
 
 
@@ -14,7 +14,7 @@ def main() -> None:
     """Keep a shop selling through a flash sale."""
 
 
-for _room in (processes, settings, shop, admin, proof, completion):
+for _room in (processes, settings, shop, cards, admin, proof, completion):
     for _command in _room.COMMANDS:
         main.add_command(_command)
 

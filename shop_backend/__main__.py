@@ -16,7 +16,7 @@ import uvicorn
 import uvloop
 from starlette.applications import Starlette
 
-from shop_backend import config, logs, metrics, tracing
+from shop_backend import cards_command, config, logs, metrics, tracing
 from shop_backend.config import Settings
 from shop_backend.errors import SetupError, Unavailable
 from shop_backend.money import money
@@ -82,9 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     refunds = commands.add_parser("refunds", help="money on its way back, and refunds that failed")
     refunds.add_argument("--retry", action="store_true", help="ask again for those that failed")
     refunds.set_defaults(run=_refunds)
-    cards = commands.add_parser("import-cards", help="add card keys: CSV with the columns sku,secret")
-    cards.add_argument("file", type=Path)
-    cards.set_defaults(run=_import_cards)
+    cards_command.add_to(commands)
     commands.add_parser("schema", help="print the settings' JSON Schema").set_defaults(run=_schema)
     return parser
 
@@ -200,7 +198,7 @@ def _seed(settings: Settings, arguments: argparse.Namespace) -> int:
     with psycopg.connect(settings.require("database_url")) as connection:
         summary = seed(arguments.folder or settings.catalog.directory, connection, vault)
     sys.stdout.write(f"{summary or 'nothing to do: there are products and cards'}\n")
-    return _restock(settings)
+    return cards_command.restocked(settings)
 
 
 def _outbox(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -277,44 +275,6 @@ def _refunds(settings: Settings, arguments: argparse.Namespace) -> int:
         sys.stdout.write(f"{state} {amount} {provider} {payment} order {order} tries {attempts}: {reason}\n")
     sys.stdout.write(f"{len(owed)} not done, of which {sum(row[0] == 'failed' for row in owed)} failed\n")
     return 0
-
-
-def _import_cards(settings: Settings, arguments: argparse.Namespace) -> int:
-    from shop_backend.cards import import_cards
-    from shop_backend.vault import Vault
-
-    vault = Vault(settings.require("card_key"))
-    with psycopg.connect(settings.require("database_url")) as connection:
-        summary = import_cards(arguments.file, connection, vault)
-    sys.stdout.write(f"{summary}\n")
-    return _restock(settings)
-
-
-def _restock(settings: Settings) -> int:
-    """New cards are sold once Redis knows them; a worker would see to it, too, at its next start."""
-    if settings.stock_redis_url is None:
-        sys.stdout.write("TIDEGATE_STOCK_REDIS_URL is not set: a worker will load the stock when it starts\n")
-        return 0
-    asyncio.run(_load_stock(settings))
-    return 0
-
-
-async def _load_stock(settings: Settings) -> None:
-    from shop_backend.parts import redis_client
-    from shop_backend.restock import restock
-    from shop_backend.stock.ledger import StockLedger
-    from shop_backend.storage.database import Database
-
-    database = Database(settings.require("database_url"), settings.database)
-    redis = redis_client(
-        settings.require("stock_redis_url"), timeout=settings.stock.timeout, cluster=settings.stock.cluster
-    )
-    await database.open()
-    try:
-        await restock(database, redis, StockLedger(redis, settings.stock), settings.stock)
-    finally:
-        await redis.aclose()
-        await database.close()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,19 +46,29 @@ class _Row:
     secret: str
 
 
-def import_cards(path: Path, connection: psycopg.Connection, vault: Vault) -> Summary:
+def import_cards(
+    path: Path, connection: psycopg.Connection, vault: Vault, *, actor: str = "nobody named", reason: str = ""
+) -> Summary:
     """Add the card keys of a CSV file with the columns sku,secret.
 
-    Each batch is its own transaction: after a crash, importing again adds the rest. Load the stock
-    into Redis afterwards (`restock`).
+    Each batch is its own transaction, and so is what `card_changes` tells of it: after a crash, importing
+    again adds the rest. Load the stock into Redis afterwards (`restock`).
+
+    Args:
+        path: the file.
+        connection: to the primary, outside of a transaction.
+        vault: seals the keys.
+        actor: who imports.
+        reason: why.
 
     Raises:
         SetupError: the file can't be read, or has other columns.
     """
     summary = Summary()
-    key = _fingerprint_key(connection, vault)
+    key = fingerprint_key(connection, vault)
     skus = {sku for (sku,) in connection.execute("SELECT sku FROM products").fetchall()}
     connection.commit()
+    told = _Told(actor, reason or f"from {path.name}")
     batch: list[_Row] = []
     for row in _rows(path, summary):
         if row.sku not in skus:
@@ -65,10 +76,10 @@ def import_cards(path: Path, connection: psycopg.Connection, vault: Vault) -> Su
             continue
         batch.append(row)
         if len(batch) == _BATCH:
-            _add(batch, connection, vault, key, summary)
+            _add(batch, connection, vault, key, summary, told)
             batch = []
     if batch:
-        _add(batch, connection, vault, key, summary)
+        _add(batch, connection, vault, key, summary, told)
     summary.refused.sort()
     return summary
 
@@ -109,8 +120,62 @@ def _rows(path: Path, summary: Summary) -> Iterator[_Row]:
                 yield _Row(reader.line_num, row[at_sku].strip(), row[at_secret].strip())
 
 
+class _Told:
+    """What is written down of an import: one row of `card_changes` a product, growing with each batch."""
+
+    def __init__(self, actor: str, reason: str) -> None:
+        self._actor, self._reason = actor, reason
+        self._rows: dict[str, int] = {}
+
+    def add(self, connection: psycopg.Connection, sku: str, cards: int) -> None:
+        if sku in self._rows:
+            connection.execute(
+                "UPDATE card_changes SET cards = cards + %s WHERE id = %s", (cards, self._rows[sku])
+            )
+        else:
+            self._rows[sku] = write_down(connection, "import", sku, cards, self._actor, self._reason)
+
+
+def write_down(
+    connection: psycopg.Connection, action: str, sku: str | None, cards: int, actor: str, reason: str
+) -> int:
+    """Note what an operator did to cards, in the caller's transaction; the note's number."""
+    row = connection.execute(
+        "INSERT INTO card_changes (action, sku, cards, actor, reason) VALUES (%s, %s, %s, %s, %s)"
+        " RETURNING id",
+        (action, sku, cards, actor, reason),
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def keys_in(path: Path, connection: psycopg.Connection, vault: Vault) -> tuple[list[int], int]:
+    """Which cards a CSV file as for `import_cards` names, and how many of its lines name none.
+
+    Raises:
+        SetupError: the file can't be read, or has other columns.
+    """
+    summary = Summary()
+    key = fingerprint_key(connection, vault)
+    prints = [(row.sku, fingerprint(key, row.secret)) for row in _rows(path, summary)]
+    found: list[int] = []
+    for start in range(0, len(prints), _BATCH):
+        columns = [list(column) for column in zip(*prints[start : start + _BATCH], strict=True)]
+        rows = connection.execute(
+            "SELECT c.id FROM unnest(%s::text[], %s::bytea[]) AS t (sku, print)"
+            " JOIN cards c ON c.fingerprint = t.print AND c.sku = t.sku",
+            columns,
+        ).fetchall()
+        found += [int(card) for (card,) in rows]
+    return found, len(prints) + len(summary.refused) - len(found)
+
+
 def _add(
-    batch: list[_Row], connection: psycopg.Connection, vault: Vault, key: bytes, summary: Summary
+    batch: list[_Row],
+    connection: psycopg.Connection,
+    vault: Vault,
+    key: bytes,
+    summary: Summary,
+    told: _Told,
 ) -> None:
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(
@@ -133,6 +198,9 @@ def _add(
             " ON CONFLICT (fingerprint) DO NOTHING RETURNING id"
         )
         added = {int(number) for (number,) in cursor.fetchall()}
+        by_sku = Counter(row.sku for card_id, row in zip(ids, batch, strict=True) if card_id in added)
+        for sku, cards in sorted(by_sku.items()):
+            told.add(connection, sku, cards)
     summary.added += len(added)
     summary.duplicate += _lines(batch, ids, added)
 
@@ -141,7 +209,7 @@ def _lines(batch: list[_Row], ids: Iterable[int], added: set[int]) -> list[int]:
     return [row.line for card_id, row in zip(ids, batch, strict=True) if card_id not in added]
 
 
-def _fingerprint_key(connection: psycopg.Connection, vault: Vault) -> bytes:
+def fingerprint_key(connection: psycopg.Connection, vault: Vault) -> bytes:
     """The key of the fingerprints, made once and sealed by the card key: rotation must not change it."""
     key_id, sealed = vault.seal("fingerprint", os.urandom(32))
     with connection.transaction():

@@ -94,7 +94,7 @@ def seed(folder: Path, connection: psycopg.Connection, vault: Vault) -> Summary 
                     f"INSERT INTO products ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING",  # noqa: S608 - our own column names
                     values,
                 )
-        return import_cards(folder / "cards.csv", connection, vault)
+        return import_cards(folder / "cards.csv", connection, vault, actor="seed", reason="an empty shop")
     finally:
         connection.execute("SELECT pg_advisory_unlock(%s)", (_SEED_LOCK,))
         connection.commit()

@@ -23,13 +23,14 @@ class Vault:
     """Seals with the first of its keys, opens with whichever sealed.
 
     Args:
-        spec: `kid:base64url(32 bytes)`, several parted by commas; put the new one first to rotate.
+        spec: `kid:base64url(32 bytes)`, several parted by commas.
+        seal_with: the id of the key that seals; None: the first.
 
     Raises:
-        SetupError: the spec is malformed; no part of a key is shown.
+        SetupError: the spec is malformed or has no such key; no part of a key is shown.
     """
 
-    def __init__(self, spec: str) -> None:
+    def __init__(self, spec: str, *, seal_with: str | None = None) -> None:
         self._ciphers: dict[str, AESGCM] = {}
         for position, part in enumerate(spec.split(","), start=1):
             kid, colon, text = part.strip().partition(":")
@@ -42,7 +43,10 @@ class Vault:
                     f"TIDEGATE_CARD_KEY: part {position} must be kid:base64url(32 bytes), each kid once"
                 )
             self._ciphers[kid] = AESGCM(key)
-        self.current = next(iter(self._ciphers))
+        if seal_with is not None and seal_with not in self._ciphers:
+            known = ", ".join(self._ciphers)
+            raise SetupError(f"TIDEGATE_CARD_KEY: has no key {seal_with!r}; it has {known}")
+        self.current = seal_with or next(iter(self._ciphers))
 
     def seal(self, bound_to: str, plain: bytes) -> tuple[str, bytes]:
         """The key id and the sealed value; it opens only as `bound_to`."""

@@ -18,7 +18,14 @@ def i1(evidence: Evidence) -> Iterator[str]:
         " (WHERE state IN ('available', 'held', 'delivered', 'disabled')) AS counted FROM cards GROUP BY sku"
     ):
         if row["imported"] != row["counted"]:
-            yield f"{row['sku']}: {row['imported']} cards imported, {row['counted']} in a known state"
+            yield f"{row['sku']}: {row['imported']} cards there, {row['counted']} in a known state"
+    for row in evidence.rows(
+        "SELECT p.sku, (SELECT coalesce(sum(h.cards), 0)::bigint FROM card_changes h"
+        "  WHERE h.sku = p.sku AND h.action = 'import') AS imported,"
+        " (SELECT count(*) FROM cards c WHERE c.sku = p.sku) AS there FROM products p ORDER BY p.sku"
+    ):
+        if row["imported"] != row["there"]:
+            yield f"{row['sku']}: {row['imported']} cards were imported, {row['there']} are there"
     for row in evidence.rows(
         "SELECT c.id, c.sku, c.state, c.order_id, o.sku AS order_sku, o.state AS order_state FROM cards c"
         " LEFT JOIN orders o ON o.id = c.order_id"

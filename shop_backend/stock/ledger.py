@@ -53,7 +53,7 @@ class StockLedger:
         # register_script sends EVALSHA and loads again when Redis has forgotten (NOSCRIPT).
         self._scripts = {
             name: redis.register_script((_FOLDER / f"{name}.lua").read_text(encoding="utf-8"))
-            for name in ("reserve", "retake", "confirm", "release", "expire", "snapshot")
+            for name in ("reserve", "retake", "confirm", "release", "expire", "snapshot", "withdraw")
         }
 
     @property
@@ -175,6 +175,21 @@ class StockLedger:
                 return "cap"
             case ["sold", _] | ["unknown"]:
                 return "sold"
+        raise _closed()
+
+    async def withdraw(self, sku: str, at_most: int) -> int:
+        """Take free stock off sale without an order; how much it was.
+
+        Raises:
+            StockClosed, Unavailable: try again.
+        """
+        shard = self._shard(sku)
+        names = [keys.on(shard, keys.EPOCH), keys.on(shard, keys.SKU) + sku]
+        match await self._run("withdraw", sku, names, [self.mark, sku, at_most]):
+            case ["closed"]:
+                raise _closed()
+            case [taken]:
+                return int(taken)
         raise _closed()
 
     async def confirm(self, orders: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -12,6 +12,8 @@ INSERT INTO cards (id, sku, state, order_id, key_id, secret, fingerprint) VALUES
   (1, 'card', 'delivered', :delivered, 'k1', '', '1'), (2, 'card', 'delivered', :delivered, 'k1', '', '2'),
   (3, 'card', 'held', :pending, 'k1', '', '3'), (4, 'card', 'available', NULL, 'k1', '', '4'),
   (5, 'card', 'available', NULL, 'k1', '', '5'), (6, 'card', 'disabled', NULL, 'k1', '', '6');
+INSERT INTO card_changes (action, sku, cards, actor, reason) VALUES ('import', 'card', 4, 'seed', ''), ('import', 'card', 2, 'ann', ''),
+  ('disable', 'card', 1, 'ann', 'burnt');
 INSERT INTO deliveries (card_id, order_id) VALUES (1, :delivered), (2, :delivered);
 INSERT INTO outbox (card_id, order_id, recipient, reference, state, sent_at, error) VALUES
   (1, :delivered, 'a@example.org', 'd', 'sent', now(), NULL), (2, :delivered, 'a@example.org', 'd', 'dead', NULL, 'no such box');

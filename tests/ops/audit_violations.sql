@@ -4,6 +4,9 @@
 ALTER TABLE cards DROP CONSTRAINT cards_state_check;
 UPDATE cards SET state = 'lost' WHERE id = 6;
 
+-- I1 a card that vanished
+DELETE FROM cards WHERE id = 6;
+
 -- I1 a card held for an order that is over
 UPDATE cards SET state = 'held', order_id = :expired WHERE id = 6;
 
