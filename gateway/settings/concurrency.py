@@ -32,11 +32,12 @@ class Queue(Settings):
     """Who may wait for a slot, and how long. The words are CoDel's (RFC 8289)."""
 
     size: int = Field(64, ge=0)
-    """Waiters of one priority, and never more than slots; 0: nobody waits."""
+    """Waiters of one priority, and never more than slots; 0: nobody waits. Users take turns. Of the critical
+    sixteen times as many, while others hold slots."""
     interval: Duration = Field(0.1, gt=0, le=10)
-    """Patience while the queue is short-lived."""
+    """Patience while the queue is short-lived; ten times as long of the critical, while others hold slots."""
     target: Duration = Field(0.005, gt=0, le=10)
-    """Patience once it has stood for an interval."""
+    """Patience once it has stood for an interval; never shorter than two slots take to come back."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -46,7 +47,11 @@ class Queue(Settings):
 
 
 class Concurrency(Settings):
-    """How many requests an upstream may hold at once, over one worker. Where min is max, it is fixed."""
+    """How many requests an upstream may hold at once, over one worker. Where min is max, it is fixed.
+
+    After a calm a part of it opens at once and the rest with the answers: a rush must not fill at once what
+    was never tried.
+    """
 
     min: int = Field(4, ge=1)
     """The limit never falls below this."""

@@ -303,9 +303,9 @@ async def test_a_short_wait_among_many_is_no_pressure() -> None:
 # ---- after a calm ----------------------------------------------------------------------------
 
 
-def calm(clock: Any) -> Slots:
+def calm(clock: Any, size: int = 64) -> Slots:
     """A limit of 100, twenty of which are open: so far at most ten were in flight, each for 10 ms."""
-    slots = Slots(Concurrency(queue={"interval": 0.01, "target": 0.001}), clock)
+    slots = Slots(Concurrency(queue={"interval": 0.01, "target": 0.001, "size": size}), clock)
     assert slots.limiter is not None
     while slots.limiter.open == slots.limit:
         clock.advance(0.01)
@@ -341,3 +341,8 @@ async def test_an_answer_opens_one_more(clock: Any) -> None:
         slots.limiter.answered(slots.limiter.generation, "/x", 0.01, 17)
     await waiting
     assert slots.in_flight == 18
+
+
+def test_where_nobody_may_wait_all_is_open(clock: Any) -> None:
+    """A slow start makes one wait; it must not refuse."""
+    assert fill(calm(clock, size=0), "normal") == 85
