@@ -164,13 +164,22 @@ def play(gate: Gate, backend: Backend, pulse: Pulse, plan: Plan, folder: Path) -
         folder.chmod(0o755)
         site = Site(folder=place, port=free_port(), admin_port=free_port(), upstreams=(behind, behind))
         with Process(gate.command(site), core=PEER_CORE, folder=place, name=gate.name) as process:
-            process.wait_until(lambda: accepts(site.port) and (not _doors(gate) or accepts(site.admin_port)))
+            process.wait_until(lambda: _answers(site.port) and (not _doors(gate) or accepts(site.admin_port)))
             sampler = _Sampler(site.admin_port, gate)
             before = process.cpu_seconds()
             with sampler:
                 scene = _offer(gate, sampler, backend, pulse, _at(plan, site.port, pulse, rate), folder)
             scene.cpu = (process.cpu_seconds() - before) / (pulse.calm + pulse.seconds + pulse.after)
             return scene
+
+
+def _answers(port: int) -> bool:
+    """Whether a request comes through; a door may be open before anybody serves behind it."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/normal/0", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def _doors(gate: Gate) -> bool:
