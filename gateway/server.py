@@ -13,7 +13,7 @@ from typing import Any
 
 import uvicorn
 
-from gateway.admin.front import LISTEN, Front
+from gateway.admin.front import LISTEN
 from gateway.client import ClientConnection
 from gateway.config import Listen
 from gateway.head import HeadReader
@@ -97,7 +97,7 @@ async def serve_admin(app: Any, sock: socket.socket) -> Callable[[], Awaitable[N
     """Serve an app on a bound socket in the background; returns what stops it."""
     server = QuietServer(
         uvicorn.Config(
-            Front(app),
+            app,
             http=protocol_for(LISTEN),
             ws="none",
             lifespan="off",

@@ -16,6 +16,7 @@ from starlette.routing import Mount, Route
 from gateway.admin import forms, openapi
 from gateway.admin.auth import SAFE, Principal, address
 from gateway.admin.changes import Changes
+from gateway.admin.front import Front
 from gateway.admin.looks import Looks
 from gateway.admin.operations import Call, Operation, respond
 from gateway.admin.overview import Overview
@@ -38,7 +39,7 @@ _NOBODY = Principal("", "viewer", "")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def build(master: Master, overview: Overview) -> Starlette:
+def build(master: Master, overview: Overview) -> Front:
     """The admin app of one gateway."""
     operations = [*Looks(master, overview).operations(), *Changes(master, overview).operations()]
 
@@ -54,7 +55,7 @@ def build(master: Master, overview: Overview) -> Starlette:
     def not_found(request: Request, error: Exception) -> Response:
         return _http_problem(request, error, master.trail)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", page.show, methods=["GET"]),
             Mount("/static", Static(directory=CONSOLE)),
@@ -65,6 +66,7 @@ def build(master: Master, overview: Overview) -> Starlette:
         ],
         exception_handlers={GatewayError: _problem, HTTPException: not_found, Exception: _unforeseen},
     )
+    return Front(app, lambda: master.config.admin)
 
 
 def _endpoint(operation: Operation, master: Master) -> Endpoint:

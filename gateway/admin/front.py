@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import guard
-from gateway.config import Listen
+from gateway.config import Admin, Identity, Listen
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
+from gateway.identity import Identity as Locator
 
 LISTEN = Listen(max_body=64 << 20)  # forms end long before, and then the refusal is recorded
 
@@ -21,10 +23,21 @@ class Front:
 
     Args:
         app: the admin app.
+        settings: as they are now; name the proxies that may speak for a client.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, settings: Callable[[], Admin]) -> None:
         self._app = app
+        self._settings = settings
+        self._read: Admin | None = None
+        self._locator = Locator(Identity(), ())
+
+    def _locate(self, exchange: Exchange) -> None:
+        """Find out from where a request comes, and how."""
+        settings = self._settings()
+        if settings is not self._read:
+            self._read, self._locator = settings, Locator(Identity(), settings.trusted_proxies)
+        self._locator.identify(exchange)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -34,12 +47,13 @@ class Front:
             path="",
             headers=scope["headers"],
             host=b"",
-            address="",
+            address=scope["client"][0] if scope["client"] else "",
             receive=None,
             started=time.perf_counter(),
         )
         try:
             guard.inspect(scope, LISTEN, exchange)  # type: ignore[arg-type]  # a scope is a dict
+            self._locate(exchange)
         except GatewayError as error:
             await _refuse(error, send)
             return
@@ -52,6 +66,8 @@ class Front:
             "query_string": query,
             "root_path": "",
             "server": None,
+            "scheme": exchange.scheme,
+            "client": (exchange.address, 0),
         }
         await self._app(whole, receive, send)
 

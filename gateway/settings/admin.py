@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gateway.settings.base import InputFile, Name, Port, Settings, none_when_empty
+from gateway.settings.listen import Network
 from gateway.units import Duration
 
 Role = Literal["viewer", "operator"]
@@ -72,6 +73,9 @@ class Admin(Settings):
     """TCP port; 0 takes a free one."""
     token_file: Annotated[InputFile | None, BeforeValidator(none_when_empty)] = None
     """File with an operator's token, when TIDEGATE_ADMIN_TOKEN is not set."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Networks whose X-Forwarded-For and -Proto are believed, as of what ends TLS in front; else it counts as
+    the address of all."""
     tokens: tuple[AdminToken, ...] = Field((), max_length=100)
     """Who may come in besides."""
     session: Duration = Field(12 * 3600.0, ge=60, le=7 * 86400)

@@ -272,3 +272,13 @@ def test_many_addresses_cost_bounded_memory() -> None:
         guesses.wrong(f"2001:db8::{number:x}")
     assert guesses.wait("2001:db8::ffff") > 0
     assert guesses.wait("2001:db8:0:1::1") == 0
+
+
+async def test_a_trusted_proxy_speaks_for_its_clients(start_gateway: Any) -> None:
+    """Each client behind it has an address of its own; from anyone else the field is worth nothing."""
+    for trusted, told in ((["127.0.0.0/8"], "203.0.113.9"), ([], "127.0.0.1")):
+        gateway = await start_gateway(admin={"port": 0, "trusted_proxies": trusted})
+        sent = {"x-forwarded-for": "203.0.113.9", "authorization": "Bearer a-token-for-tests"}
+        async with httpx.AsyncClient(base_url=gateway.admin_url, headers=sent) as client:
+            done = await client.put(FEATURE, json={"state": "off"})
+        assert done.json()["pin"]["by"] == f"operator at {told}"
