@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from gateway.config import Config, ConfigError, load
-from gateway.identity import load_keys
 from gateway.policies.degrade import build_fallback
+from gateway.tokens import load_keys
 from gateway.yaml_source import Mistake, Path, dotted, parse
 
 

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from gateway import config
 from gateway.errors import BadRequest
 from gateway.exchange import Exchange, Headers
-from gateway.identity import MAX_TOKEN, Identity, load_keys, thumbprint
+from gateway.identity import Identity
+from gateway.tokens import MAX_TOKEN, load_keys, thumbprint
 
 NOW = 1_800_000_000.0
 SECRET = "a secret of more than thirty-two bytes"
