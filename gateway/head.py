@@ -112,7 +112,7 @@ class HeadReader:
                 return None
         if host is None or (length or 0) > self._listen.max_body:
             return None
-        header = _Header(fields, host, keep_alive, length or 0)
+        header = _Header(tuple(fields), host, keep_alive, length or 0)
         if len(block) <= MAX_BLOCK:
             self._headers.add(block, header)
         return header

@@ -99,7 +99,7 @@ def _read(head: bytes) -> AnswerHead | None:
     if length is None:
         return None
     kept.append(length)
-    answer = AnswerHead(len(head) + len(_END), status, kept, int(length[1]), keep_alive)
+    answer = AnswerHead(len(head) + len(_END), status, tuple(kept), int(length[1]), keep_alive)
     if len(head) <= MAX_BLOCK:
         _heads.add(head, answer)
     return answer

@@ -76,7 +76,7 @@ def test_the_usual_is_taken() -> None:
     """Else all this would be in vain."""
     data = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nok"
     head = read_head(data)
-    assert head == (len(data) - 2, 200, [(b"server", b"x"), (b"content-length", b"2")], 2, True)
+    assert head == (len(data) - 2, 200, ((b"server", b"x"), (b"content-length", b"2")), 2, True)
     again = read_head(data[:-2] + b"no")
     assert head is not None
     assert again == head._replace(fields=Block(head.fields))
