@@ -202,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--calm", type=float, default=5.0, help="seconds before it (%(default)s)")
     add("--after", type=float, default=15.0, help="seconds after it (%(default)s)")
     add("--slots", type=int, default=16, help="requests that the backend works on at once (%(default)s)")
-    add("--service", type=float, default=25.0, help="milliseconds for each (%(default)s)")
+    add("--service", type=float, default=50.0, help="milliseconds for each (%(default)s)")
     add("--mix", default="0.05,0.65,0.30", help="shares of critical, normal, optional (%(default)s)")
     add("--users", type=int, default=500, help="(%(default)s)")
     add("--greedy", type=float, default=50.0, help="times as many requests of one user (%(default)s)")

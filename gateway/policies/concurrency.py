@@ -30,7 +30,7 @@ from gateway.config import Concurrency
 from gateway.exchange import Clock
 from gateway.policies.bases import FEW, Base, Bases
 
-TOLERANCE = 1.4  # times the base: so much latency is no queue yet (Gradient2Limit's rttTolerance)
+TOLERANCE = 1.3  # times the base: so much latency is no queue yet (Gradient2Limit's rttTolerance)
 SLACK = 0.002  # seconds on top; noise to an upstream that answers at once
 WINDOW = 0.1  # seconds; a window lasts at least so long, and twice the mean latency
 MANY = 50  # answers that a window needs at most, FEW at least; twice as many to judge an exploring cut
@@ -42,6 +42,7 @@ DEEPEST_CUT = 0.2
 ROW = 20  # slow answers, one after the other, that make it needless to see a long queue's window to its end
 ENOUGH = 0.2  # cuts to this share must shorten any queue, whatever other workers do meanwhile
 DRAIN = 1.1  # bases; a cut for latency leaves so much of a queue, for answers that differ
+CREEP = 0.1  # of a step at least, however near a queue is
 EXPLORE_EVERY = 10.0  # seconds
 EXPLORE_ABOVE = 0.01  # seconds; a queue within that is not worth looking for
 EXPLORE_CUT = 0.7
@@ -267,7 +268,7 @@ class AdaptiveLimit:
             self._exploring = self._trial is not None
         else:
             room = (TOLERANCE - queued) / (TOLERANCE - 1)
-            self._limit += max(math.sqrt(self._limit), self._limit / 8) * max(0.25, room)
+            self._limit += max(math.sqrt(self._limit), self._limit / 8) * max(CREEP, room)
 
     def _cut(self, depth: float, ratio: float) -> None:
         after = max(self._limit * depth, float(self._min))

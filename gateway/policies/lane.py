@@ -4,8 +4,9 @@ How long one waits in it is CoDel's idea (Nichols and Jacobson, RFC 8289) in the
 Scale" (ACM Queue, 2015): a queue that is soon empty again absorbs a burst, so be patient; one that has stood
 for an interval is overload, so give up at once, and serve the newest first, whose client still waits.
 
-The critical wait longer while any slot is held by others: each that comes back is theirs. When the limit is
-cut far below what is in flight, none is given out until that has ended; they were not who filled it.
+The critical wait longer, and in the order of coming: each slot that others give back is theirs, so only a
+queue of theirs that stands long is overload. When the limit is cut far below what is in flight, none is given
+out until that has ended; they were not who filled it.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
     from gateway.policies.slots import Slots
 
 RETRY_AFTER = 1.0  # seconds; slots turn over many times in one
-# While others hold slots, the critical wait so many intervals, and so many queues of them.
-LONGER = 10
-_MORE = 16
+LONGER = 10  # intervals that the critical wait, while others hold slots or their queue has stood no longer
+_MORE = 16  # queues of them that may wait while others hold slots
 _SHARE = 0.1  # of the newest gap between two slots given
 
 
@@ -127,7 +127,7 @@ class Lane:
         standing = now - self._stood_since
         slots.found_full()
         if len(waiters) >= self._queue_bound(standing):
-            loser = waiters.push_out(user, newest=standing >= slots.settings.interval)
+            loser = waiters.push_out(user, newest=self._late(standing))
             if loser is None:
                 raise self._refusal(slots.settings.target)
             self._turn_away(loser)
@@ -159,11 +159,10 @@ class Lane:
 
     def grant(self) -> None:
         """Give a slot to one who waits: the first who came, or the last while the queue stands."""
-        settings, now = self._slots.settings, self._slots.clock()
-        standing = now - self._stood_since >= settings.interval
-        self._gap += _SHARE * (min(now - self._granted_at, settings.interval) - self._gap)
+        now, most = self._slots.clock(), self._slots.settings.interval
+        self._gap += _SHARE * (min(now - self._granted_at, most) - self._gap)
         self._granted_at = now
-        self._admit(self._waiters.take(newest=standing))
+        self._admit(self._waiters.take(newest=self._late(now - self._stood_since)))
 
     def _admit(self, waiter: asyncio.Future[bool]) -> None:
         slots = self._slots
@@ -178,20 +177,30 @@ class Lane:
         """Whether it is critical, and others hold slots that will be its own."""
         return self.priority == "critical" and self._slots.in_flight > self.in_flight
 
+    def _late(self, standing: float) -> bool:
+        """Whether a queue that has stood for so many seconds is overload."""
+        interval = self._slots.settings.interval
+        return standing >= (LONGER * interval if self.priority == "critical" else interval)
+
     def _queue_bound(self, standing: float) -> int:
         slots = self._slots
-        if self.priority != "critical" or (standing >= slots.settings.interval and not self._comes_first):
+        if self.priority != "critical":
             return slots.queue_bound(standing)
-        return slots.settings.size * (_MORE if self._comes_first else 1)
+        if self._comes_first:
+            return _MORE * slots.settings.size
+        return slots.queue_bound(standing) if self._late(standing) else slots.settings.size
 
     def _give_up(self, waiter: asyncio.Future[bool], intervals: int) -> None:
-        """Patience is over: for good, unless slots held by others will come back."""
+        """Patience is over: for good, unless a slot is still to be hoped for."""
         slots = self._slots
         if waiter.done():
             return
         # A slow start makes one wait until it has shown whether the limit holds; it refuses nobody.
         admissible = slots.in_flight < self._room_at_last
-        longest = LONGER if self._comes_first else slots.proof if admissible else 0
+        patient = self._comes_first or (
+            self.priority == "critical" and not self._late(slots.clock() - self._stood_since)
+        )
+        longest = LONGER if patient else slots.proof if admissible else 0
         if intervals < longest:
             asyncio.get_running_loop().call_later(
                 slots.settings.interval, self._give_up, waiter, intervals + 1

@@ -129,7 +129,7 @@ async def test_the_newest_is_served_first_once_the_queue_stands(clock: Any) -> N
 
     tasks = [asyncio.create_task(wait(number)) for number in range(3)]
     await _turns()
-    clock.advance(11)
+    clock.advance(101)  # of the critical it must stand ten intervals
     for _ in range(3):
         slots.lanes["critical"].leave()
         await _turns()
