@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import Collector, CollectorRegistry
-
-from gateway.metrics import BREAKER_STATES, BUCKETS, METRICS, Labels, Snapshot, WorkerMetrics
+from gateway.metrics import BREAKER_STATES, METRICS, Labels, Snapshot, WorkerMetrics
 
 # Between workers and master only: the index of a state, and the metric that it becomes.
 _LEVELS = {
@@ -47,16 +38,20 @@ class Reading:
         return self.gauges.get(name, {}).get(labels, default)
 
 
-class Totals(Collector):
-    """The sum over all workers, living and dead, in the form that prometheus-client renders."""
+class Totals:
+    """The sum over all workers, living and dead.
+
+    Counters of workers that died stay, their gauges vanish.
+
+    Attributes:
+        own: what the master itself counts.
+    """
 
     def __init__(self) -> None:
         self._live: dict[int, Snapshot] = {}  # by worker id, its newest
         self._retired_counters: Numbers = {}
         self._retired_histograms: Cells = {}
-        self.own = WorkerMetrics()  # what the master itself counts
-        self.registry = CollectorRegistry()
-        self.registry.register(self)
+        self.own = WorkerMetrics()
 
     def update(self, worker: int, snapshot: Snapshot) -> None:
         """Take a living worker's newest snapshot."""
@@ -90,30 +85,6 @@ class Totals(Collector):
         details = {worker: snapshot.get("details", {}) for worker, snapshot in self._live.items()}
         return Reading(counters, merged, histograms, details)
 
-    def describe(self) -> Iterable[Metric]:
-        """Nothing to check names against; the registry is this collector's own."""
-        return []
-
-    def collect(self) -> Iterator[Metric]:
-        """All families, for prometheus-client."""
-        reading = self.read()
-        for name, spec in METRICS.items():
-            if spec.kind == "counter":
-                family: Metric = CounterMetricFamily(name, spec.help, labels=spec.labels)
-                # A counter without labels is there from the start.
-                bare: dict[Labels, float] = {} if spec.labels else {(): 0.0}
-                for labels, number in (reading.counters.get(name) or bare).items():
-                    family.add_metric(labels, number)  # type: ignore[attr-defined]  # Metric is the common base
-            elif spec.kind == "gauge":
-                family = GaugeMetricFamily(name, spec.help, labels=spec.labels)
-                for labels, number in reading.gauges.get(name, {}).items():
-                    family.add_metric(labels, number)
-            else:
-                family = HistogramMetricFamily(name, spec.help, labels=spec.labels)
-                for labels, cells in reading.histograms.get(name, {}).items():
-                    family.add_metric(labels, _cumulative(cells), sum_value=cells[-1])
-            yield family
-
 
 def _add_counters(total: Numbers, snapshot: Snapshot) -> None:
     for name, labels, value in snapshot["counters"]:
@@ -143,11 +114,3 @@ def _merge_gauges(merged: Numbers, snapshot: Snapshot) -> None:
         rows[key] = (
             before + value if merge == "sum" else min(before, value) if merge == "min" else max(before, value)
         )
-
-
-def _cumulative(cells: list[float]) -> list[tuple[str, float]]:
-    running, buckets = 0.0, []
-    for bound, count in zip((*map(str, BUCKETS), "+Inf"), cells[:-1], strict=True):
-        running += count
-        buckets.append((bound, running))
-    return buckets

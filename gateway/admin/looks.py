@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client.exposition import choose_encoder
 from starlette.responses import JSONResponse, Response
 
 from gateway.admin import documents, shapes, views
@@ -15,6 +14,7 @@ from gateway.admin.overview import Overview
 from gateway.config import Config
 from gateway.differences import shown
 from gateway.errors import NotFound
+from gateway.exposition import OPEN_METRICS, TEXT, render, wants_open_metrics
 
 if TYPE_CHECKING:
     from gateway.master import Master
@@ -131,8 +131,9 @@ class Looks:
     async def metrics(self, call: Call[None]) -> Response:
         """All workers' metrics, in the format that the scraper asks for."""
         await self._master.fresh()
-        encode, content_type = choose_encoder(call.request.headers.get("accept", ""))
-        return Response(encode(self._master.totals.registry), headers={"content-type": content_type})
+        openly = wants_open_metrics(call.request.headers.get("accept", ""))
+        page = render(self._master.totals.read(), open_metrics=openly)
+        return Response(page, headers={"content-type": OPEN_METRICS if openly else TEXT})
 
     # ---- with token --------------------------------------------------------------------------
 

@@ -91,10 +91,9 @@ def traffic(window: Window, total: Mapping[Labels, float]) -> shapes.Traffic:
     routes: dict[str, shapes.RouteTraffic] = {}
     for labels, number in total.items():
         route, outcome = labels[0], labels[3]
-        seen = routes.setdefault(
-            route,
-            {"route": route, "per_second": {}, "total": {}, "latency_ms": latency([cells.get(route, [])])},
-        )
+        if (seen := routes.get(route)) is None:
+            times = latency([cells.get(route, [])])
+            seen = routes[route] = {"route": route, "per_second": {}, "total": {}, "latency_ms": times}
         seen["total"][outcome] = seen["total"].get(outcome, 0.0) + number
         rate = window.rate(growth.get(labels, 0.0))
         seen["per_second"][outcome] = round(seen["per_second"].get(outcome, 0.0) + rate, 2)
