@@ -50,6 +50,7 @@ DROPPED = Counter(
     registry=REGISTRY,
 )
 DEAD = Counter("shop_dead_letters", "Stream entries given up.", ["stream"], registry=REGISTRY)
+LOG_DROPPED = Counter("shop_log_dropped", "Log lines lost to a slow or full disk.", registry=REGISTRY)
 
 
 # There from the start, so that the first of each is a rise from nought and not a new line.
