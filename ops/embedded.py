@@ -62,7 +62,7 @@ class EmbeddedRedis:
 
     `durable` keeps every acknowledged write (stock and streams) and never evicts. `volatile` keeps
     nothing over a restart; there every key has a TTL, and when memory is short the ones longest
-    unused go first, so that counters in use stay.
+    unused go first, so that counters in use stay. `sessions` is a volatile one for nothing else.
 
     Attributes:
         kind: what it promises.
@@ -70,7 +70,7 @@ class EmbeddedRedis:
         run: folder of the socket.
     """
 
-    kind: Literal["durable", "volatile"]
+    kind: Literal["durable", "volatile", "sessions"]
     data: Path
     run: Path
 

@@ -39,6 +39,7 @@ class Options:
         workers: gateway processes; None leaves it to the config.
         fresh: throw the data away first.
         config: the gateway's config file; None takes config/gateway.yaml.
+        own_sessions: run a Redis of its own for sessions and carts.
     """
 
     data: Path
@@ -47,6 +48,7 @@ class Options:
     workers: int | None = None
     fresh: bool = False
     config: Path | None = None
+    own_sessions: bool = False
 
 
 def serves(url: str, timeout: float = 1.0) -> bool:
@@ -210,7 +212,7 @@ class Plan:
             keys = load_or_make(data, os.environ)
         except ValueError as error:
             raise OpsError(f"a key below {data / 'keys'} is damaged: {one_line(error)}") from error
-        stores, servers = choose_stores(data, os.environ)
+        stores, servers = choose_stores(data, os.environ, own_sessions=options.own_sessions)
         urls = {
             "gateway": f"http://{ports.LOOPBACK}:{options.port}",
             "admin": f"http://{ports.LOOPBACK}:{options.admin_port}",

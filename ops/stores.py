@@ -22,9 +22,12 @@ NAMES = frozenset(
 
 
 def choose_stores(
-    data: Path, environment: Mapping[str, str]
+    data: Path, environment: Mapping[str, str], *, own_sessions: bool = False
 ) -> tuple[dict[str, str], tuple[EmbeddedRedis | EmbeddedPostgres, ...]]:
-    """The stores' URLs, and the servers we run ourselves since no URL was given."""
+    """The stores' URLs, and the servers we run ourselves since no URL was given.
+
+    With `own_sessions` one of them is a Redis for nothing but sessions and carts.
+    """
     run = socket_folder(data)
     servers: list[EmbeddedRedis | EmbeddedPostgres] = []
     given = {name: value for name, value in environment.items() if name in NAMES and value}
@@ -33,6 +36,11 @@ def choose_stores(
         durable = EmbeddedRedis("durable", data / "redis-durable", run)
         servers.append(durable)
         given["TIDEGATE_STOCK_REDIS_URL"] = durable.url()
+    if own_sessions and "TIDEGATE_SESSION_REDIS_URL" not in given:
+        find_redis()
+        sessions = EmbeddedRedis("sessions", data / "redis-sessions", run)
+        servers.append(sessions)
+        given["TIDEGATE_SESSION_REDIS_URL"] = sessions.url()
     if "TIDEGATE_REDIS_URL" not in given:
         find_redis()
         volatile = EmbeddedRedis("volatile", data / "redis-volatile", run)
@@ -62,6 +70,8 @@ def client_environment(data: Path, environment: Mapping[str, str]) -> dict[str, 
         place = data / "keys" / file
         if place.is_file():
             known[name] = place.read_text(encoding="utf-8").strip()
+    if (data / "keys" / "session.pem").is_file():
+        known["TIDEGATE_SESSION_KEY_FILE"] = str((data / "keys" / "session.pem").resolve())
     known |= {name: value for name, value in environment.items() if name.startswith("TIDEGATE_") and value}
     if "TIDEGATE_DATABASE_URL" not in known:
         raise OpsError(

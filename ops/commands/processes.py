@@ -18,13 +18,23 @@ _PORT = click.IntRange(1, 65535)
 @click.option("--workers", type=click.IntRange(1, 64), help="Gateway processes; else as configured.")
 @click.option("--fresh", is_flag=True, help="Throw away the data in --data first; keys stay.")
 @click.option("--config", type=click.Path(path_type=Path), help="Gateway config; else config/gateway.yaml.")
-def up(data: Path, port: int, admin_port: int, workers: int | None, fresh: bool, config: Path | None) -> None:
+@click.option("--session-redis", is_flag=True, help="A Redis of its own for sessions and carts.")
+def up(
+    data: Path,
+    port: int,
+    admin_port: int,
+    workers: int | None,
+    config: Path | None,
+    *,
+    fresh: bool,
+    session_redis: bool,
+) -> None:
     """Run the whole stack on this machine until Ctrl-C or SIGTERM."""
     from ops import stack
 
     if port == admin_port:
         raise click.UsageError("--port and --admin-port must differ")
-    stack.up(stack.Options(data, port, admin_port, workers, fresh, config))
+    stack.up(stack.Options(data, port, admin_port, workers, fresh, config, session_redis))
 
 
 @click.command()

@@ -1,7 +1,11 @@
-"""Static files under names that carry their content's hash, so that browsers keep them for good."""
+"""Static files under names that carry their content's hash, so that browsers keep them for good.
+
+They are compressed once, when they are read: no request costs that, and each carries as little as it can.
+"""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import mimetypes
 import re
@@ -19,6 +23,8 @@ TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+_WORTH = 0.9  # of a file's size: what compresses less is sent as it is
+_WEIGHT = re.compile(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE)
 _IMPORT = re.compile(rb'(?<=from "\./)[a-z_]+\.js(?=")')
 
 
@@ -37,7 +43,7 @@ class Assets:
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._urls: dict[str, str] = {}
-        self._bodies: dict[str, tuple[bytes, str]] = {}
+        self._bodies: dict[str, tuple[bytes, str, bytes | None]] = {}  # plain, media type, in gzip
         paths = {path.name: path for path in files}
         for name in paths:
             self._add(name, paths, importing=())
@@ -56,7 +62,12 @@ class Assets:
         digest = hashlib.sha256(body).hexdigest()[:12]
         self._urls[name] = f"/static/{path.stem}.{digest}{path.suffix}"
         media = TYPES.get(path.suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
-        self._bodies[self._hashed(name)] = (body, media)
+        packed = gzip.compress(body, 9, mtime=0)
+        self._bodies[self._hashed(name)] = (
+            body,
+            media,
+            packed if len(packed) < _WORTH * len(body) else None,
+        )
 
     def _hashed(self, name: str) -> str:
         return self._urls[name].removeprefix("/static/")
@@ -83,7 +94,7 @@ class Assets:
         if found is None:
             # Never cached: while two versions run, the next try may find it.
             raise NotFound("no such file")
-        body, media = found
+        body, media, packed = found
         headers = {
             "content-type": media,
             "cache-control": IMMUTABLE,
@@ -91,7 +102,23 @@ class Assets:
             # An SVG opened by itself is a document; it gets to run nothing.
             "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'",
         }
+        if packed is not None:
+            headers["vary"] = "accept-encoding"
+            if takes_gzip(",".join(request.headers.getlist("accept-encoding"))):
+                headers["content-encoding"] = "gzip"
+                body = packed
         return Response(body, headers=headers)
+
+
+def takes_gzip(accept: str) -> bool:
+    """Whether gzip is welcome, by Accept-Encoding (RFC 9110, 12.5.3); without the header it is not."""
+    weights: dict[str, float] = {}
+    for part in accept.split(","):
+        name, _, parameter = part.partition(";")
+        match = _WEIGHT.fullmatch(parameter.replace(" ", "")) if parameter.strip() else None
+        weights[name.strip().lower()] = float(match[1]) if match else 0.0 if parameter.strip() else 1.0
+    weight = weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0)))
+    return weight > 0
 
 
 def folder(path: Path) -> list[Path]:

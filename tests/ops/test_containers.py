@@ -71,7 +71,7 @@ def test_no_image_floats() -> None:
 
 def test_every_part_of_the_stack_is_there() -> None:
     """Redis twice, PostgreSQL, keys, migration with seed, every process of ours, Prometheus, Grafana."""
-    stores = {"redis-durable", "redis-volatile", "postgres", "prometheus", "grafana"}
+    stores = {"redis-durable", "redis-volatile", "redis-sessions", "postgres", "prometheus", "grafana"}
 
     assert set(SERVICES) == {*OURS, *stores}
     assert "seed" in SERVICES["migrate"]["command"][-1]

@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops import datadir, logs, ports, secrets, stores
+from ops.embedded import EmbeddedRedis
 from ops.errors import OpsError, PortInUse
 from ops.stack import Options, Plan
 
@@ -360,3 +361,20 @@ def test_stores_of_the_environment_win(short_tmp: Path) -> None:
     assert servers == ()
     assert urls == {**given, "TIDEGATE_SESSION_REDIS_URL": "redis://a/0"}
     assert len(embedded) == 3
+
+
+def test_sessions_get_a_redis_of_their_own_when_asked_for(short_tmp: Path) -> None:
+    """One more server, for nothing else; a URL that is given wins."""
+    folder, theirs = short_tmp / "own", {"TIDEGATE_SESSION_REDIS_URL": "redis://s/0"}
+    urls, servers = stores.choose_stores(folder, {}, own_sessions=True)
+    given, without = stores.choose_stores(folder, theirs, own_sessions=True)
+
+    assert [server.kind for server in servers if isinstance(server, EmbeddedRedis)] == [
+        "durable",
+        "sessions",
+        "volatile",
+    ]
+    assert urls["TIDEGATE_SESSION_REDIS_URL"].startswith("unix://")
+    assert "redis-sessions.sock" in urls["TIDEGATE_SESSION_REDIS_URL"]
+    assert given["TIDEGATE_SESSION_REDIS_URL"] == "redis://s/0"
+    assert len(without) == 3

@@ -22,7 +22,7 @@ from shop_backend.catalog import Catalog, Product
 from shop_backend.config import DatabaseSettings, Settings
 from shop_backend.errors import ShopError, on_shop_error
 from shop_backend.money import money
-from shop_backend.pages.assets import Assets, folder
+from shop_backend.pages.assets import Assets, folder, takes_gzip
 from shop_backend.pages.views import view
 from shop_backend.seed import read_products
 from shop_backend.stock.ledger import StockLedger
@@ -161,6 +161,45 @@ async def test_static_files_are_kept_for_good(http: httpx.AsyncClient) -> None:
             missing = await http.get(f"/static/{name}", headers={"accept": accept})
             assert (missing.status_code, missing.headers["content-type"]) == (404, kind)
             assert missing.headers["cache-control"] == "no-store"
+
+
+async def test_static_files_come_compressed(http: httpx.AsyncClient) -> None:
+    """To whoever takes gzip, the same file, a third as long; caches keep both apart."""
+    page = (await http.get("/")).text
+    style = re.search(r"/static/style\.[0-9a-f]{12}\.css", page)
+    assert style is not None
+    plain = await http.get(style[0], headers={"accept-encoding": "identity"})
+    packed = await http.get(style[0], headers={"accept-encoding": "br;q=1, gzip"})
+
+    assert packed.headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in plain.headers
+    assert packed.text == plain.text  # the client unpacks
+    assert int(packed.headers["content-length"]) < len(plain.content) / 2
+    assert plain.headers["vary"] == packed.headers["vary"] == "accept-encoding"
+    assert packed.headers["cache-control"] == plain.headers["cache-control"]
+
+
+@pytest.mark.parametrize(
+    ("accept", "welcome"),
+    [
+        ("gzip", True),
+        ("deflate, gzip;q=1.0, *;q=0.5", True),
+        ("x-gzip", True),
+        ("*", True),
+        ("gzip;q=0.001", True),
+        ("", False),
+        ("identity", False),
+        ("gzip;q=0", False),
+        ("gzip;q=0.000, *", False),
+        ("*;q=0", False),
+        ("br, zstd", False),
+        ("gzip;q=nonsense", False),
+        ("GZIP ; Q=0.5", True),
+    ],
+)
+def test_gzip_is_sent_to_who_takes_it(accept: str, welcome: bool) -> None:
+    """As Accept-Encoding is written down, weights and wildcards too."""
+    assert takes_gzip(accept) is welcome
 
 
 def test_a_change_below_renames_what_stands_on_it(tmp_path: Path) -> None:
