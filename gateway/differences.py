@@ -102,4 +102,9 @@ def _hide(value: Any, key: str = "") -> Any:  # noqa: ANN401 - JSON
         return {name: _hide(inner, name) for name, inner in value.items()}
     if isinstance(value, list):
         return [_hide(inner, key) for inner in value]
-    return _PASSWORD.sub(HIDDEN + "@", value) if isinstance(value, str) else value
+    return without_password(value) if isinstance(value, str) else value
+
+
+def without_password(text: str) -> str:
+    """The same, with *** for what stands before the host in URLs."""
+    return _PASSWORD.sub(HIDDEN + "@", text)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from gateway.config import Config, ConfigError, Mistake
-from gateway.differences import HIDDEN, Difference, differences
+from gateway.differences import HIDDEN, Difference, differences, without_password
 from gateway.trial import load_and_try
 from gateway.yaml_source import variables
 
@@ -65,7 +65,7 @@ class ConfigFile:
         async with self._lock:
             try:
                 raw = await asyncio.to_thread(self._read)
-                config = await asyncio.to_thread(load_and_try, raw, str(self.path), self._environment)
+                config = await asyncio.to_thread(self._try, raw, self._environment)
             except ConfigError as error:
                 self.mistakes = error.lines
                 raise
@@ -87,22 +87,27 @@ class ConfigFile:
         Raises:
             ConfigError: it can't be used.
         """
-        environment, name = self._environment, str(self.path)
-        text_is_ours = text is None
         if text is None:
-            text = await asyncio.to_thread(self._read)
-        else:
-            known = variables(self.text)
-            environment = {key: value for key, value in environment.items() if key in known}
+            raw = await asyncio.to_thread(self._read)
+            return differences(self.config, await asyncio.to_thread(self._try, raw, self._environment))
+        known = variables(self.text)
+        environment = {key: value for key, value in self._environment.items() if key in known}
         try:
-            config = await asyncio.to_thread(load_and_try, text, name, environment)
+            config = await asyncio.to_thread(self._try, text, environment)
         except ConfigError as error:
-            mistakes = [self._without_secrets(mistake) for mistake in error.mistakes]
-            raise ConfigError(name if text_is_ours else SENT, mistakes) from None
+            raise ConfigError(SENT, error.mistakes) from None
         return differences(self.config, config)
 
+    def _try(self, raw: bytes, environment: Mapping[str, str]) -> Config:
+        """The settings of a file; passwords are kept out of what is said of its mistakes."""
+        try:
+            return load_and_try(raw, str(self.path), environment)
+        except ConfigError as error:
+            mistakes = [self._without_secrets(mistake) for mistake in error.mistakes]
+            raise ConfigError(str(self.path), mistakes) from None
+
     def _without_secrets(self, mistake: Mistake) -> Mistake:
-        said = mistake.message
+        said = without_password(mistake.message)
         for value in self._environment.values():
             for password in _SECRET.findall(value):
                 said = said.replace(password, HIDDEN)

@@ -212,3 +212,19 @@ async def test_a_bad_edit_is_in_the_trail(start_gateway: Any, until: Any) -> Non
     assert "did you mean shop?" in entry["detail"]
     assert (await post(gateway, "/api/config/reload")).status_code == 422
     assert len(await refused()) == 2
+
+
+async def test_mistakes_tell_no_password(start_gateway: Any, until: Any) -> None:
+    """Where it does not belong, in the file or by a variable: neither the log nor any page shows it."""
+    store = "redis://:canary-one@127.0.0.1:1/0"
+    gateway = await start_gateway(env={"STORE": store}, redis={"url": "${STORE}"})
+    misplaced = [("/a", "${STORE}"), ("/b", "redis://:canary-two@x")]
+    gateway.edit(routes=[{"match": match, "upstream": upstream} for match, upstream in misplaced])
+
+    async def told() -> Any:
+        return (await gateway.admin("GET", "/api/status")).json()["config"]["mistakes"]
+
+    assert all("***" in line for line in await until(told))
+    pages = [(await gateway.admin("GET", path)).text for path in ("/api/status", "/api/config", "/api/audit")]
+    for text in (*pages, (await post(gateway, "/api/config/reload")).text, gateway.log()):
+        assert "canary" not in text
