@@ -121,3 +121,26 @@ async def test_a_switch_of_another_host_is_in_the_trail(
 
     (entry,) = await until(heard)
     assert (entry["result"], entry["reason"], entry["by"]) == ("heard", "sale", "operator at 127.0.0.1")
+
+
+async def test_ending_shut_offs_is_recorded(start_gateway: Any, shop: Any) -> None:
+    """What was let through again and by whom; an id that is not shut off is refused, and recorded as that."""
+
+    async def sold_out(_: Any, writer: Any, __: Any) -> None:
+        writer.write(
+            b"HTTP/1.1 410 Gone\r\nTidegate-Shut: sku=steam-50; for=60\r\nContent-Length: 8\r\n\r\nsold out"
+        )
+
+    shop.scripts["/buy/steam-50"] = sold_out
+    gateway = await start_gateway(routes=[{"match": "/buy/{sku}", "upstream": "shop"}])
+    assert (await gateway.fresh("/buy/steam-50")).status_code == 410
+    (held,) = (await gateway.admin("GET", "/api/shut-offs")).json()["shut_offs"]
+
+    assert (await gateway.admin("DELETE", f"/api/shut-offs/{held['id']}")).json() == {"cleared": 1}
+    assert (await gateway.admin("DELETE", "/api/shut-offs/nothing")).status_code == 404
+
+    audit = (await gateway.admin("GET", "/api/audit")).json()
+    (entry,) = audit["changes"]
+    told = (entry["kind"], entry["name"], entry["value"], entry["by"])
+    assert told == ("shut-off", "/buy/{sku} sku=steam-50", "1 let through", "operator at 127.0.0.1")
+    assert (audit["refused"][0]["kind"], audit["refused"][0]["status"]) == ("shut-off", 404)
