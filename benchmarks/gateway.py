@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.machine import PEER_CORE
 from benchmarks.peers.tidegate import ROOT
-from benchmarks.processes import Command, Process, accepts, free_port, tree
+from benchmarks.processes import Command, Process, free_port, tree
 
 TOKEN = "for-this-measurement-only"  # noqa: S105 - opens nothing but what lives for a minute
 
@@ -44,7 +44,8 @@ class Gateway(Process):
         )
         super().__init__(command, core=PEER_CORE, folder=folder, name="tidegate")
         try:
-            self.wait_until(lambda: accepts(self.port) and accepts(admin_port))
+            # Its port is open before its workers are there.
+            self.wait_until(lambda: b"gateway ready" in self.log.read_bytes())
         except BaseException:
             self.stop()
             raise
