@@ -99,7 +99,7 @@ class Process:
 
     def memory_bytes(self) -> int:
         """Memory of the whole tree, pages shared within it counted once (PSS)."""
-        return sum(_memory_bytes(pid) for pid in tree(self.pid))
+        return sum(memory_bytes(pid) for pid in tree(self.pid))
 
     def _tail(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")[-1500:]
@@ -137,7 +137,8 @@ def _cpu_seconds(pid: int) -> float:
     return sum(int(field) for field in fields[11:15]) / _TICKS if fields else 0.0
 
 
-def _memory_bytes(pid: int) -> int:
+def memory_bytes(pid: int) -> int:
+    """Memory of one process, shared pages by its share in them (PSS); 0 when it is gone."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
     except OSError:

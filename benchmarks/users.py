@@ -7,22 +7,24 @@ another valid one. All limits are evaluated for each, and admit it.
 from __future__ import annotations
 
 import argparse
-import base64
-import hashlib
-import hmac
 import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from benchmarks import load, machine, report
 from benchmarks.gateway import Gateway
+from benchmarks.peers.tidegate import ROOT
+from benchmarks.processes import StartError
 from benchmarks.proxy import stopped_by_signals
 from benchmarks.redis_server import RedisServer
+from benchmarks.tokens import tokens
 
 USERS = 1_000_000
 GOAL = 50.0  # MiB
@@ -78,16 +80,36 @@ class Crowd:
 
 def write_tokens(path: Path, users: int) -> None:
     """A valid token a line."""
-
-    def encode(raw: bytes) -> bytes:
-        return base64.urlsafe_b64encode(raw).rstrip(b"=")
-
-    head, secret = encode(b'{"alg":"HS256","typ":"JWT"}'), _SECRET.encode()
     with path.open("wb") as file:
-        for number in range(users):
-            signed = head + b"." + encode(b'{"sub":"u-%d","exp":9999999999}' % number)
-            signature = hmac.digest(secret, signed, hashlib.sha256)
-            file.write(signed + b"." + encode(signature) + b"\n")
+        file.writelines(token + b"\n" for token in islice(tokens(_SECRET), users))
+
+
+def weigh_direct(folder: Path, store: str, kind: str, users: int) -> Crowd:
+    """Let so many users meet one worker's app in a process of its own, without sockets.
+
+    Raises:
+        StartError: that process failed.
+    """
+    folder.mkdir()
+    with ExitStack() as running:
+        server = running.enter_context(RedisServer(folder)) if store == "shared" else None
+        file = folder / "gateway.json"
+        file.write_text(json.dumps(_settings(folder, server, listen={"trusted_proxies": ["127.0.0.1"]})))
+        words = (sys.executable, "-m", "benchmarks.crowd", kind, str(users), str(file))
+        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
+        if done.returncode:
+            raise StartError(f"benchmarks.crowd ended with {done.returncode}: {done.stderr[-1500:]}")
+        seen = json.loads(done.stdout)
+        counters = server.info("keyspace")["db0"]["keys"] if server else 0
+        return Crowd(store, f"{kind}, direct", users, counters=counters, **seen)
+
+
+def _settings(folder: Path, server: RedisServer | None, **more: object) -> dict[str, Any]:
+    secret = folder / "secret"
+    secret.write_text(_SECRET, encoding="utf-8")
+    identity = {"header": "authorization", "jwt": {"algorithm": "HS256", "key_file": str(secret)}}
+    redis = {"redis": {"url": server.url, "timeout": "20ms"}} if server is not None else {}
+    return {**SETTINGS, **redis, "identity": identity, **more}
 
 
 def weigh(folder: Path, store: str, kind: str, users: int) -> Crowd:
@@ -98,23 +120,17 @@ def weigh(folder: Path, store: str, kind: str, users: int) -> Crowd:
         StartError: the gateway or Redis didn't come up.
     """
     folder.mkdir()
-    tokens, secret = folder / "tokens", folder / "secret"
-    secret.write_text(_SECRET, encoding="utf-8")
+    file = folder / "tokens"
     margin = 10_000  # more than wrk sends and does not count
     if kind == "token":
-        write_tokens(tokens, users * 2 + margin)
+        write_tokens(file, users * 2 + margin)
     with ExitStack() as running:
-        more: dict[str, Any] = {}
         server = running.enter_context(RedisServer(folder)) if store == "shared" else None
-        if server is not None:
-            more["redis"] = {"url": server.url, "timeout": "20ms"}
-        identity = {"header": "authorization", "jwt": {"algorithm": "HS256", "key_file": str(secret)}}
-        gateway = running.enter_context(
-            Gateway(folder / "gateway", 1, trusted=["127.0.0.1"], identity=identity, **more, **SETTINGS)
-        )
+        settings = _settings(folder, server)
+        gateway = running.enter_context(Gateway(folder / "gateway", 1, trusted=["127.0.0.1"], **settings))
 
         def offer(first: int, seconds: float) -> load.Outcome:
-            words = (kind, str(first), str(tokens))
+            words = (kind, str(first), str(file))
             return load.run(_SCRIPT, gateway.port, *words, seconds=seconds, connections=CONNECTIONS)
 
         first = offer(0, WARM).answered + CONNECTIONS
@@ -154,13 +170,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--users", type=int, default=USERS, help="distinct ones (%(default)s)")
     parser.add_argument("--kinds", default=",".join(KINDS), help="how they differ (%(default)s)")
     parser.add_argument("--stores", default=",".join(STORES), help="of limits (%(default)s)")
+    parser.add_argument("--direct", action="store_true", help="without sockets, where they take too long")
     given = parser.parse_args(arguments)
+    how = weigh_direct if given.direct else weigh
     machine.require_two_cores()
     crowds = []
     with stopped_by_signals(), tempfile.TemporaryDirectory() as place:
         for store in given.stores.split(","):
             for kind in given.kinds.split(","):
-                crowds.append(weigh(Path(place) / f"{store}-{kind}", store, kind, given.users))
+                crowds.append(how(Path(place) / f"{store}-{kind}", store, kind, given.users))
                 print(text(crowds[-1:]), file=sys.stderr, flush=True)
     print(json.dumps(machine.describe() | {"load": machine.load_average()}))
     print(f"one worker on a core of its own; memory is PSS of the whole gateway\n\n{text(crowds)}")

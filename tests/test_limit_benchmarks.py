@@ -54,6 +54,14 @@ def test_a_small_crowd(tmp_path: Path, kind: str) -> None:
     assert crowd.counters < 20 if kind == "forged" else crowd.counters > 200
 
 
+@pytest.mark.parametrize(("store", "kind"), [("shared", "token"), ("local", "address"), ("local", "forged")])
+def test_a_small_crowd_without_sockets(tmp_path: Path, store: str, kind: str) -> None:
+    """The same users meet the app itself."""
+    crowd = users.weigh_direct(tmp_path / kind, store, kind, 2000)
+    assert (crowd.users, crowd.failed) == (2000, 0)
+    assert crowd.counters > 200 if store == "shared" else crowd.counters == 0
+
+
 # ---- what store_lost makes of its samples --------------------------------------------------------
 
 
