@@ -75,6 +75,9 @@ METRICS: Mapping[str, Spec] = {
     "tidegate_cache_entries": Spec("gauge", "Answers that the response caches of all workers hold."),
     "tidegate_shut_offs": Spec("gauge", "What upstreams have shut off for now."),
     "tidegate_config_reloads_total": Spec("counter", "Changes of the configuration, by result.", ("result",)),
+    "tidegate_admin_refusals_total": Spec(
+        "counter", "Changes and tokens that the admin API has refused, by its answer.", ("code",)
+    ),
     "tidegate_access_log_dropped_total": Spec("counter", "Access log lines lost to a slow disk."),
     "tidegate_worker_restarts_total": Spec("counter", "Workers that died and were started anew."),
     "tidegate_workers": Spec("gauge", "Workers serving."),

@@ -21,7 +21,7 @@ from gateway.admin.looks import Looks
 from gateway.admin.operations import Call, Operation, respond
 from gateway.admin.overview import Overview
 from gateway.admin.page import CONSOLE, Page, Static
-from gateway.admin.trail import Entry, Trail
+from gateway.admin.trail import Entry
 from gateway.errors import (
     GatewayError,
     Internal,
@@ -53,7 +53,7 @@ def build(master: Master, overview: Overview) -> Front:
     page = Page(lambda request: master.door.session(request) is not None)
 
     def not_found(request: Request, error: Exception) -> Response:
-        return _http_problem(request, error, master.trail)
+        return _http_problem(request, error, master)
 
     app = Starlette(
         routes=[
@@ -89,7 +89,7 @@ def _endpoint(operation: Operation, master: Master) -> Endpoint:
             # Whoever just looks and has no token, or a wrong name, is nobody's concern; a wrong token is.
             guessed = isinstance(error, Unauthorized | TooManyLogins) and "authorization" in request.headers
             if guessed or request.method not in SAFE:
-                _record_refusal(master.trail, request, error, operation.kind, by)
+                _record_refusal(master, request, error, operation.kind, by)
                 await master.trail.written()
             raise
         return answer
@@ -98,13 +98,14 @@ def _endpoint(operation: Operation, master: Master) -> Endpoint:
 
 
 def _record_refusal(
-    trail: Trail, request: Request, error: GatewayError, kind: str, by: Principal | None
+    master: Master, request: Request, error: GatewayError, kind: str, by: Principal | None
 ) -> None:
     name = " ".join([request.method, request.scope["raw_path"].decode("latin-1")])[:200]  # as it was spelt
     who = by.who if by is not None and by.name else f"somebody at {address(request)}"
-    trail.refused(
+    master.totals.own.count("tidegate_admin_refusals_total", str(error.status))
+    master.trail.refused(
         Entry(
-            *(trail.now(), kind or "request", name),
+            *(master.trail.now(), kind or "request", name),
             by=who,
             role=by.role if by is not None and by.name else "",
             result="refused",
@@ -124,14 +125,14 @@ async def _problem(_: Request, error: Exception) -> Response:
     return _answer(error)
 
 
-def _http_problem(request: Request, error: Exception, trail: Trail) -> Response:
+def _http_problem(request: Request, error: Exception, master: Master) -> Response:
     allow = getattr(error, "headers", None) or {}
     said: GatewayError = NotFound("no such page in the admin API; GET /api/openapi.json lists what there is")
     if getattr(error, "status_code", 404) == 405:
         fields = [(b"allow", str(allow.get("Allow", "GET")).encode())]
         said = MethodNotAllowed(f"{request.method} is not for this path", fields=fields)
     if request.method not in SAFE:
-        _record_refusal(trail, request, said, "", None)
+        _record_refusal(master, request, said, "", None)
     return _answer(said)
 
 

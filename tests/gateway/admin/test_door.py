@@ -71,6 +71,7 @@ async def test_a_viewer_looks_and_touches_nothing(gateway: Any) -> None:
         ("vera at 127.0.0.1", "viewer", 403)
     }
     assert len(audit["refused"]) == 5
+    assert await gateway.metric("tidegate_admin_refusals_total", code="403") == 5
 
 
 async def test_an_operator_is_known_by_name(gateway: Any) -> None:

@@ -113,6 +113,20 @@ def test_rates_are_of_the_window() -> None:
     assert (old["per_second"], old["total"]) == ({"proxied": 0.0}, {"proxied": 1000.0})
 
 
+@given(st.lists(st.floats(0, 2) | st.just(0.3), max_size=400))
+def test_asking_again_and_again_keeps_no_more_readings(pauses: list[float]) -> None:
+    """However often it is read: the newest is the last, and the window is as long as ever."""
+    clock = Clock()
+    window, reading = Window(clock), Totals().read()
+    for pause in pauses:
+        clock.now += pause
+        window.add(reading)
+        assert len(window) <= 4 * WINDOW + 3
+        assert window.last == clock.now
+    if sum(pauses) - (pauses[0] if pauses else 0) > WINDOW + 4:
+        assert WINDOW - 4 <= window.seconds <= WINDOW + 4
+
+
 # ---- of a running gateway ----------------------------------------------------------------------
 
 
