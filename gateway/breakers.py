@@ -58,7 +58,7 @@ class Breakers:
 
     @property
     def sick(self) -> bool:
-        """Whether some circuit has found its upstream unwell, and not yet well again."""
+        """Whether some circuit has lately found its upstream unwell; see `Circuit.sick`."""
         return any(kept.circuit.sick for kept in self._kept.values())
 
     def force(self, forced: Mapping[str, str]) -> None:
@@ -72,6 +72,12 @@ class Breakers:
         kept = self._kept.get((upstream, route))
         if kept is not None:  # else its configuration is not ours
             kept.circuit.trip(seconds, doubt=doubt)
+
+    def recover(self, upstream: str, route: str) -> None:
+        """Another worker's probes have closed the circuit of its name; see `Circuit.recover`."""
+        kept = self._kept.get((upstream, route))
+        if kept is not None:
+            kept.circuit.recover()
 
     def gauges(self, metrics: WorkerMetrics) -> None:
         """Tell each route's state, and for each upstream the sickest of its circuits."""

@@ -35,8 +35,8 @@ _BACKLOG = 4096  # connections the kernel holds for us
 class Worker:
     """Wires one worker's parts to its channel.
 
-    Messages from the master: start, config, switches, scrape, trip, shut, unshut, reopen, drain. Messages to
-    it: ready, applied, switched, metrics, report, trip, shut, failed.
+    Messages from the master: start, config, switches, scrape, trip, well, shut, unshut, reopen, drain.
+    Messages to it: ready, applied, switched, metrics, report, trip, well, shut, failed.
     """
 
     def __init__(
@@ -116,6 +116,8 @@ class Worker:
                 self._parts.breakers.trip(
                     message["upstream"], message["route"], message["seconds"], doubt=message["doubt"]
                 )
+            elif kind == "well":
+                self._parts.breakers.recover(message["upstream"], message["route"])
             elif kind == "shut":
                 shut_offs = self._parts.shut_offs
                 shut_offs.add(ShutOff.from_json(message["shut"], shut_offs.clock()))
@@ -156,6 +158,8 @@ class Worker:
         if change.after == "open" and change.cause not in {"hint", "forced"}:
             trip = {"upstream": change.upstream, "route": change.route, "seconds": change.seconds}
             self._channel.send({"type": "trip", "doubt": False, **trip})
+        elif change.after == "closed" and change.cause == "probes":
+            self._channel.send({"type": "well", "upstream": change.upstream, "route": change.route})
 
     def _shut(self, new: ShutOff) -> None:
         """Let the other workers of this host answer as the upstream answered this one."""

@@ -66,6 +66,7 @@ class Circuit:
         self._window = RatioWindow(settings.window)
         self._probes = Probes(settings.probes, lease)
         self._until = 0.0  # when an open circuit begins to probe
+        self._remembers = max(settings.window, lease)  # seconds after that in which probes must have spoken
         self._streak = 0  # openings in a row, for growth
         self._ramp = Ramp(ramp)  # begins when it closes
 
@@ -86,8 +87,13 @@ class Circuit:
 
     @property
     def sick(self) -> bool:
-        """Whether it has found the upstream unwell, and not yet found it well again."""
-        return self._state.now != "closed" and not self._forced
+        """Whether it has found the upstream unwell, not yet found it well again, and may soon know more.
+
+        Once nobody asks the upstream any more nobody finds it well: that must hold no ladder up for ever.
+        """
+        if self._state.now == "closed" or self._forced:
+            return False
+        return self._clock() < self._until + self._remembers
 
     def on_change(self, callback: Callable[[Change], None]) -> None:
         """Call back after each transition, in the caller's task; must not block."""
@@ -165,6 +171,16 @@ class Circuit:
         seconds = min(seconds, self.settings.open_for * MAX_GROWTH * (1 + JITTER))
         self._until = max(self._until, self._clock() + seconds)
         self._move("open", "hint", seconds)
+
+    def recover(self) -> None:
+        """Another worker of this host found the upstream well by its probes; believe it.
+
+        A worker that gets few requests would be long in finding out by itself.
+        """
+        if self._forced or self._state.now == "closed":
+            return
+        self._ramp.begin(self._clock())
+        self._move("closed", "hint", 0.0)
 
     # ---- inside ------------------------------------------------------------------------------
 

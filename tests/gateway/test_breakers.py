@@ -137,6 +137,56 @@ async def test_a_sick_route_leaves_the_others_alone(start_gateway: Any, shop: An
     assert await gateway.metric("tidegate_route_breaker_state", route="/sick", state="open") == 1
 
 
+async def test_what_one_worker_finds_well_is_so_in_all(start_gateway: Any, shop: Any, until: Any) -> None:
+    """Whose worker gets no requests, and so has no probes of its own, is told; the ladder comes down.
+
+    And a feature that was the only one to ask its upstream comes back, although nobody could probe meanwhile.
+    """
+
+    async def sick(_: Any, writer: asyncio.StreamWriter, __: Any) -> None:
+        writer.write(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n")
+
+    def upstream() -> dict[str, Any]:
+        breaker = {"min_requests": 5, "open_for": "200ms", "window": "1s"}
+        return {
+            "servers": [f"http://127.0.0.1:{shop.port}"],
+            "breaker": breaker,
+            "timeout": {"connect": "1s", "total": "1s"},
+        }
+
+    gateway = await start_gateway(
+        upstreams={"shop": upstream(), "extras": upstream()},
+        routes=[
+            {"match": "/recommendations", "upstream": "extras", "feature": "recommendations"},
+            {"match": "/**", "upstream": "shop"},
+        ],
+        degradation={
+            "steps": [{"name": "elevated", "off": ["recommendations"]}],
+            "climb": {"pressure": 0.8, "after": "250ms"},
+            "descend": {"pressure": 0.5, "after": "500ms"},
+        },
+    )
+
+    async def step(wanted: int) -> bool:
+        return await gateway.metric("tidegate_degradation_step") == wanted
+
+    async def closed() -> bool:
+        await client.get("/")  # over one connection: one worker probes
+        return await gateway.metric("tidegate_breaker_state", upstream="shop", state="closed") == 1
+
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
+        for path, metric in (("/", "shop"), ("/recommendations", "extras")):
+            shop.scripts[path] = sick
+            for _ in range(5):
+                await client.get(path)
+            assert await gateway.metric("tidegate_breaker_state", upstream=metric, state="closed") == 0
+        await until(lambda: step(1), gateway.log)
+        shop.scripts.clear()
+        await until(closed, gateway.log)
+        await until(lambda: step(0), gateway.log)
+        assert (await gateway.fresh("/recommendations")).status_code == 200
+
+
 async def test_five_hundred_wait_and_the_probes_reach_the_upstream(
     start_gateway: Any, shop: Any, until: Any
 ) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway import config
-from gateway.policies.circuit import GROWTH, JITTER, MAX_GROWTH, RAMP_SECONDS, REFUSED, Circuit
+from gateway.policies.circuit import GROWTH, JITTER, LEASE_SECONDS, MAX_GROWTH, RAMP_SECONDS, REFUSED, Circuit
 from gateway.policies.circuit_state import Change
 from gateway.policies.ramp import START
 from gateway.policies.ratio_window import BUCKETS, RatioWindow
@@ -341,6 +341,39 @@ def test_a_hint_opens_it(clock: Any) -> None:
     assert circuit.retry_after() == pytest.approx(LONGEST)
 
 
+@pytest.mark.parametrize("state", ["open", "half-open"])
+def test_anothers_probes_close_it(clock: Any, state: str) -> None:
+    """Found well by another worker it closes, with the ramp of any recovery; held by an operator it stays."""
+    circuit = circuit_at(clock)
+    circuit.trip(4)
+    if state == "half-open":
+        clock.advance(4)
+        circuit.enter()
+    assert circuit.state == state
+    circuit.recover()
+    assert circuit.state == "closed"
+    assert sum(circuit.enter() != REFUSED for _ in range(500)) == START
+    circuit.force("open")
+    circuit.recover()
+    assert circuit.state == "open"
+
+
+def test_an_upstream_that_nobody_asks_is_not_sick_for_ever(clock: Any) -> None:
+    """Without requests no probe finds it well; what it was long ago must not count against it."""
+    circuit = circuit_at(clock)
+    circuit.trip(4)
+    clock.advance(4)
+    assert (circuit.state, circuit.sick) == ("half-open", True)
+    clock.advance(max(SETTINGS.window, LEASE_SECONDS) - 0.1)
+    assert circuit.sick
+    clock.advance(0.1)
+    assert (circuit.state, circuit.sick) == ("half-open", False)
+    circuit.record(circuit.enter(), failed=True)  # but the first who asks may tell
+    assert circuit.state == "half-open"
+    circuit.record(circuit.enter(), failed=True)
+    assert (circuit.state, circuit.sick) == ("open", True)
+
+
 def test_listeners_hear_each_transition(clock: Any) -> None:
     """Once each, with the cause; one that fails disturbs neither the request nor the others."""
     circuit = circuit_at(clock)
@@ -449,6 +482,12 @@ class Crowd(RuleBasedStateMachine):
             self.judged = 0
         self._spell_over(before)
 
+    @rule()
+    def recover(self) -> None:
+        before = len(self.changes)
+        self.circuit.recover()
+        self._spell_over(before)
+
     @invariant()
     def transitions_are_allowed(self) -> None:
         allowed = {"closed": {"open"}, "open": {"half-open", "closed"}, "half-open": {"open", "closed"}}
@@ -456,7 +495,7 @@ class Crowd(RuleBasedStateMachine):
         for change in self.changes:
             assert change.before == state
             assert change.after in allowed[state]
-            assert state != "open" or change.after != "closed" or change.cause == "forced"
+            assert state != "open" or change.after != "closed" or change.cause in {"forced", "hint"}
             state = change.after
 
     @invariant()
