@@ -10,7 +10,7 @@ from gateway.exchange import Clock
 
 EVERY = 0.05  # seconds between two measurements
 _FADE = 0.8  # of the greatest one lives on at the next measurement
-_SHARE = 0.1  # of the newest in the usual
+_SHARE = 0.3  # of the newest in the usual; a rush must not be long over when it shows
 
 
 class LoopLag:

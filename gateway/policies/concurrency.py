@@ -48,8 +48,10 @@ EXPLORE_ABOVE = 0.01  # seconds; a queue within that is not worth looking for
 EXPLORE_CUT = 0.7
 DRIFT = 30.0  # seconds in which an unconfirmed base follows the latency of a quiet upstream up
 FEWEST_OPEN = 16  # requests that may always be in flight after a calm, if the limit is not below
-PROOF = 3.0  # latencies at rest, until a slow start shows what it has found
-SLOW_ROW = 8  # slow answers, one after the other, that end the slow start
+PROOF = 5.0  # latencies at rest, until a slow start shows what it has found
+SLOW = 0.01  # seconds beyond TOLERANCE bases; below that no answer is slow
+DOUBT = 3  # of them, and nobody is let in who is to wait for it
+SLOW_ROW = 8  # slow answers, one after the other and for a window's time, that end the slow start
 
 
 class AdaptiveLimit:
@@ -78,7 +80,7 @@ class AdaptiveLimit:
     __slots__ = (
         *("_bases", "_began", "_clock", "_confirmed", "_count", "_ends", "_exploring", "_failed", "_known"),
         *("_limit", "_listener", "_max", "_min", "_need", "_peak", "_row", "_row_actual", "_row_expected"),
-        *("_slow", "_trial", "_was_saturated"),
+        *("_slow", "_slow_since", "_trial", "_was_saturated"),
         *("base_ratio", "generation", "held_back", "limit", "open", "own_delay", "proof", "stall"),
     )
 
@@ -99,7 +101,7 @@ class AdaptiveLimit:
         self._trial: tuple[float, float] | None = (
             None  # of the last cut: latency before it, in bases; its depth
         )
-        self._slow = 0  # slow answers of a slow start, one after the other
+        self._slow, self._slow_since = 0, 0.0  # slow answers of a slow start, one after the other
         # This window's answers; failures among them; most in flight; when it may end.
         self._count = self._failed = self._peak = self._need = 0
         # Its slow answers, one after the other; what they took, and would have taken without a queue.
@@ -126,7 +128,7 @@ class AdaptiveLimit:
         if base is None:
             base = self._know(route)
         if self.open < self.limit:
-            self._slow_start(in_flight, slow=seconds > base.slow)
+            self._slow_start(in_flight, seconds - base.slow)
         if generation != self.generation:
             return
         if not base.count:
@@ -142,7 +144,6 @@ class AdaptiveLimit:
             self._row_expected += base.seconds
             if self._row >= ROW and self._row_actual > LONG_QUEUE * self._row_expected:
                 self._judge_row()
-                return
         elif self._row:
             self._row, self._row_actual, self._row_expected = 0, 0.0, 0.0
         if self._count >= self._need and self._clock() >= self._ends:
@@ -159,18 +160,34 @@ class AdaptiveLimit:
         if self._count >= self._need and self._clock() >= self._ends:
             self._judge()
 
-    def _slow_start(self, in_flight: int, *, slow: bool) -> None:
-        """Open further with each answer that is not slow, while what is open is used."""
-        if not slow:
+    def _slow_start(self, in_flight: int, late: float) -> None:
+        """Open further with each answer that is not slow, while what is open is used.
+
+        Args:
+            in_flight: requests that hold a slot now.
+            late: seconds beyond which the answer was slow; below 0 it was not.
+        """
+        if late <= 0:
             self._slow = 0
             if self.held_back or 2 * in_flight >= self.open:
                 self.open += 1
                 self._listener()
-            return
-        self._slow += 1
-        if self._slow >= SLOW_ROW and 2 * in_flight >= self.open:
-            self._limit, before = float(max(self.open, self._min)), self._limit
-            self._end(self._clock(), before, saturated=True)
+        elif late <= 2 * self.stall or 2 * in_flight < self.open:
+            self._slow = 0  # late by our own doing, as far as anybody can tell, or for another reason
+        else:
+            now = self._clock()
+            if not self._slow:
+                self._slow_since = now
+            self._slow += 1
+            # Not before the loop has been timed meanwhile.
+            if self._slow >= SLOW_ROW and now >= self._slow_since + WINDOW:
+                self._limit, before = float(max(self.open, self._min)), self._limit
+                self._end(now, before, saturated=True)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether a slow start is about to find the limit too high."""
+        return self.open < self.limit and self._slow >= DOUBT
 
     # ---- a window ends -----------------------------------------------------------------------
 
@@ -199,11 +216,10 @@ class AdaptiveLimit:
         self._end(now, before, saturated=saturated)
 
     def _judge_row(self) -> None:
-        now, saturated, before = self._clock(), self._saturated, self._limit
-        if saturated:
+        now, before = self._clock(), self._limit
+        if self._saturated and now >= self._began + WINDOW:  # by then the loop has been timed
             self._steer(now, self._row, self._row_actual, self._row_expected)
             self._end(now, before, saturated=True)
-        self._row, self._row_actual, self._row_expected = 0, 0.0, 0.0
 
     def _end(self, now: float, before: float, *, saturated: bool) -> None:
         """The limit is found; what may be used of it follows, and the next window begins."""
@@ -301,7 +317,7 @@ class AdaptiveLimit:
 
     def _begin(self, now: float) -> None:
         """Start a window."""
-        self._bases.begin(TOLERANCE, SLACK + 2 * self.own_delay)
+        self._bases.begin(TOLERANCE, max(SLOW, SLACK + 2 * self.own_delay))
         self._count = self._failed = self._peak = 0
         self._row, self._row_actual, self._row_expected = 0, 0.0, 0.0
         self.held_back = False

@@ -98,8 +98,9 @@ class Slots:
     @property
     def proof(self) -> int:
         """Intervals until a slow start has shown whether the limit holds."""
-        seconds = self.limiter.proof if self.limiter is not None else 0.0
-        return min(LONGER, math.ceil(seconds / self.settings.interval))
+        if self.limiter is None or self.limiter.doubtful:
+            return LONGER
+        return min(LONGER, math.ceil(self.limiter.proof / self.settings.interval))
 
     def found_full(self) -> None:
         """Somebody found no slot."""

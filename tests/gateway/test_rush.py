@@ -115,3 +115,57 @@ def test_the_greedy_do_not_crowd_out_the_others() -> None:
     others = sorted(told.answered(user, 6, 35) for user in range(1, USERS))
     assert told.answered(0, 6, 35) < 2 * others[len(others) // 2]
     assert others[0] > 0
+
+
+@pytest.mark.parametrize("cost", [0.0001, 0.0005], ids=["busy", "starved"])
+def test_a_rush_onto_a_healthy_upstream_refuses_nobody(cost: float) -> None:
+    """64 clients at once, before an upstream that answers at once: what is late is the gateway's own loop.
+
+    Each request in flight makes a turn of it longer, and it is timed as the worker's is.
+    """
+
+    async def main() -> tuple[int, int]:
+        loop = asyncio.get_running_loop()
+        slots = Slots(Concurrency(min=4, max=10_000), loop.time)
+        limiter = slots.limiter
+        assert limiter is not None
+        answered = refused = 0
+
+        async def time_the_loop() -> None:
+            while True:
+                turn = cost * slots.in_flight
+                limiter.stall = max(turn, 0.8 * limiter.stall)
+                limiter.own_delay += 0.3 * (turn - limiter.own_delay)
+                await asyncio.sleep(0.05)
+
+        async def ask() -> None:
+            nonlocal answered, refused
+            lane = slots.lanes["normal"]
+            try:
+                if not lane.try_enter():
+                    await lane.wait("u")
+            except Overloaded:
+                refused += 1
+                await asyncio.sleep(0.001)
+                return
+            generation, asked = limiter.generation, loop.time()
+            await asyncio.sleep(0.0003 + cost * slots.in_flight)
+            limiter.answered(generation, "/x", loop.time() - asked, slots.in_flight)
+            lane.leave()
+            answered += 1
+
+        async def client(until: float) -> None:
+            while loop.time() < until:
+                await ask()
+
+        timing = asyncio.create_task(time_the_loop())
+        for _ in range(3):
+            for _ in range(200):
+                await asyncio.sleep(0.02)
+                await ask()
+            await asyncio.gather(*(client(loop.time() + 0.7) for _ in range(64)))
+        timing.cancel()
+        return answered, refused
+
+    answered, refused = run(main())
+    assert refused < 0.01 * answered
