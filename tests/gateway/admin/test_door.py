@@ -283,3 +283,34 @@ async def test_a_trusted_proxy_speaks_for_its_clients(start_gateway: Any) -> Non
         async with httpx.AsyncClient(base_url=gateway.admin_url, headers=sent) as client:
             done = await client.put(FEATURE, json={"state": "off"})
         assert done.json()["pin"]["by"] == f"operator at {told}"
+
+
+async def test_every_kind_of_bad_input_is_recorded(gateway: Any) -> None:
+    """What was tried, by whom as far as known, from where, and what was answered."""
+    bad = [
+        ("PUT", FEATURE, {"state": "off"}, None, 401),  # no token
+        ("GET", "/api/status", None, "wrong", 401),
+        ("PUT", "/api/features/nothing", {"state": "off"}, OPERATOR, 404),
+        ("PUT", FEATURE, {"state": "maybe"}, OPERATOR, 422),
+        ("PUT", FEATURE, b" " * 20_000, OPERATOR, 413),
+        ("PUT", FEATURE, {"state": "off"}, VIEWER, 403),
+        ("DELETE", "/api/step", None, OPERATOR, 405),
+        ("POST", "/api/nothing", None, OPERATOR, 404),
+        ("POST", "/api/session", {"token": "wrong"}, None, 401),
+    ]
+    for method, path, body, token, status in bad:
+        assert (await gateway.admin(method, path, body, token=token)).status_code == status, path
+
+    audit = (await gateway.admin("GET", "/api/audit")).json()
+
+    assert audit["changes"] == []
+    assert [(one["name"], one["status"]) for one in reversed(audit["refused"])] == [
+        (f"{method} {path}", status) for method, path, _, _, status in bad
+    ]
+    assert {one["by"] for one in audit["refused"]} == {
+        *("somebody at 127.0.0.1", "otto at 127.0.0.1", "vera at 127.0.0.1")
+    }
+    assert (
+        await gateway.admin("GET", "/api/audit", token=None)
+    ).status_code == 401  # a look is nobody's concern
+    assert len((await gateway.admin("GET", "/api/audit")).json()["refused"]) == len(bad)
