@@ -147,6 +147,7 @@ class Payments:
             "failed": ("pending", "requested", "refunded"),
         }[news.state]
         async with self._database.primary() as connection:
+            await share_cards(connection)
             cursor = await connection.execute(
                 "UPDATE refunds SET state = %s, refunded_at = CASE WHEN %s = 'refunded' THEN now() END"
                 " WHERE provider = %s AND payment_id = %s AND state = ANY(%s) RETURNING order_id::text",

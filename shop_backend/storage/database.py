@@ -243,7 +243,10 @@ class Database:
 
 
 async def share_cards(connection: Connection) -> None:
-    """Until this transaction ends, nobody loads the stock into Redis."""
+    """Until this transaction ends, nobody loads the stock into Redis, or attaches a partition.
+
+    First of all in every transaction that writes to several tables about an order.
+    """
     await connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", (CARDS_LOCK,))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from psycopg import errors, sql
 
 from shop_backend.config import DatabaseSettings
-from shop_backend.storage.database import Connection, Database
+from shop_backend.storage.database import Connection, Database, own_cards
 
 TABLES = {"orders": "id", "order_events": "order_id"}  # and the column that holds an order's id
 EVENTS_AT_MOST = 5  # rows of order_events for one order: the longest path of states (history.STEPS)
@@ -78,6 +78,9 @@ async def _make(connection: Connection, number: int) -> int:
     The table is made first and attached then: unlike CREATE TABLE ... PARTITION OF, that lets readers and
     writers of the parent go on.
     """
+    # Attaching locks every table that refers to orders, one after the other: beside transactions that hold
+    # some of these and want others that is a deadlock. They have to end first, and new ones wait.
+    await own_cards(connection)
     await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
     made = 0
     for table in TABLES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psycopg
@@ -14,7 +15,7 @@ from shop_backend.config import Settings
 from shop_backend.history import STEPS
 from shop_backend.stock.order_ids import minute_of, partition_of, seed_of
 from shop_backend.storage import migrate
-from shop_backend.storage.database import Database
+from shop_backend.storage.database import Database, share_cards
 from shop_backend.storage.partitions import EVENTS_AT_MOST, Partitions, lowest_id
 from shop_backend.workers.watch import PartitionKeeper
 
@@ -26,6 +27,18 @@ def tiny(shop_settings: Settings) -> Settings:
     """Partitions of two orders each."""
     small = shop_settings.database.model_copy(update={"partition_rows": PER_PARTITION * EVENTS_AT_MOST})
     return shop_settings.model_copy(update={"database": small})
+
+
+@pytest.fixture
+def wait() -> Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]:
+    """Waits for a condition, given as a coroutine function, without blocking the loop."""
+
+    async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+        async with asyncio.timeout(30):
+            while not await condition():  # noqa: ASYNC110 - the server has no event for it
+                await asyncio.sleep(0.01)
+
+    return until
 
 
 def tables(url: str, parent: str) -> dict[str, int]:
@@ -72,6 +85,27 @@ async def test_partitions_are_made_ahead_and_once(tiny: Settings) -> None:
         await database.close()
     names = [f"orders_p{number:05d}" for number in range(6)]
     assert list(tables(tiny.require("database_url"), "orders")) == ["orders_before", *names]
+
+
+async def test_a_partition_is_attached_between_transactions_not_among_them(shop: Any, wait: Any) -> None:
+    """One that moves cards and then writes history, and one that makes a partition meanwhile: no deadlock."""
+    order = await shop.placed("plain")
+    watching = await psycopg.AsyncConnection.connect(shop.settings.require("database_url"), autocommit=True)
+    async with watching, shop.parts.database.primary() as connection:
+        await share_cards(connection)
+        await connection.execute("UPDATE cards SET state = state WHERE order_id = %s", (order["order_id"],))
+        making = asyncio.create_task(shop.partitions.ensure(5))
+
+        async def waits() -> bool:
+            cursor = await watching.execute("SELECT FROM pg_locks WHERE NOT granted")
+            return bool(cursor.rowcount)
+
+        await wait(waits)
+        await connection.execute(
+            "INSERT INTO order_events (order_id, from_state, to_state, reason) VALUES (%s, 'a', 'b', '')",
+            (order["order_id"],),
+        )
+    assert await making > 0
 
 
 async def test_the_worker_looks_ahead(tiny: Settings, fill_shop: Any, start_shop: Any) -> None:
