@@ -65,7 +65,8 @@ MAX_LINE = 1024  # bytes; longer lines, mostly cookies, are read anew each time
 HALF = 2048  # lines remembered per generation
 MAX_BLOCK = 2048  # bytes; the same for headers as a whole
 HALF_BLOCKS = 1024
-_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")  # 5.1, 5.5
+# 5.1, 5.5. Blanks around a value are matched as part of it: else a line can be read in thousands of ways.
+_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 
 
 class Field(tuple[bytes, bytes]):
@@ -158,7 +159,7 @@ class Fields:
         match = _LINE.fullmatch(line)
         if match is None:
             return None
-        field = Field(match[1].lower(), match[2].rstrip(b" \t"))
+        field = Field(match[1].lower(), match[2].strip(b" \t"))
         if len(line) <= MAX_LINE:
             self._known.add(line, field)
         return field

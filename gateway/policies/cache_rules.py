@@ -16,6 +16,7 @@ LONGEST = 1 << 31  # seconds; longer ages and lifetimes count as this (1.2.2)
 KEPT = frozenset({200, 203, 204, 300, 301, 302, 307, 308, 404, 410})
 
 _MEMBERS = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+')
+_CLOSED = re.compile(r'(?:[^"]|"(?:[^"\\]|\\.)*+")*+')  # every quote is
 _DIGITS = re.compile(r'"?([0-9]+)"?')  # both forms are to be understood (5.2)
 _MONTHS = {
     name: number
@@ -128,8 +129,8 @@ def directives(headers: Header) -> dict[str, str]:
         if name != b"cache-control":
             continue
         text = value.decode("latin-1")
-        # An unclosed quote must not hide a no-store behind it.
-        members = text.split(",") if text.count('"') % 2 else _MEMBERS.findall(text)
+        # An unclosed quote must not hide a no-store behind it, nor its end be looked for from each before.
+        members = _MEMBERS.findall(text) if _CLOSED.fullmatch(text) else text.split(",")
         for member in members:
             key, _, argument = member.partition("=")
             key = key.lstrip(" \t").lower()

@@ -181,6 +181,13 @@ def test_the_rest_is_left_to_the_parser(data: bytes) -> None:
     assert HeadReader(LISTEN).read(data) is None
 
 
+def test_blanks_cost_no_more_than_letters() -> None:
+    """A line of a million blanks that ends badly is refused at once; tried from each it took hours."""
+    blanks = b" \t" * (1 << 19)
+    assert Fields().read([b"X:" + blanks + b"\0"]) is None
+    assert Fields().read([b"X:" + blanks + b"y" + blanks]) == [(b"x", b"y")]
+
+
 def test_memory_is_bounded() -> None:
     """A million different lines, some of them long, leave two generations behind."""
     fields = Fields()
