@@ -34,7 +34,8 @@ file stands in the [README](../README.md#before-your-own-backend).
 - `${NAME}` and `${NAME:-default}` are filled from the environment, anywhere in the gateway's file. Where a block's
   main key comes out empty (`redis.url`, `identity.jwt.key_file`), the block counts as left out.
 - An edit of the gateway's file holds in every worker within two seconds, but for `listen.host`, `listen.port`,
-  `listen.workers`, `admin.host`, `admin.port` and `admin.state_file`, which take a restart. A mistake changes nothing:
+  `listen.workers`, `admin.host`, `admin.port` and `admin.state_file`, which take a restart. So does an edit of a file
+  that it names for tokens or fallbacks: a key taken out verifies nothing any more. A mistake changes nothing:
   `tidegate check FILE` names each with its line. The shop reads its file when a process starts.
 - **Editors** complete and check both files by their JSON Schema, [config/gateway.schema.json](../config/gateway.schema.json)
   and [config/shop.schema.json](../config/shop.schema.json): the first line of each file says so to everything that

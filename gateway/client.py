@@ -162,6 +162,7 @@ class ClientConnection(Timed):
 
     def began(self) -> None:
         """A request begins; its header has so long to arrive."""
+        self._reader.listen = self.listen
         self.read_by = self.loop.time() + self.listen.header_timeout
 
     def head(self, head: Head) -> None:

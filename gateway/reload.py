@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 
 from gateway.config import Config, ConfigError, Mistake
@@ -38,9 +39,10 @@ class ConfigFile:
         """
         self.path = path
         self._environment = environment
-        self._seen = self._stamp()
+        self._seen = {path: _stamp(path)}
         raw = self._read()
         self.config: Config = load_and_try(raw, str(path), environment)
+        self._contents = self._look(self.config)
         self.text = raw.decode("utf-8-sig")
         self.version = 1
         self.since = time.time()
@@ -48,12 +50,12 @@ class ConfigFile:
         self._lock = asyncio.Lock()
 
     async def watch(self, take: Callable[[str], Awaitable[None]]) -> None:
-        """Forever: when the file changes, tell `take` why; it calls `reload`."""
+        """Forever: when the file changes, or one that it names, tell `take` why; it calls `reload`."""
         while True:
             await asyncio.sleep(_POLL)
-            stamp = await asyncio.to_thread(self._stamp)
-            if stamp != self._seen:
-                self._seen = stamp
+            stamps = await asyncio.to_thread(lambda: {path: _stamp(path) for path in tuple(self._seen)})
+            if stamps != self._seen:
+                self._seen = stamps
                 await take("file changed")
 
     async def reload(self) -> list[Difference]:
@@ -70,9 +72,12 @@ class ConfigFile:
                 self.mistakes = error.lines
                 raise
             self.mistakes = []
+            contents = await asyncio.to_thread(self._look, config)
             found = differences(self.config, config)
-            if config != self.config:
-                self.config = config
+            before = self._contents
+            found += [_rewritten(key) for key in contents if contents[key] != before.get(key, contents[key])]
+            if config != self.config or contents != self._contents:
+                self.config, self._contents = config, contents
                 self.text = raw.decode("utf-8-sig")
                 self.version += 1
                 self.since = time.time()
@@ -120,10 +125,37 @@ class ConfigFile:
             said = f"can't be read: {(error.strerror or str(error)).lower()}"
             raise ConfigError(str(self.path), [Mistake(0, "", said)]) from None
 
-    def _stamp(self) -> tuple[int, ...]:
-        """Changes when the file does; a missing file has a stamp of its own."""
-        try:
-            stat = os.stat(self.path)  # noqa: PTH116 - follows links, as config maps need
-        except OSError:
-            return ()
-        return (stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev)
+    def _look(self, config: Config) -> dict[str, bytes]:
+        """What stands in the files that a configuration names, as digests by key; they are watched now."""
+        named = dict(_named(config))
+        self._seen = {path: self._seen.get(path) or _stamp(path) for path in (self.path, *named.values())}
+        return {key: _digest(path) for key, path in named.items()}
+
+
+def _named(config: Config) -> Iterator[tuple[str, Path]]:
+    """The files that workers read whenever they are told of a configuration, by the keys that name them."""
+    if config.identity.jwt is not None:  # its keys are exchanged, or one of them revoked, in the file
+        yield "identity.jwt.key_file", config.identity.jwt.key_file
+    for name, feature in config.features.items():
+        if feature.fallback is not None and feature.fallback.file is not None:
+            yield f"features.{name}.fallback.file", feature.fallback.file
+
+
+def _rewritten(key: str) -> Difference:
+    return {"path": key, "before": "what stood in it", "after": "what stands in it now", "restart": False}
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError:  # it was there a moment ago; whoever reads it next says so
+        return b""
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Changes when the file does; a missing file has a stamp of its own."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116 - follows links, as config maps need
+    except OSError:
+        return ()
+    return (stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev)

@@ -54,18 +54,19 @@ class RequestReader:
 
     Attributes:
         in_header: a header section has begun and is not whole.
+        listen: what is allowed; may change between two requests.
         began: some request has, since the connection was opened.
         upgraded: what follows is in no protocol of ours.
     """
 
     __slots__ = (
-        *("_body", "_expects", "_fed", "_header_bytes", "_headers", "_in_body", "_listen", "_parser"),
-        *("_refusal", "_sink", "_target", "began", "in_header", "upgraded"),
+        *("_body", "_expects", "_fed", "_header_bytes", "_headers", "_in_body", "_parser"),
+        *("_refusal", "_sink", "_target", "began", "in_header", "listen", "upgraded"),
     )
 
     def __init__(self, sink: Sink, listen: Listen) -> None:
         self._sink = sink
-        self._listen = listen
+        self.listen = listen
         self.in_header = False
         self.began = False
         self.upgraded = False
@@ -94,7 +95,7 @@ class RequestReader:
             raise self._refusal or BadRequest("the request is not valid HTTP/1.1") from None
         self._fed += len(data)
         if self.in_header:  # the parser tells of a field only when it is whole
-            if self._fed > self._listen.max_header_bytes + self._listen.max_target + SLICE:
+            if self._fed > self.listen.max_header_bytes + self.listen.max_target + SLICE:
                 raise self._too_large()
         elif self._in_body and self._fed - self._body > _OVERHEAD + _OVERHEAD_RATIO * self._body:
             raise BadRequest("the body has far more framing than content")
@@ -113,13 +114,13 @@ class RequestReader:
     def on_url(self, url: bytes) -> None:
         """A piece of the target."""
         self._target = self._target + url if self._target else url
-        if len(self._target) > self._listen.max_target:
-            self._refuse(UriTooLong(f"the target is longer than {self._listen.max_target} bytes"))
+        if len(self._target) > self.listen.max_target:
+            self._refuse(UriTooLong(f"the target is longer than {self.listen.max_target} bytes"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header field; or one of a trailer section, which is counted and dropped (7.1.2)."""
         self._header_bytes += len(name) + len(value) + 4
-        if self._header_bytes > self._listen.max_header_bytes:
+        if self._header_bytes > self.listen.max_header_bytes:
             self._refuse(self._too_large())
         if not self.in_header:
             return
@@ -127,8 +128,8 @@ class RequestReader:
         if name == b"expect" and value.lower() == b"100-continue":
             self._expects = True
         self._headers.append((name, value.rstrip(b" \t")))  # 5.1: no part of the value
-        if len(self._headers) > self._listen.max_headers:
-            self._refuse(HeadersTooLarge(f"more than {self._listen.max_headers} header fields"))
+        if len(self._headers) > self.listen.max_headers:
+            self._refuse(HeadersTooLarge(f"more than {self.listen.max_headers} header fields"))
 
     def on_headers_complete(self) -> None:
         """The header is whole."""
@@ -162,4 +163,4 @@ class RequestReader:
         raise error  # the parser stops here, and `feed` goes on with the refusal
 
     def _too_large(self) -> HeadersTooLarge:
-        return HeadersTooLarge(f"the header is larger than {self._listen.max_header_bytes} bytes")
+        return HeadersTooLarge(f"the header is larger than {self.listen.max_header_bytes} bytes")

@@ -32,7 +32,7 @@ _SO_ATTACH_FILTER = 26  # Linux
 _HANDLES_CLOSE = 0.01  # seconds; the loop closes its handles on its next turns, not at once
 
 
-def protocol_for(listen: Listen, whole: App | None = None) -> type[asyncio.Protocol]:
+def protocol_for(listen: Listen, whole: App | None = None) -> type[ClientConnection]:
     """The connection class with these bounds built in; uvicorn wants a class, not an instance.
 
     Args:
@@ -41,6 +41,15 @@ def protocol_for(listen: Listen, whole: App | None = None) -> type[asyncio.Proto
     """
     built_in = {"listen": listen, "heads": HeadReader(listen), "whole": whole, "__slots__": ()}
     return type("BoundedConnection", (ClientConnection,), built_in)
+
+
+def rebound(protocol: type[ClientConnection], listen: Listen) -> None:
+    """Let other bounds hold from the next request on, on connections that are open too."""
+    if protocol.listen != listen:
+        protocol.listen, protocol.heads = (
+            listen,
+            HeadReader(listen),
+        )  # what was vetted before no longer counts
 
 
 def deafen(listener: socket.socket) -> None:

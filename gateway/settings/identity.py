@@ -15,7 +15,7 @@ class Jwt(Settings):
     algorithm: Literal["EdDSA", "RS256", "HS256"] = "EdDSA"
     """The only one that is accepted."""
     key_file: InputFile
-    """The public key as PEM, or the secret of HS256."""
+    """The public keys as PEM, or the secrets of HS256, one a line; read anew when the file changes."""
 
 
 class Identity(Settings):

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from pathlib import Path
 from typing import Any
+
+import httpx
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 
 async def test_an_edit_holds_in_every_worker(start_gateway: Any, until: Any) -> None:
@@ -108,3 +114,68 @@ async def test_state_survives_a_reload(start_gateway: Any, shop: Any, until: Any
     assert (await waiting).status_code == 200
     assert "tidegate-degraded" in (await gateway.fresh("/recommendations")).headers
     assert await gateway.metric("tidegate_requests_total") >= 2
+
+
+async def test_a_revoked_key_verifies_no_more(
+    start_gateway: Any, shop: Any, tmp_path: Path, until: Any
+) -> None:
+    """Keys are exchanged in their file, which the configuration only names: both are watched.
+
+    A token that was verified before, and is remembered, is worth nothing once its key is gone.
+    """
+    old, new = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    file = tmp_path / "keys.pem"
+
+    def publish(*keys: Ed25519PrivateKey) -> None:
+        file.write_bytes(
+            b"".join(
+                key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo) for key in keys
+            )
+        )
+
+    async def user(key: Ed25519PrivateKey) -> list[str]:
+        claims = {"sub": "u-1", "exp": 4e9}
+        shop.seen.clear()
+        await gateway.fresh(headers={"authorization": f"Bearer {jwt.encode(claims, key, algorithm='EdDSA')}"})
+        found: list[str] = shop.seen[-1].values("tidegate-user")
+        return found
+
+    publish(old)
+    identity = {"jwt": {"algorithm": "EdDSA", "key_file": str(file)}}
+    gateway = await start_gateway(listen={"port": 0, "workers": 1}, identity=identity)
+    assert await user(old) == ["u-1"]
+    assert await user(new) == []
+    publish(new)
+
+    async def exchanged() -> bool:
+        return await user(old) == []
+
+    await until(exchanged)
+    assert "configuration 2: identity.jwt.key_file: what stood in it" in gateway.log()
+    publish(old, new)
+    done = await gateway.admin("POST", "/api/config/reload")
+    assert (done.status_code, done.json()["version"]) == (200, 3)
+    assert await user(old) == ["u-1"]
+    assert await user(Ed25519PrivateKey.generate()) == []
+
+
+async def test_what_the_door_lets_in(start_gateway: Any) -> None:
+    """Bounds hold from the next request on, on connections that are open and for headers known by heart."""
+    gateway = await start_gateway(listen={"port": 0, "workers": 1})
+    bounds = {"port": 0, "workers": 1, "max_body": 100, "max_target": 64, "max_headers": 8}
+    asked: list[dict[str, Any]] = [
+        {"method": "POST", "url": "/", "content": b"x" * 200},
+        {"method": "GET", "url": "/" + "x" * 100},
+        {"method": "GET", "url": "/", "headers": {f"x-{n}": "1" for n in range(10)}},
+    ]
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
+        for _ in range(3):
+            assert [(await client.request(**one)).status_code for one in asked] == [200, 200, 200]
+        gateway.edit(listen=bounds)
+        assert (await gateway.admin("POST", "/api/config/reload")).json()["applied"] == 1
+        assert [(await client.request(**one)).status_code for one in asked] == [413, 414, 431]
+        gateway.edit(listen={"port": 0, "workers": 1, "max_target": "16KiB", "max_headers": 200})
+        assert (await gateway.admin("POST", "/api/config/reload")).json()["applied"] == 1
+        asked[1]["url"] += "y" * 12_000
+        asked[2]["headers"] |= {f"y-{n}": "1" for n in range(110)}
+        assert [(await client.request(**one)).status_code for one in asked] == [200, 200, 200]
