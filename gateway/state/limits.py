@@ -154,7 +154,7 @@ class SharedLimits:
             except Exception:
                 log.exception("limits are judged locally, a call to Redis failed inside the gateway")
             finally:
-                self._expected = 0 if moved else self._link.alive
+                self._expected = 0 if moved or self._link.alive == 1 else self._link.alive
                 await self._drop()
             if moved:
                 await self._try_connect()
