@@ -142,3 +142,13 @@ async def test_a_failing_snapshot_ends_no_stream() -> None:
     listener = events.join("viewer")
     assert b'{"n": 2}' in await listener.next()
     events.leave(listener)
+
+
+async def test_a_gateway_that_ends_waits_for_no_console(start_gateway: Any) -> None:
+    """SIGTERM with a stream open: it ends well, and nothing is in the log but that."""
+    gateway = await start_gateway()
+    async with listening(gateway, "a-token-for-tests") as one:
+        await anext(one)
+        assert await gateway.stop() == 0
+    assert "Traceback" not in gateway.log()
+    assert "failed" not in gateway.log()
