@@ -250,6 +250,20 @@ def test_both_readmes_say_the_same() -> None:
     assert chinese.count("\n|") == english.count("\n|")
 
 
+def test_pictures_are_small_and_used() -> None:
+    """PNG, below 200 kB each, with a text for who does not see them; none that no page shows."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    pictures = sorted((ROOT / "docs/pictures").iterdir())
+
+    assert pictures
+    for picture in pictures:
+        assert picture.read_bytes().startswith(b"\x89PNG"), picture.name
+        assert picture.stat().st_size < 200_000, picture.name
+        assert f"pictures/{picture.name})" in text, picture.name
+    assert not re.findall(r"!\[\]\(", text)
+
+
 def test_links_of_the_docs_lead_somewhere() -> None:
     """Files that are linked exist; sections too."""
     broken = []

@@ -28,6 +28,7 @@ HEADERS = {
 }
 _YEAR = 365 * 86400  # seconds
 _MARK = re.compile(r"\{([a-z.]+)\}")
+_CODE = re.compile("`([^`]+)`")
 
 
 def language_of(request: Request) -> str:
@@ -69,7 +70,7 @@ def render(language: str, *, logged_in: bool) -> str:
         "other.name": LANGUAGES[other][1],
     }
     template = (CONSOLE / "index.html").read_text(encoding="utf-8")
-    return _MARK.sub(lambda mark: escape(values[mark[1]]), template)
+    return _MARK.sub(lambda mark: _CODE.sub(r"<code>\1</code>", escape(values[mark[1]])), template)
 
 
 class Page:

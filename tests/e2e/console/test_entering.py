@@ -45,10 +45,11 @@ def test_viewers_see_and_can_not_touch(
     token = "a-viewers-token-of-enough-length"
     digest = hashlib.sha256(token.encode()).hexdigest()
     before = stack.config.read_text(encoding="utf-8")
-    tokens = f"admin:\n  tokens: [{{name: visitor, role: viewer, token_sha256: {digest}}}]\n"
+    tokens = f"tokens: [{{name: visitor, role: viewer, token_sha256: {digest}}}]"
+    assert "tokens: []" in before
     page = console(token="")
     try:
-        stack.config.write_text(before.replace("admin:\n", tokens, 1), encoding="utf-8")
+        stack.config.write_text(before.replace("tokens: []", tokens, 1), encoding="utf-8")
         probe = {"authorization": f"Bearer {token}"}
         with httpx.Client(base_url=stack.admin_url, headers=probe, trust_env=False) as http:
             wait_until(lambda: http.get("/api/session").status_code == 200, what="the viewer's token holds")

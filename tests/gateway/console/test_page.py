@@ -72,6 +72,7 @@ def test_every_text_is_filled_in(language: str) -> None:
 
     assert not re.search(r"\{[a-z.]+\}", text)
     assert page.words(language)["enter.title"] in text
+    assert "<code>tidegate up</code>" in text
     assert ("中文" if language == "en" else "English") in text
 
 

@@ -4,7 +4,7 @@ import { width } from "./history.js";
 
 const HEIGHT = 100;
 const x = (number, length) => (width() - length + number).toFixed(1); // the newest is at the right
-const y = (value, most) => (HEIGHT - 2 - (value / (most || 1)) * (HEIGHT - 6)).toFixed(2);
+const y = (value, most) => (HEIGHT - (value / (most || 1)) * (HEIGHT - 4)).toFixed(2);
 
 function frame(kind, label, ...inner) {
   return svg(

@@ -26,7 +26,7 @@ export const rate = (value) => (value > 0 && value < 10 ? tenth.format(value) : 
 /** Milliseconds. */
 export function ms(value) {
   if (value === null || value === undefined) return "–";
-  if (value >= 10000) return `${tenth.format(value / 1000)} s`;
+  if (value >= 1000) return `${tenth.format(value / 1000)} s`;
   return `${value < 10 ? tenth.format(value) : whole.format(value)} ms`;
 }
 

@@ -24,7 +24,8 @@ export function worries(status) {
   const changed = status.limits.filter((limit) => limit.state === "changed");
   if (changed.length) say("warn", "worry.limits", { names: changed.map((limit) => limit.name).join(", ") });
   if (status.shut_offs) say("quiet", "worry.shut", { count: count(status.shut_offs) });
-  for (const panel of status.panels) if (panel.error) say("warn", "worry.panel", { title: panel.title, error: panel.error });
+  const silent = status.panels.filter((panel) => panel.error);
+  if (silent.length) say("warn", "worry.panel", { titles: silent.map((panel) => panel.title).join(", "), error: silent[0].error });
   return found;
 }
 
