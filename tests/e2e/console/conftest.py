@@ -80,7 +80,7 @@ def load(stack: Any) -> Iterator[Counter[int]]:
     over = threading.Event()
 
     def look() -> None:
-        with httpx.Client(base_url=stack.url, trust_env=False) as http:
+        with httpx.Client(base_url=stack.url, trust_env=False, timeout=60) as http:
             http.post("/api/session", json={})
             while not over.is_set():
                 for path in ("/", f"/p/{SKU}", f"/api/products/{SKU}/recommendations"):
