@@ -99,7 +99,7 @@ class Process:
 
     def memory_bytes(self) -> int:
         """Memory of the whole tree, pages shared within it counted once (PSS)."""
-        return sum(memory_bytes(pid) for pid in tree(self.pid))
+        return tree_memory_bytes(self.pid)
 
     def _tail(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")[-1500:]
@@ -120,6 +120,11 @@ def tree(root: int) -> list[int]:
 def tree_cpu_seconds(root: int) -> float:
     """User and system time so far of a process and all its descendants."""
     return sum(_cpu_seconds(pid) for pid in tree(root))
+
+
+def tree_memory_bytes(root: int) -> int:
+    """Memory of a process and all its descendants, pages shared within it counted once (PSS)."""
+    return sum(memory_bytes(pid) for pid in tree(root))
 
 
 def _stat(pid: int) -> list[str]:

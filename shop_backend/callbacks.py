@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 from starlette.requests import Request
@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from shop_backend import tracing
+from shop_backend.batcher import Batcher
 from shop_backend.errors import BadRequest, Unauthenticated, Unavailable
 from shop_backend.metrics import CALLBACKS
 from shop_backend.providers import Forged, Irrelevant, PaymentProvider, Stale
@@ -39,6 +40,15 @@ def _receiver(context: Context, provider: PaymentProvider) -> Callable[[Request]
     }
     done = {"cache-control": "no-store"}
 
+    async def append(news: Sequence[dict[Any, Any]]) -> list[Any]:
+        async with context.redis_durable.pipeline(transaction=False) as pipe:
+            for fields in news:
+                pipe.xadd(keys.CALLBACKS, fields)
+            answers: list[Any] = await pipe.execute(raise_on_error=False)
+            return answers
+
+    queue: Batcher[dict[Any, Any], Any] = Batcher(append)
+
     async def receive(request: Request) -> Response:
         raw = await read(request, context.settings.max_body)
         try:
@@ -63,7 +73,7 @@ def _receiver(context: Context, provider: PaymentProvider) -> Callable[[Request]
             tracing.FIELD: tracing.current(),
         }
         try:
-            await cast("Awaitable[Any]", context.redis_durable.xadd(keys.CALLBACKS, fields))
+            await queue.ask(fields)
         except RedisError as error:
             raise Unavailable("callbacks can't be queued just now; send it again", retry_after=1) from error
         counted["queued"].inc()

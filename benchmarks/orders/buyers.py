@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,8 +13,9 @@ from urllib.parse import urlsplit
 
 from benchmarks.orders.wire import Answer, Broken, Line
 
-LOOK_EVERY = 0.5  # seconds between two looks at an order, as the storefront's page does
-PATIENCE = 60.0  # seconds after which a buyer gives an order up
+# Between two looks at an order, as pages/static/order.js has it: longer while nothing changes.
+LOOK_AFTER, LONGER, LONGEST, SPREAD = 0.5, 1.3, 5.0, 0.25  # seconds, but the second, a factor
+PATIENCE = 30.0  # seconds after which a buyer gives an order up
 BUSY = frozenset({429, 502, 503, 504})
 
 
@@ -85,8 +87,9 @@ class Crowd:
         if order is None:
             return
         self._journal.bought.append(order)
+        pause, shown = LOOK_AFTER, ""
         while time.monotonic() - began < PATIENCE:
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(pause + random.random() * SPREAD)
             try:
                 answer = await shop.ask("GET", f"/api/orders/{order.order_id}", cookie)
             except Broken:
@@ -96,6 +99,9 @@ class Crowd:
             if answer.status != 200:
                 continue
             seen = answer.json()
+            state = f"{seen['status']} {seen.get('pay_url')}"
+            pause = LOOK_AFTER if state != shown else min(pause * LONGER, LONGEST)
+            shown = state
             if seen["status"] == "delivered":
                 order.delivered = time.monotonic()
                 order.cards = tuple(seen["cards"])

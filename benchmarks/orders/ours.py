@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jwt
+import psycopg
 import yaml
 from cryptography.hazmat.primitives import serialization
 
@@ -25,6 +28,15 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 _START_SECONDS = 120.0
 _STOP_SECONDS = 20.0
 _DAY = 86_400  # seconds
+
+
+@contextlib.contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder for a stack, gone afterwards; its path is short enough for unix sockets."""
+    with tempfile.TemporaryDirectory(prefix="tg-", dir="/tmp") as place:
+        folder = Path(place)
+        folder.chmod(0o711)  # root's PostgreSQL runs as another account
+        yield folder
 
 
 class Tidegate:
@@ -122,6 +134,12 @@ class Tidegate:
     def cpu(self) -> dict[str, float]:
         """Seconds of CPU that each service's processes had so far."""
         return {name: tree_cpu_seconds(pid) for name, pid in self.state["pids"].items()}
+
+    def count(self, query: str) -> int:
+        """The one number that a query of its database answers."""
+        with psycopg.connect(self.environment["TIDEGATE_DATABASE_URL"]) as connection:
+            row = connection.execute(query.encode()).fetchone()
+        return int(row[0]) if row else 0
 
     def audit(self, answered: Path, wait: float) -> subprocess.CompletedProcess[str]:
         """Run `tidegate audit` with the order ids that were answered 202."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 from collections import Counter
@@ -67,7 +66,14 @@ class Outcome:
 
     def curve(self) -> list[int]:
         """Orders delivered in each second from the beginning."""
-        seconds = Counter(int((each.delivered or 0.0) - self.began) for each in self.delivered)
+        return self._by_second([each.delivered for each in self.bought])
+
+    def paid_curve(self) -> list[int]:
+        """Orders paid in each second from the beginning."""
+        return self._by_second([each.paid for each in self.bought])
+
+    def _by_second(self, moments: Sequence[float | None]) -> list[int]:
+        seconds = Counter(int(moment - self.began) for moment in moments if moment is not None)
         return [seconds[n] for n in range(max(seconds, default=0) + 1)]
 
     def took(self) -> list[float]:
@@ -89,13 +95,9 @@ async def hold(shop: Shop, *, at_once: int, seconds: float, users: int) -> Outco
         spent.update({name: after[name] - before.get(name, 0.0) for name in after})
 
     began = time.monotonic()
-    watching = asyncio.create_task(watch())
-    try:
-        await crowd.come(at_once, seconds)
-    finally:
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+    async with asyncio.TaskGroup() as group:
+        group.create_task(watch())
+        group.create_task(crowd.come(at_once, seconds))
     return Outcome(seconds, began, journal.bought, journal.answers, spent)
 
 

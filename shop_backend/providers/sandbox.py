@@ -12,6 +12,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from shop_backend.config import Settings
 from shop_backend.errors import SetupError
+from shop_backend.lanes import Lanes
 from shop_backend.providers import (
     Checkout,
     Forged,
@@ -23,6 +24,7 @@ from shop_backend.providers import (
     Stale,
 )
 
+_AT_ONCE = 16  # calls under way
 _TOLERANCE = 300.0  # seconds, as Standard Webhooks recommends and its library enforces
 _Id = Annotated[str, Field(pattern=r"^[!-~]{1,100}$")]
 _Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
@@ -84,18 +86,18 @@ class SandboxProvider:
             raise SetupError("TIDEGATE_SANDBOX_SECRET: must be whsec_ and base64") from error
         self._settings = settings
         self._clock = clock
-        self._http = httpx.AsyncClient(
+        self._lanes = Lanes(
+            _AT_ONCE,
             base_url=settings.sandbox_url,
             headers={"authorization": f"Bearer {secret}"} if secret else {},
             timeout=httpx.Timeout(5.0, connect=2.0),
-            limits=httpx.Limits(max_connections=16),
             transport=transport,
             trust_env=False,  # the merchant's calls go straight there, never through a proxy
         )
 
     async def close(self) -> None:
         """Close its connections."""
-        await self._http.aclose()
+        await self._lanes.close()
 
     async def checkout(self, order: Mapping[str, Any]) -> Checkout:
         """Open a checkout; the provider gives the same one again for the same order.
@@ -195,7 +197,8 @@ class SandboxProvider:
         self, method: str, path: str, body: dict[str, object] | None, *, missing: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         try:
-            response = await self._http.request(method, path, json=body)
+            async with self._lanes.client() as client:
+                response = await client.request(method, path, json=body)
             if response.status_code == 404 and missing is not None:
                 return missing
             if not response.is_success:

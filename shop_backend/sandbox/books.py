@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+
+from shop_backend.batcher import Batcher
 
 T = TypeVar("T")
 Row = dict[str, Any]
+Work = Callable[[sqlite3.Connection], Any]
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS checkouts (
@@ -60,6 +63,7 @@ class Books:
         self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sandbox-ledger")
         self._db: sqlite3.Connection | None = None
+        self._batcher: Batcher[Work, Any] = Batcher(self._run_all)
 
     async def open(self) -> None:
         """Open the file, or create it with its folder.
@@ -73,27 +77,31 @@ class Books:
     async def close(self) -> None:
         """Finish what was asked, then close the file."""
         if self._db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                await self._batcher.ask(lambda _: None)  # it comes after all that was asked before
             await asyncio.get_running_loop().run_in_executor(self._thread, self._db.close)
             self._db = None
         self._thread.shutdown(wait=True)
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do some work on the file, in a transaction.
+        """Do some work on the file: wholly, or when it raises not at all.
+
+        What is asked for in one moment is committed together; each is undone by itself.
 
         Raises:
             RuntimeError: the books are closed.
             sqlite3.Error: the file can't be used; nothing was changed.
         """
+        if self._db is None:
+            raise RuntimeError("the books are closed; await open() first")
+        # A client that leaves leaves no transaction half written: the batcher goes on without it.
+        return cast("T", await self._batcher.ask(work))
+
+    async def _run_all(self, works: Sequence[Work]) -> Sequence[Any]:
         db = self._db
         if db is None:
             raise RuntimeError("the books are closed; await open() first")
-
-        def transaction() -> T:
-            with _transaction(db):
-                return work(db)
-
-        # Shielded: a client that leaves must not leave its successor a transaction half written.
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, transaction))
+        return await asyncio.get_running_loop().run_in_executor(self._thread, _together, db, works)
 
     def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -121,12 +129,29 @@ def rows(db: sqlite3.Connection, sql: str, *values: object) -> list[Row]:
     return [dict(row) for row in db.execute(sql, values)]
 
 
+def _together(db: sqlite3.Connection, works: Sequence[Work]) -> list[Any]:
+    """One transaction for all; what a work returns, or raises."""
+    results: list[Any] = []
+    with _transaction(db, "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
+        for work in works:
+            try:
+                with _transaction(db, "SAVEPOINT one", "RELEASE one", "ROLLBACK TO one; RELEASE one"):
+                    results.append(work(db))
+            except Exception as error:
+                if not db.in_transaction:
+                    raise  # SQLite gave all of it up
+                results.append(error)
+    return results
+
+
 @contextlib.contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
+def _transaction(db: sqlite3.Connection, begin: str, commit: str, undo: str) -> Iterator[None]:
+    db.execute(begin)
     try:
         yield
+        db.execute(commit)
     except BaseException:
-        db.execute("ROLLBACK")
+        if db.in_transaction:
+            for statement in undo.split("; "):
+                db.execute(statement)
         raise
-    db.execute("COMMIT")

@@ -14,6 +14,7 @@ import httpx
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
 from shop_backend.errors import SetupError
+from shop_backend.lanes import Lanes
 from shop_backend.sandbox.debts import Callback, Debts
 
 log = logging.getLogger(__name__)
@@ -68,29 +69,29 @@ class Sender:
 
     async def run(self) -> None:
         """Deliver until cancelled. What is under way then is owed still, and sent again later."""
-        limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
-        async with httpx.AsyncClient(
+        lanes = Lanes(
+            AT_ONCE,
             timeout=TIMEOUT,
-            limits=limits,
             transport=self._transport,
             follow_redirects=False,  # a redirect would lead away from the address that was checked
             trust_env=False,
-        ) as client:
-            try:
-                while True:
-                    self._wake.clear()
-                    wait = await self._start_due(client)
-                    # Not wait_for: in Python 3.11 it swallows a cancellation that comes with the wake.
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(wait):
-                            await self._wake.wait()
-            finally:
-                tasks = list(self._busy.values())
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+        )
+        try:
+            while True:
+                self._wake.clear()
+                wait = await self._start_due(lanes)
+                # Not wait_for: in Python 3.11 it swallows a cancellation that comes with the wake.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._wake.wait()
+        finally:
+            tasks = list(self._busy.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await lanes.close()
 
-    async def _start_due(self, client: httpx.AsyncClient) -> float | None:
+    async def _start_due(self, lanes: Lanes) -> float | None:
         room = AT_ONCE - len(self._busy)
         if room <= 0:
             return None  # whoever finishes wakes us
@@ -100,7 +101,7 @@ class Sender:
             log.error("the ledger can't be read (%s); callbacks wait %.0f s", error, TROUBLE)  # noqa: TRY400 - one line
             return TROUBLE
         for callback in callbacks:
-            task = asyncio.create_task(self._deliver(client, callback))
+            task = asyncio.create_task(self._deliver(lanes, callback))
             self._busy[callback.seq] = task
             task.add_done_callback(functools.partial(self._done, callback.seq))
         return wait
@@ -109,7 +110,7 @@ class Sender:
         del self._busy[seq]
         self._wake.set()
 
-    async def _deliver(self, client: httpx.AsyncClient, callback: Callback) -> None:
+    async def _deliver(self, lanes: Lanes, callback: Callback) -> None:
         body = callback.body
         now = datetime.now(tz=UTC)
         headers = {
@@ -119,7 +120,10 @@ class Sender:
             "webhook-signature": self._signer.sign(callback.message_id, now, body),
         }
         try:
-            async with client.stream("POST", callback.url, content=body, headers=headers) as response:
+            async with (
+                lanes.client() as client,
+                client.stream("POST", callback.url, content=body, headers=headers) as response,
+            ):
                 status, why = response.status_code, f"HTTP {response.status_code}"
                 size = 0
                 async for chunk in response.aiter_raw():  # to its end, so that the connection serves again,

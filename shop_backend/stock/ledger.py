@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal, cast
 
 from redis.asyncio import Redis
@@ -23,8 +22,8 @@ from shop_backend.errors import (
 from shop_backend.stock import keys
 from shop_backend.stock.order_ids import seed_of
 from shop_backend.stock.records import Due, Hold, Intent, Snapshot, StockClosed
+from shop_backend.stock.scripts import Scripts
 
-_FOLDER = Path(__file__).parent
 _SET_ANEW = frozenset(
     {"round", "epoch", "expires_ms", "at_ms"}
 )  # fields of an intent that its taking decides
@@ -50,11 +49,7 @@ class StockLedger:
         self.shards = settings.shards
         # Every shard counts for itself, so each may fill its part of a partition.
         self._partition_orders = max(1, partition_orders // settings.shards)
-        # register_script sends EVALSHA and loads again when Redis has forgotten (NOSCRIPT).
-        self._scripts = {
-            name: redis.register_script((_FOLDER / f"{name}.lua").read_text(encoding="utf-8"))
-            for name in ("reserve", "retake", "confirm", "release", "expire", "snapshot", "withdraw")
-        }
+        self._scripts = Scripts(redis, together=not settings.cluster)
 
     @property
     def mark(self) -> str:
@@ -243,7 +238,7 @@ class StockLedger:
             names = [keys.on(shard, keys.EPOCH), keys.on(shard, keys.HOLDS)]
             args: list[Any] = [self.mark, limit, int(lease * 1000), keys.on(shard, keys.HOLD)]
             try:
-                answer = await self._scripts["expire"](keys=names, args=args)
+                answer = await self._scripts.run("expire", names, args)
             except RedisError as error:
                 raise _away(error) from error
             if answer[0] == "due":
@@ -285,7 +280,7 @@ class StockLedger:
             names = [keys.on(shard, name) for name in (keys.EPOCH, keys.SKUS, keys.HOLDS)]
             args = [keys.on(shard, keys.SKU), keys.on(shard, keys.HOLD)]
             try:
-                mark, free, held = await self._scripts["snapshot"](keys=names, args=args)
+                mark, free, held = await self._scripts.run("snapshot", names, args)
             except RedisError as error:
                 raise _away(error) from error
             epoch, _, shards = mark.partition("/")
@@ -353,7 +348,7 @@ class StockLedger:
 
     async def _run(self, name: str, echo: str, names: list[str], args: list[Any]) -> list[Any]:
         try:
-            answer: list[Any] = await self._scripts[name](keys=names, args=args)
+            answer: list[Any] = await self._scripts.run(name, names, args)
         except RedisError as error:
             raise _away(error) from error
         # A connection that lost step would hand us another caller's answer; nobody may act on that.

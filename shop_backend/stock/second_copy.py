@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import psycopg
@@ -20,6 +20,7 @@ from psycopg.types.json import Jsonb
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from shop_backend.batcher import Batcher
 from shop_backend.errors import Unavailable
 from shop_backend.stock.records import Hold, Intent
 from shop_backend.storage.database import Database
@@ -40,6 +41,7 @@ class SecondCopy:
     def __init__(self, redis: Redis, database: Database) -> None:
         self._redis = redis
         self._database = database
+        self._writing: Batcher[Mapping[Any, Any], Literal["kept"]] = Batcher(self._write)
 
     async def keep(self, intent: Intent, hold: Hold, mark: str) -> Literal["kept", "sql", "failed"]:
         """Write an intent that was accepted under the epoch `mark` down again; where that worked.
@@ -65,13 +67,9 @@ class SecondCopy:
             "body": intent.body,
         }
         try:
-            async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.xadd(NAME, fields, maxlen=_KEPT, approximate=True)
-                pipe.expire(NAME, _LIFE)
-                await pipe.execute()
+            return await self._writing.ask(fields)
         except RedisError as error:
             return await self._keep_in_sql(hold.order_id, fields, type(error).__name__)
-        return "kept"
 
     async def _keep_in_sql(self, order_id: str, fields: dict[Any, Any], why: str) -> Literal["sql", "failed"]:
         try:
@@ -96,6 +94,14 @@ class SecondCopy:
             await connection.execute(
                 "DELETE FROM order_copies WHERE at < now() - make_interval(secs => %s)", (_LIFE,)
             )
+
+    async def _write(self, copies: Sequence[Mapping[Any, Any]]) -> Sequence[Literal["kept"]]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for fields in copies:
+                pipe.xadd(NAME, dict(fields), maxlen=_KEPT, approximate=True)
+            pipe.expire(NAME, _LIFE)
+            await pipe.execute()
+        return ["kept"] * len(copies)
 
     async def mend(self, durable: Redis, streams: Iterable[str]) -> int:
         """Copy again what still waits in the order streams, when the volatile Redis has lost its data.
@@ -134,11 +140,7 @@ class SecondCopy:
             found: Any = await durable.xrange(stream, min=after, count=_CHUNK)
             if not found:
                 return copied
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for _, fields in found:
-                    pipe.xadd(NAME, fields, maxlen=_KEPT, approximate=True)
-                pipe.expire(NAME, _LIFE)
-                await pipe.execute()
+            await self._write([fields for _, fields in found])
             copied += len(found)
             after = f"({found[-1][0]}"
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import sqlite3
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shop_backend.sandbox.books import Row
+from shop_backend.sandbox.books import Books, Row
 from shop_backend.sandbox.ledger import Conflict, Ledger, Order, Unknown
 
 ORDERS = ("o-1", "o-2", "o-3")
@@ -148,3 +151,29 @@ async def test_a_refused_step_leaves_no_trace(tmp_path: Path) -> None:
         await ledger._books.run(half)
     assert (await ledger.checkout(checkout["id"]))["state"] == "open"
     await ledger.close()
+
+
+async def test_what_is_written_together_is_undone_alone(tmp_path: Path) -> None:
+    """Of many works in one transaction the failing ones leave nothing, the others all, also after a close."""
+    books = Books(tmp_path / "books.sqlite3")
+    await books.open()
+
+    def put(number: int) -> Callable[[sqlite3.Connection], int]:
+        def work(db: sqlite3.Connection) -> int:
+            db.execute(
+                "INSERT INTO callbacks (message_id, url, body, due_at) VALUES (?, '', '', 0)", (str(number),)
+            )
+            if number % 3 == 0:
+                raise ValueError(number)
+            return number
+
+        return work
+
+    asked = [asyncio.create_task(books.run(put(number))) for number in range(50)]
+    await asyncio.sleep(0)
+    await books.close()
+    for number, outcome in enumerate(await asyncio.gather(*asked, return_exceptions=True)):
+        assert isinstance(outcome, ValueError) if number % 3 == 0 else outcome == number
+    with contextlib.closing(sqlite3.connect(tmp_path / "books.sqlite3")) as db:
+        found = [int(row[0]) for row in db.execute("SELECT message_id FROM callbacks ORDER BY seq")]
+    assert found == [number for number in range(50) if number % 3]
