@@ -59,7 +59,7 @@ async def _ours(folder: Path, given: argparse.Namespace, mailbox: Mailbox, port:
             f"  keys seen {len(keys):,}, different {len(set(keys)):,}; mails taken {mailbox.taken:,}",
             flush=True,
         )
-        return {**_figures(outcome), "clean": clean, "callbacks": outcome.paid_curve()}
+        return {**_figures(outcome), "clean": clean}
 
 
 async def _theirs(folder: Path, given: argparse.Namespace, mailbox: Mailbox, port: int) -> dict[str, Any]:
@@ -79,7 +79,7 @@ async def _theirs(folder: Path, given: argparse.Namespace, mailbox: Mailbox, por
             flush=True,
         )
         storm = [received.get(int(outcome.began) + n, 0) for n in range(len(outcome.curve()) or 1)]
-        return {**_figures(outcome), **books, "paid": paid, "callbacks": storm}
+        return {**_figures(outcome), "books": books, "paid": paid, "callbacks": storm}
 
 
 def _figures(outcome: sale.Outcome) -> dict[str, Any]:
@@ -90,7 +90,8 @@ def _figures(outcome: sale.Outcome) -> dict[str, Any]:
         "p50": sale.percentile(outcome.took(), 0.5),
         "p99": sale.percentile(outcome.took(), 0.99),
         "cpu": outcome.cpu,
-        "curve": outcome.curve(),
+        "delivered_curve": outcome.curve(),
+        "paid_curve": outcome.paid_curve(),
     }
 
 
@@ -116,8 +117,11 @@ async def _measure(given: argparse.Namespace) -> int:
     if given.png:
         curves.draw(
             given.png,
-            {name: result["curve"] for name, result in results.items()},
-            {name: result["callbacks"] for name, result in results.items()},
+            {name: result["delivered_curve"] for name, result in results.items()},
+            {
+                name: curves.waiting(result["paid_curve"], result["delivered_curve"])
+                for name, result in results.items()
+            },
         )
     return 0 if results.get("tidegate", {"clean": True})["clean"] else 1
 
@@ -129,8 +133,11 @@ def _keep(given: argparse.Namespace, results: Mapping[str, Mapping[str, Any]]) -
     if given.png:
         curves.draw(
             given.png,
-            {name: result["curve"] for name, result in results.items()},
-            {name: result["callbacks"] for name, result in results.items()},
+            {name: result["delivered_curve"] for name, result in results.items()},
+            {
+                name: curves.waiting(result["paid_curve"], result["delivered_curve"])
+                for name, result in results.items()
+            },
         )
 
 

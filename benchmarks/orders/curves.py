@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
-def draw(path: Path, delivered: Mapping[str, Sequence[int]], callbacks: Mapping[str, Sequence[int]]) -> None:
-    """Write a PNG: orders delivered in each second, and below it callbacks received, by design.
+def waiting(paid: Sequence[int], delivered: Sequence[int]) -> list[int]:
+    """Orders that are paid and have no key yet, at the end of each second."""
+    both = itertools.zip_longest(paid, delivered, fillvalue=0)
+    return list(itertools.accumulate(some - others for some, others in both))
+
+
+def draw(path: Path, delivered: Mapping[str, Sequence[int]], waiting: Mapping[str, Sequence[int]]) -> None:
+    """Write a PNG: orders delivered in each second, and below it those paid without a key, by design.
 
     Raises:
         ImportError: matplotlib is not installed: pip install 'tidegate[bench]'.
@@ -20,7 +27,7 @@ def draw(path: Path, delivered: Mapping[str, Sequence[int]], callbacks: Mapping[
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(9, 7), sharex=True, layout="constrained")
     for axes, curves, title in (
         (upper, delivered, "orders delivered in each second"),
-        (lower, callbacks, "payment callbacks received in each second"),
+        (lower, waiting, "orders paid, and no key yet"),
     ):
         for name, values in curves.items():
             axes.plot(range(len(values)), values, label=name)
