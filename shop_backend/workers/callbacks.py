@@ -17,7 +17,7 @@ from shop_backend.payments import Mismatch, Payments, UnknownOrder
 from shop_backend.providers import Irrelevant, News, Payment, PaymentProvider, Refunded
 from shop_backend.stock import keys
 from shop_backend.storage.database import Connection, Database, is_outage
-from shop_backend.workers.runner import Entry, Hopeless, Parked
+from shop_backend.workers.entries import Entry, Hopeless, Parked
 
 _log = logging.getLogger(__name__)
 

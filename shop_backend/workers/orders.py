@@ -15,7 +15,7 @@ from shop_backend.stock.ledger import StockLedger
 from shop_backend.stock.order_ids import partition_of
 from shop_backend.storage.database import Connection, Database, is_outage, own_cards, share_cards
 from shop_backend.storage.partitions import Partitions
-from shop_backend.workers.runner import Entry, Hopeless, Parked
+from shop_backend.workers.entries import Entry, Hopeless, Parked
 
 _log = logging.getLogger(__name__)
 

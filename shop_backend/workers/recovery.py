@@ -11,8 +11,8 @@ from redis.exceptions import RedisError
 from shop_backend.stock import keys
 from shop_backend.stock.second_copy import SecondCopy
 from shop_backend.storage.database import Database
+from shop_backend.workers.entries import Entry, Parked, bury
 from shop_backend.workers.orders import OrderHandler
-from shop_backend.workers.runner import Entry, Parked, bury
 
 _log = logging.getLogger(__name__)
 

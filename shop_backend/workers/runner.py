@@ -7,14 +7,12 @@ what fails time after time is given up: written down in `dead_letters`, its effe
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import socket
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
@@ -23,50 +21,13 @@ from shop_backend import tracing
 from shop_backend.config import WorkerSettings
 from shop_backend.metrics import DEAD
 from shop_backend.stock import keys
-from shop_backend.storage.database import Connection, Database, is_outage
+from shop_backend.storage.database import Database, is_outage
+from shop_backend.workers.entries import Entry, Handler, Hopeless, Parked, brief, bury
 
 _log = logging.getLogger(__name__)
 
 _GONE = 3600.0  # seconds without a call after which a consumer is taken for dead
 _OUTAGE_PAUSE = 0.5  # seconds before asking a server again that was away
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of a stream."""
-
-    id: str
-    fields: Mapping[str, str]
-
-
-class Parked(Exception):  # noqa: N818 - no error: try this entry again later, for as long as it takes
-    """The entry came too early; waiting is not failing."""
-
-
-class Hopeless(Exception):  # noqa: N818 - reads as what it says
-    """Trying again can't help: to the dead letters at once."""
-
-
-class Handler(Protocol):
-    """What to do with a stream's entries. Every method may be called again for the same entry."""
-
-    stream: str
-
-    async def handle(self, entries: Sequence[Entry]) -> Mapping[str, Exception]:
-        """Do the work; the failures by entry id. Raises only when a server is away."""
-        ...
-
-    def order_of(self, entry: Entry) -> str | None:
-        """The order an entry is about, if it says."""
-        ...
-
-    async def give_up(self, connection: Connection, entry: Entry) -> bool:
-        """Lock what is needed to give an entry up; False when it turns out to be done."""
-        ...
-
-    async def gave_up(self, entry: Entry) -> None:
-        """Undo the entry's effects, after its dead letter is committed."""
-        ...
 
 
 def consumer_name() -> str:
@@ -111,7 +72,7 @@ class StreamRunner:
                     await self.join()
                     continue
                 if isinstance(error, RedisError) or is_outage(error):
-                    _log.warning("%s: a server is away: %s", self._stream, _brief(error))
+                    _log.warning("%s: a server is away: %s", self._stream, brief(error))
                 else:
                     _log.exception("%s: unexpected error", self._stream)
                 await _pause(stop, _OUTAGE_PAUSE)
@@ -138,7 +99,7 @@ class StreamRunner:
             await self._redis.xgroup_create(self._stream, keys.GROUP, id="0", mkstream=True)
         except RedisError as error:
             if "BUSYGROUP" not in str(error):
-                _log.warning("%s: no group: %s", self._stream, _brief(error))
+                _log.warning("%s: no group: %s", self._stream, brief(error))
                 await asyncio.sleep(_OUTAGE_PAUSE)
 
     # ---- getting entries ---------------------------------------------------------------------
@@ -213,7 +174,7 @@ class StreamRunner:
                     break
                 # Nobody's fault but the server's: not counted as a try.
                 self._parked = True
-                _log.warning("%s: a server is away: %s", self._stream, _brief(error))
+                _log.warning("%s: a server is away: %s", self._stream, brief(error))
                 await _pause(stop, _OUTAGE_PAUSE)
                 if stop.is_set():
                     return
@@ -248,11 +209,11 @@ class StreamRunner:
         if not isinstance(error, Hopeless):
             tries: Any = self._redis.hincrby(keys.failures(self._stream), entry.id, 1)
             count = int(await tries)
-            _log.warning("%s %s: try %d failed: %s", self._stream, entry.id, count, _brief(error))
+            _log.warning("%s %s: try %d failed: %s", self._stream, entry.id, count, brief(error))
             if count < self._settings.attempts:
                 return
         try:
-            real = await bury(self._database, self._handler, entry, _brief(error))
+            real = await bury(self._database, self._handler, entry, brief(error))
         except Exception as trouble:
             if isinstance(trouble, RedisError) or is_outage(trouble):
                 raise
@@ -261,7 +222,7 @@ class StreamRunner:
             why = f"{type(error).__name__}, then {type(trouble).__name__}"
             real = await bury(self._database, self._handler, entry, why, in_full=False)
         if real:
-            _log.error("%s %s: given up: %s", self._stream, entry.id, _brief(error))
+            _log.error("%s %s: given up: %s", self._stream, entry.id, brief(error))
             await self._handler.gave_up(entry)
             DEAD.labels(keys.label(self._stream)).inc()
         await self._acknowledge([entry])
@@ -288,24 +249,6 @@ class StreamRunner:
             return  # a name left behind does no harm
 
 
-async def bury(database: Database, handler: Handler, entry: Entry, why: str, *, in_full: bool = True) -> bool:
-    """Write a dead letter; False when the entry turns out to be done, and none is needed.
-
-    Raises:
-        Unavailable, psycopg.OperationalError: the database is away; call again.
-    """
-    fields = {_clean(name): _clean(value) for name, value in entry.fields.items()} if in_full else {}
-    async with database.primary() as connection:
-        real = await handler.give_up(connection, entry)
-        if real:
-            await connection.execute(
-                "INSERT INTO dead_letters (stream, entry_id, order_id, fields, error)"
-                " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-                (handler.stream, entry.id, handler.order_of(entry), json.dumps(fields), _clean(why)),
-            )
-    return real
-
-
 def _entries(raw: Sequence[Any]) -> list[Entry]:
     """Entries as redis-py gives them; deleted ones come without fields."""
     return [Entry(each[0], each[1]) for each in raw if each and each[1]]
@@ -316,12 +259,3 @@ async def _pause(stop: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(stop.wait(), seconds)
     except TimeoutError:
         return
-
-
-def _brief(error: BaseException) -> str:
-    return _clean(f"{type(error).__name__}: {error}".splitlines()[0][:300])
-
-
-def _clean(text: str) -> str:
-    """Without what SQL and logs don't take: control characters, halves of characters."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

@@ -17,11 +17,12 @@ from shop_backend.sms import SmsFiles, SmsWebhook
 from shop_backend.stock.second_copy import SecondCopy
 from shop_backend.storage.partitions import Partitions
 from shop_backend.workers.callbacks import CallbackHandler
+from shop_backend.workers.entries import Handler
 from shop_backend.workers.loop import Loop
 from shop_backend.workers.money import Cashier
 from shop_backend.workers.orders import OrderHandler
 from shop_backend.workers.recovery import Recovery
-from shop_backend.workers.runner import Handler, StreamRunner
+from shop_backend.workers.runner import StreamRunner
 from shop_backend.workers.sweeper import Sweeper
 from shop_backend.workers.watch import Gauges, PartitionKeeper, StockKeeper
 

@@ -11,8 +11,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from shop_backend.stock import keys
 from shop_backend.storage.partitions import Partitions
 from shop_backend.workers.callbacks import CallbackHandler
+from shop_backend.workers.entries import Entry, Hopeless
 from shop_backend.workers.orders import OrderHandler
-from shop_backend.workers.runner import Entry, Hopeless, StreamRunner
+from shop_backend.workers.runner import StreamRunner
 
 
 def order_runner(shop: Any, name: str) -> StreamRunner:
