@@ -118,8 +118,6 @@ class ClientConnection(Timed):
             self._pump()
         else:
             self._parse(data)
-        if (self._in_header() or self._reading is not None) and self.read_by < self.timer_at:
-            self.arm()
 
     def _pump(self) -> None:
         """Parse what waits, as far as there is room for what it holds."""
@@ -155,8 +153,12 @@ class ClientConnection(Timed):
             return
         if self._reader.upgraded:
             self._stopped = True  # the guard refuses it
-        elif self._full():
+            return
+        if self._full():
             self._pause(paused=True)
+        # Also when what is parsed was read long before: behind a pipeline nobody else would look in time.
+        if (self._in_header() or self._reading is not None) and self.read_by < self.timer_at:
+            self.arm()
 
     # ---- told by the reader ------------------------------------------------------------------
 
