@@ -73,6 +73,12 @@ class Breakers:
         if kept is not None:  # else its configuration is not ours
             kept.circuit.trip(seconds, doubt=doubt)
 
+    def follow(self, upstream: str, route: str) -> None:
+        """Another worker has begun to probe; see `Circuit.follow`."""
+        kept = self._kept.get((upstream, route))
+        if kept is not None:
+            kept.circuit.follow()
+
     def recover(self, upstream: str, route: str) -> None:
         """Another worker's probes have closed the circuit of its name; see `Circuit.recover`."""
         kept = self._kept.get((upstream, route))

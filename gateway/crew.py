@@ -256,7 +256,7 @@ class Crew:
         elif kind == "trip":
             self.on_trip(message)
             self._pass_on(member, message)
-        elif kind == "well" or (kind == "shut" and self.on_shut(message["shut"])):
+        elif kind in {"probing", "well"} or (kind == "shut" and self.on_shut(message["shut"])):
             self._pass_on(member, message)
 
     def _pass_on(self, member: Member, message: Message) -> None:

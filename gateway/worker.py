@@ -36,8 +36,8 @@ _BACKLOG = 4096  # connections the kernel holds for us
 class Worker:
     """Wires one worker's parts to its channel.
 
-    Messages from the master: start, config, switches, scrape, trip, well, shut, unshut, reopen, drain.
-    Messages to it: ready, applied, switched, metrics, report, trip, well, shut, failed.
+    Messages from the master: start, config, switches, scrape, trip, probing, well, shut, unshut, reopen,
+    drain. Messages to it: ready, applied, switched, metrics, report, trip, probing, well, shut, failed.
     """
 
     def __init__(
@@ -119,6 +119,8 @@ class Worker:
                 self._parts.breakers.trip(
                     message["upstream"], message["route"], message["seconds"], doubt=message["doubt"]
                 )
+            elif kind == "probing":
+                self._parts.breakers.follow(message["upstream"], message["route"])
             elif kind == "well":
                 self._parts.breakers.recover(message["upstream"], message["route"])
             elif kind == "shut":
@@ -164,6 +166,8 @@ class Worker:
         if change.after == "open" and change.cause not in {"hint", "forced"}:
             trip = {"upstream": change.upstream, "route": change.route, "seconds": change.seconds}
             self._channel.send({"type": "trip", "doubt": False, **trip})
+        elif change.after == "half-open":
+            self._channel.send({"type": "probing", "upstream": change.upstream, "route": change.route})
         elif change.after == "closed" and change.cause == "probes":
             self._channel.send({"type": "well", "upstream": change.upstream, "route": change.route})
 

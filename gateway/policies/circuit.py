@@ -24,6 +24,7 @@ GROWTH = 1.5  # each opening in a row lasts so much longer than the one before
 MAX_GROWTH = 6.0  # but at most so many times open_for
 JITTER = 0.1  # of the open time, either way: workers must not probe in step
 RAMP_SECONDS = 3.0  # over which traffic comes back after closing
+HEAD_START = 0.25  # seconds, up to twice as many: by so much who was told begins to probe after the others
 LEASE_SECONDS = 15.0  # after which the permit of a probe that hangs is given to another
 
 
@@ -66,6 +67,9 @@ class Circuit:
         self._window = RatioWindow(settings.window)
         self._probes = Probes(settings.probes, lease)
         self._until = 0.0  # when an open circuit begins to probe
+        self._follows = False  # another worker of this host knows more, and probes for both
+        self._yields_until = 0.0  # until when that one is waited for; 0: nobody has asked yet
+        self._lease = lease
         self._remembers = max(settings.window, lease)  # seconds after that in which probes must have spoken
         self._streak = 0  # openings in a row, for growth
         self._ramp = Ramp(ramp)  # begins when it closes
@@ -168,9 +172,16 @@ class Circuit:
         """
         if self._forced or not seconds > 0 or (doubt and self._knows_better()):
             return
+        self._follows = True
         seconds = min(seconds, self.settings.open_for * MAX_GROWTH * (1 + JITTER))
         self._until = max(self._until, self._clock() + seconds)
         self._move("open", "hint", seconds)
+
+    def follow(self) -> None:
+        """Another worker of this host has begun to probe; wait for its word, as long as that may take."""
+        if self._state.now == "open" and not self._forced:
+            self._follows = True
+            self._yields_until = self._clock() + self._lease
 
     def recover(self) -> None:
         """Another worker of this host found the upstream well by its probes; believe it.
@@ -189,7 +200,7 @@ class Circuit:
         if self._forced:
             return REFUSED
         if self._state.now == "open":
-            if now < self._until:
+            if now < self._until or (self._follows and self._yields(now)):
                 return REFUSED
             self._move("half-open", "probes", 0.0)
         if self._state.now == "half-open":
@@ -203,6 +214,12 @@ class Circuit:
         if self._state.now == "open":
             return REFUSED
         return self._probes.permit(now) or REFUSED
+
+    def _yields(self, now: float) -> bool:
+        """Whether to wait for another worker's probes: together they would be twice as many."""
+        if not self._yields_until:  # the other may get its first request in this moment too
+            self._yields_until = now + HEAD_START * self._rng.uniform(1, 2)
+        return now < self._yields_until
 
     def _reap(self, now: float) -> None:
         for ticket, slow in self._probes.overdue(now):
@@ -246,6 +263,7 @@ class Circuit:
 
     def _open(self, cause: Cause) -> None:
         now = self._clock()
+        self._follows = False
         relapse = self._state.now == "half-open" or now - self._ramp.began <= self.settings.window
         self._streak = self._streak + 1 if relapse else 0
         # GROWTH ** 8 is already beyond MAX_GROWTH; a year of outage must not overflow.
@@ -262,6 +280,7 @@ class Circuit:
         """Tickets of before are void, counts begin anew."""
         self._generation += 1
         self._flowing = False
+        self._yields_until = 0.0
         self._ramp.in_flight = 0
         self._probes.restart()
         self._window.clear()

@@ -37,7 +37,7 @@ class Breaker(Settings):
     open_for: Duration = Field(5.0, gt=0)
     """How long the upstream is left alone before probes; jittered."""
     probes: int = Field(3, ge=1)
-    """Admitted at once while half-open."""
+    """Admitted at once while half-open, by all workers of a host."""
     failures: frozenset[Annotated[int, Field(ge=400, le=599)]] = frozenset({500, 502, 503, 504})
     """Statuses that say it is sick. No answer always is a failure, a client that leaves never is."""
     per: Literal["upstream", "route"] = "upstream"

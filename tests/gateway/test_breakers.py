@@ -170,27 +170,30 @@ async def test_what_one_worker_finds_well_is_so_in_all(start_gateway: Any, shop:
     async def step(wanted: int) -> bool:
         return await gateway.metric("tidegate_degradation_step") == wanted
 
-    async def closed() -> bool:
-        await client.get("/")  # over one connection: one worker probes
-        return await gateway.metric("tidegate_breaker_state", upstream="shop", state="closed") == 1
+    async def stands(upstream: str, path: str, *, closed: bool) -> bool:
+        for _ in range(5):
+            await client.get(path)  # over one connection: one worker finds out
+        state = await gateway.metric("tidegate_breaker_state", upstream=upstream, state="closed")
+        return bool(state) is closed
 
     async with httpx.AsyncClient(base_url=gateway.url) as client:
-        for path, metric in (("/", "shop"), ("/recommendations", "extras")):
-            shop.scripts[path] = sick
-            for _ in range(5):
-                await client.get(path)
-            assert await gateway.metric("tidegate_breaker_state", upstream=metric, state="closed") == 0
+        shop.scripts |= {"/": sick, "/recommendations": sick}
+        await until(lambda: stands("extras", "/recommendations", closed=False), gateway.log)
+        await until(lambda: stands("shop", "/", closed=False), gateway.log)
         await until(lambda: step(1), gateway.log)
         shop.scripts.clear()
-        await until(closed, gateway.log)
+        await until(lambda: stands("shop", "/", closed=True), gateway.log)
         await until(lambda: step(0), gateway.log)
         assert (await gateway.fresh("/recommendations")).status_code == 200
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 async def test_five_hundred_wait_and_the_probes_reach_the_upstream(
-    start_gateway: Any, shop: Any, until: Any
+    start_gateway: Any, shop: Any, until: Any, workers: int
 ) -> None:
-    """At half-open, over sockets and with one worker: three reach it, the others are refused at once.
+    """At half-open, over sockets, of all workers together: three reach it, the others are refused at once.
+
+    (Of two workers the kernel may give the one that probes fewer than three; the other one still waits.)
 
     Probes whose clients give up free their permits; three others then reach it.
     """
@@ -208,7 +211,7 @@ async def test_five_hundred_wait_and_the_probes_reach_the_upstream(
 
     shop.scripts["/"] = sick
     gateway = await start_gateway(
-        listen={"port": 0, "workers": 1},
+        listen={"port": 0, "workers": workers},
         upstreams={
             "shop": {
                 "servers": [f"http://127.0.0.1:{shop.port}"],
@@ -217,8 +220,11 @@ async def test_five_hundred_wait_and_the_probes_reach_the_upstream(
             }
         },
     )
-    for _ in range(5):
-        await gateway.fresh()
+
+    async def is_open() -> bool:
+        return (await gateway.fresh()).status_code == 503
+
+    await until(is_open)  # one worker has seen five, and told the other
     shop.scripts["/"] = hanging
 
     async def ask() -> bytes:
@@ -231,7 +237,12 @@ async def test_five_hundred_wait_and_the_probes_reach_the_upstream(
 
     async def crowd() -> list[asyncio.Task[bytes]]:
         tasks = [asyncio.create_task(ask()) for _ in range(500)]
-        await until(lambda: sum(task.done() for task in tasks) == 497, lambda: arrived, within=60)
+        before = arrived
+
+        def all_told() -> bool:
+            return sum(task.done() for task in tasks) + arrived - before == 500
+
+        await until(all_told, lambda: arrived, within=60)
         return [task for task in tasks if not task.done()]
 
     async def may_probe() -> bool:
@@ -242,17 +253,16 @@ async def test_five_hundred_wait_and_the_probes_reach_the_upstream(
 
     await until(may_probe)
     probes = await crowd()
-    await until(lambda: arrived >= 3)  # the refused may be answered before the upstream has read
-    assert arrived == 3
+    assert arrived == 3 if workers == 1 else arrived <= 3
     for probe in probes:
         probe.cancel()
     await until(none_in_flight)
-    probes = await crowd()
-    await until(lambda: arrived >= 6)
-    assert arrived == 6
-    answer.set()
-    assert [await probe for probe in probes] == [b"200"] * 3
-    assert await gateway.metric("tidegate_breaker_state", state="closed") == 1
+    if workers == 1:
+        probes = await crowd()
+        assert arrived == 6
+        answer.set()
+        assert [await probe for probe in probes] == [b"200"] * 3
+        assert await gateway.metric("tidegate_breaker_state", state="closed") == 1
 
 
 @pytest.mark.slow

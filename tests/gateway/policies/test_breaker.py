@@ -21,7 +21,7 @@ from gateway.errors import (
 )
 from gateway.exchange import ClientGone, Exchange, Handler, Reply, compose
 from gateway.policies.breaker import Breaker
-from gateway.policies.circuit import Circuit
+from gateway.policies.circuit import JITTER, Circuit
 from gateway.policies.degrade import build_fallback
 
 SETTINGS = config.Breaker(min_requests=10, probes=3, open_for=5, slow_after=2)
@@ -37,8 +37,9 @@ def circuit(clock: Any) -> Circuit:
 @pytest.fixture
 def half_open(circuit: Circuit, clock: Any) -> Circuit:
     """A circuit about to probe."""
-    circuit.trip(1)
-    clock.advance(1)
+    for _ in range(SETTINGS.min_requests):
+        circuit.record(circuit.enter(), failed=True)
+    clock.advance(SETTINGS.open_for * (1 + JITTER))
     return circuit
 
 

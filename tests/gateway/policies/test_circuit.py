@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway import config
-from gateway.policies.circuit import GROWTH, JITTER, LEASE_SECONDS, MAX_GROWTH, RAMP_SECONDS, REFUSED, Circuit
+from gateway.policies.circuit import (
+    GROWTH,
+    HEAD_START,
+    JITTER,
+    LEASE_SECONDS,
+    MAX_GROWTH,
+    RAMP_SECONDS,
+    REFUSED,
+    Circuit,
+)
 from gateway.policies.circuit_state import Change
 from gateway.policies.ramp import START
 from gateway.policies.ratio_window import BUCKETS, RatioWindow
@@ -341,13 +350,53 @@ def test_a_hint_opens_it(clock: Any) -> None:
     assert circuit.retry_after() == pytest.approx(LONGEST)
 
 
+def test_who_was_told_lets_the_others_probe(clock: Any) -> None:
+    """It probes a moment after its first request: not at all once another has begun, unless that hangs."""
+    circuit = circuit_at(clock)
+    circuit.trip(4)
+    clock.advance(100)
+    assert circuit.enter() == REFUSED
+    clock.advance(HEAD_START - 0.01)
+    assert circuit.enter() == REFUSED
+    circuit.follow()
+    clock.advance(LEASE_SECONDS - 0.01)
+    assert circuit.enter() == REFUSED
+    clock.advance(0.01)
+    assert sum(circuit.enter() != REFUSED for _ in range(500)) == SETTINGS.probes
+
+
+def test_where_nobody_else_probes_it_does(clock: Any) -> None:
+    """The others have no requests: a moment is all that is waited, each time anew."""
+    circuit = circuit_at(clock)
+    for _ in range(2):
+        circuit.trip(4)
+        clock.advance(100)
+        assert circuit.enter() == REFUSED
+        clock.advance(2 * HEAD_START)
+        assert sum(circuit.enter() != REFUSED for _ in range(500)) == SETTINGS.probes
+
+
+def test_its_own_finding_needs_no_waiting(clock: Any) -> None:
+    """Whoever opened it by its own requests probes as soon as the time is over, and tells the others."""
+    circuit = circuit_at(clock)
+    circuit.trip(4)
+    clock.advance(100)
+    circuit.enter()
+    clock.advance(2 * HEAD_START)
+    for _ in range(SETTINGS.probes):
+        circuit.record(circuit.enter(), failed=True)
+    assert circuit.state == "open"
+    clock.advance(LONGEST)
+    assert circuit.enter() != REFUSED
+
+
 @pytest.mark.parametrize("state", ["open", "half-open"])
 def test_anothers_probes_close_it(clock: Any, state: str) -> None:
     """Found well by another worker it closes, with the ramp of any recovery; held by an operator it stays."""
     circuit = circuit_at(clock)
-    circuit.trip(4)
+    open_up(circuit)
     if state == "half-open":
-        clock.advance(4)
+        clock.advance(LONGEST)
         circuit.enter()
     assert circuit.state == state
     circuit.recover()
@@ -361,8 +410,8 @@ def test_anothers_probes_close_it(clock: Any, state: str) -> None:
 def test_an_upstream_that_nobody_asks_is_not_sick_for_ever(clock: Any) -> None:
     """Without requests no probe finds it well; what it was long ago must not count against it."""
     circuit = circuit_at(clock)
-    circuit.trip(4)
-    clock.advance(4)
+    open_up(circuit)
+    clock.advance(circuit.retry_after())
     assert (circuit.state, circuit.sick) == ("half-open", True)
     clock.advance(max(SETTINGS.window, LEASE_SECONDS) - 0.1)
     assert circuit.sick
@@ -385,7 +434,6 @@ def test_listeners_hear_each_transition(clock: Any) -> None:
     circuit.on_change(broken)
     circuit.on_change(heard.append)
     open_up(circuit)
-    circuit.trip(1)
     clock.advance(LONGEST)
     close_again(circuit)
     circuit.trip(1)
@@ -418,15 +466,33 @@ class Crowd(RuleBasedStateMachine):
         self.probing: dict[int, float] = {}  # probes under way in this half-open spell, and since when
         self.given: set[int] = set()
         self.judged = 0
+        self.told = False  # opened by another's word, so others probe first
+        self.asked: float | None = None  # since when others are waited for
+        self.leased = 0.0  # until when one that has begun is waited for
 
     def _spell_over(self, before: int) -> None:
         if len(self.changes) != before:
             self.probing.clear()
             self.judged = 0
+            self.asked, self.leased = None, 0.0
+            if self.changes[-1].after == "open" and self.changes[-1].cause != "hint":
+                self.told = False
+
+    def _may_probe(self) -> bool | None:
+        """Whether it need not wait for another worker's probes; None when that is the jitter's to say."""
+        if not self.told or self.changes[-1].after != "open":
+            return True
+        if self.leased:
+            return self.now >= self.leased
+        if self.asked is None:
+            self.asked = self.now
+        waited = self.now - self.asked
+        return False if waited < HEAD_START else True if waited >= 2 * HEAD_START else None
 
     @rule()
     def enter(self) -> None:
         stood, before = self.circuit.state, len(self.changes)
+        may = self._may_probe() if stood == "half-open" else None
         ticket = self.circuit.enter()
         self._spell_over(before)
         for late in [t for t, since in self.probing.items() if self.now - since >= 4.0]:
@@ -435,7 +501,8 @@ class Crowd(RuleBasedStateMachine):
             assert ticket == REFUSED
         elif stood == "half-open":
             room = len(self.probing) + self.judged < 3
-            assert (ticket != REFUSED) == room
+            if may is not None:
+                assert (ticket != REFUSED) == (room and may)
         if ticket != REFUSED:
             self.tickets.append(ticket)
         if ticket < 0:
@@ -477,10 +544,17 @@ class Crowd(RuleBasedStateMachine):
     def hint(self, seconds: float) -> None:
         before = len(self.changes)
         self.circuit.trip(seconds)
+        self._spell_over(before)
         if not self.circuit.forced:
             self.probing.clear()
             self.judged = 0
-        self._spell_over(before)
+            self.told, self.asked, self.leased = True, None, 0.0
+
+    @rule()
+    def follow(self) -> None:
+        if self.changes and self.changes[-1].after == "open" and not self.circuit.forced:
+            self.told, self.leased = True, self.now + 4.0
+        self.circuit.follow()
 
     @rule()
     def recover(self) -> None:
