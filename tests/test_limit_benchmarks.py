@@ -85,7 +85,7 @@ def test_findings_name_what_is_wrong() -> None:
     assert all(one.figure <= one.most for one in well.values())
     slow = [(0, 5.0, 5.5, False)] * 30
     greedy = [(0, 4.5 + n / 1000, 4.5 + n / 1000, True) for n in range(2000)]
-    burst = [(1, 8.1, 8.1 + n / 1000, True) for n in range(450)]
+    burst = [(1, 8.1, 8.1 + n / 1000, True) for n in range(900)]
     wrong = {
         one.says
         for one in store_lost.findings([lost(*quick, *slow, *greedy, *burst)], 1)
