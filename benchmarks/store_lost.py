@@ -128,13 +128,18 @@ class Load:
             line.close()
 
     async def _one(self, host: int) -> None:
-        try:
-            line = self._idle[host].pop() if self._idle[host] else await Line.open(self._ports[host])
-            sent = time.monotonic()
-            answer = await line.get("/limit")
-        except (OSError, asyncio.IncompleteReadError) as error:
-            self.failures[type(error).__name__] += 1
-            return
+        idle = self._idle[host]
+        while True:
+            kept = bool(idle)
+            try:
+                line = idle.pop() if kept else await Line.open(self._ports[host])
+                sent = time.monotonic()
+                answer = await line.get("/limit")
+                break
+            except (OSError, asyncio.IncompleteReadError) as error:
+                if not kept:  # else it had been idle for too long: the gateway hung up as we wrote
+                    self.failures[type(error).__name__] += 1
+                    return
         self.samples.append(Sample(host, sent, time.monotonic(), answer.status == 200))
         if answer.status not in {200, 429}:
             self.failures[f"{answer.status}"] += 1
