@@ -98,7 +98,7 @@ async def offer(server: RedisServer, cancelled: int, seed: int) -> Found:
         await asyncio.gather(*leaving)
         found.calls += WAVE
     # Each charged call has left its counter, those of callers that left among them.
-    found.in_flight = server.info("keyspace")["db0"]["keys"] - 1 - found.served
+    found.in_flight = server.keys() - 1 - found.served
     found.connections = server.info("stats")["total_connections_received"] - connected - 2  # ours, for INFO
     await limits.aclose()
     found.seconds = time.monotonic() - began

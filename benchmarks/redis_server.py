@@ -81,6 +81,10 @@ class RedisServer:
             found: dict[str, Any] = client.info(section)
         return found
 
+    def keys(self) -> int:
+        """How many it holds."""
+        return int(self.info("keyspace").get("db0", {}).get("keys", 0))
+
     def usage(self) -> Usage:
         """Scripts run and processor time."""
         stats = self.info("commandstats")

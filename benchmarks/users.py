@@ -100,7 +100,7 @@ def weigh_direct(folder: Path, store: str, kind: str, users: int) -> Crowd:
         if done.returncode:
             raise StartError(f"benchmarks.crowd ended with {done.returncode}: {done.stderr[-1500:]}")
         seen = json.loads(done.stdout)
-        counters = server.info("keyspace")["db0"]["keys"] if server else 0
+        counters = server.keys() if server else 0
         return Crowd(store, f"{kind}, direct", users, counters=counters, **seen)
 
 
@@ -141,7 +141,7 @@ def weigh(folder: Path, store: str, kind: str, users: int) -> Crowd:
             answered += outcome.answered
             seconds += outcome.seconds
             failed += outcome.refused + outcome.broken
-        counters = server.info("keyspace")["db0"]["keys"] if server else 0
+        counters = server.keys() if server else 0
         return Crowd(store, kind, answered, seconds, before, gateway.memory_bytes(), failed, counters)
 
 
