@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from gateway.generations import Generations
 
 MAX_HOPS = 32  # proxies believed in one X-Forwarded-For
+MAX_ENTRY = 100  # bytes of an address with zone, brackets and port; longer ones are none, and not remembered
 MAX_KNOWN = 4096  # peers of whom it is remembered whether they are trusted
 
 Address = IPv4Address | IPv6Address
@@ -55,7 +56,8 @@ class Proxies:
         for entry in reversed(entries[-MAX_HOPS:]):
             if not self.trusts(chain[0]):
                 break
-            address = parse(entry.strip(b" \t").decode("latin-1"))
+            text = entry.strip(b" \t")
+            address = parse(text.decode("latin-1")) if len(text) <= MAX_ENTRY else None
             if address is None:
                 break  # garbage: the hop that sent it is the last one known
             chain.insert(0, address)

@@ -34,6 +34,7 @@ OURS = frozenset(
         b"x-forwarded-port",
         b"x-forwarded-prefix",
         b"x-forwarded-proto",
+        b"x-forwarded-scheme",
         b"x-forwarded-server",
         b"x-forwarded-ssl",
         b"x-real-ip",
@@ -43,6 +44,9 @@ OURS = frozenset(
         b"tidegate-user",
     }
 )
+
+# What CGI makes of a name: some servers take any sign for a dash, not only `_`.
+AS_CGI = bytes.maketrans(b"!#$%&'*+.^_`|~", b"-" * 14)
 
 # Whoever frames, forwards or answers looks at these; all others go through as they came.
 NOTABLE = (
@@ -90,7 +94,7 @@ class Field(tuple[bytes, bytes]):
         self.line = line = b"%b: %b\r\n" % (name, value)
         if line.count(b"\n") != 1 or line.count(b"\r") != 1:
             raise ValueError("a header field holds a line break")
-        self.plain = name not in NOTABLE and name.replace(b"_", b"-") not in NOTABLE
+        self.plain = name.translate(AS_CGI) not in NOTABLE
         return self
 
 

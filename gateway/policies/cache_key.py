@@ -27,6 +27,7 @@ NEVER_THE_SAME = frozenset(
             b"tracestate",
             b"x-forwarded-port",
             b"x-forwarded-prefix",
+            b"x-forwarded-scheme",
             b"x-forwarded-server",
             b"x-forwarded-ssl",
         ),

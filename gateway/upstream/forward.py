@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from gateway.errors import BadRequest
 from gateway.exchange import Exchange, Header
-from gateway.field import HOP_BY_HOP, OURS, Block, Field
+from gateway.field import AS_CGI, HOP_BY_HOP, OURS, Block, Field
 from gateway.upstream.response import connection_tokens
 
 # Expect is answered at the gate; proxy-authorization was meant for us.
@@ -65,8 +65,8 @@ def _sift(headers: Header) -> Passed:
             continue
         name, value = field
         if name not in _DROP:
-            # CGI-like upstreams read Tidegate_User as Tidegate-User.
-            if b"_" not in name or name.replace(b"_", b"-") not in _DROP:
+            # CGI-like upstreams read Tidegate_User as Tidegate-User, and some Tidegate.User too.
+            if name.translate(AS_CGI) not in _DROP:
                 lines.append(b"%b: %b\r\n" % (name, value))
         elif name == b"connection":
             if value not in _PLAIN_CONNECTION:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import config
+from gateway.addresses import parse
 from gateway.exchange import Exchange
 from gateway.identity import Identity
 
@@ -100,3 +101,13 @@ def test_no_trusted_proxies() -> None:
     """Without any, the peer is the client."""
     exchange = identified("10.0.0.1", (b"x-forwarded-for", b"192.0.2.1"), trusted=())
     assert (exchange.address, exchange.forwarded_for) == ("10.0.0.1", b"10.0.0.1")
+
+
+def test_garbage_is_not_remembered() -> None:
+    """A peer that may speak for others can't fill the memory with what is no address."""
+    identified("10.0.0.1", (b"x-forwarded-for", b"192.0.2.1"))
+    before = parse.cache_info().currsize
+    for number in range(50):
+        garbage = b"%d" % number + b"x" * 8000
+        assert identified("10.0.0.1", (b"x-forwarded-for", garbage)).address == "10.0.0.1"
+    assert parse.cache_info().currsize == before

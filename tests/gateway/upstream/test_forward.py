@@ -56,10 +56,18 @@ STRUCK = sorted(
 )
 
 
-@pytest.mark.parametrize("name", STRUCK + [name.replace(b"-", b"_") for name in STRUCK if b"-" in name])
-def test_what_a_client_may_not_say(name: bytes) -> None:
+@pytest.mark.parametrize("dash", [b"-", b"_", b".", b"!", b"~"])
+@pytest.mark.parametrize("name", STRUCK)
+def test_what_a_client_may_not_say(name: bytes, dash: bytes) -> None:
     """Hop-by-hop fields, framing and the names that are ours do not pass, however they are spelt."""
-    assert b"forged" not in request_head(make_exchange(headers=[(name, b"forged"), (b"x-ok", b"1")]), 5.0)
+    name = name.replace(b"-", dash)
+    for headers in (
+        [(name, b"forged"), (b"x-ok", b"1")],
+        Block([Field(name, b"forged"), Field(b"x-ok", b"1")]),
+    ):
+        exchange = make_exchange(headers=[])
+        exchange.headers = headers
+        assert b"forged" not in request_head(exchange, 5.0)
 
 
 @pytest.mark.parametrize("name", sorted(OURS | {b"traceparent", b"content-length", b"host"}))
