@@ -88,7 +88,7 @@ async def _offer(degrading: float, *loads: tuple[float, float]) -> Told:
 
 
 @pytest.mark.parametrize(
-    ("degrading", "goodput", "late"), [(0.0, 0.95, 2.5), (0.02, 0.85, 4)], ids=["fixed", "degrading"]
+    ("degrading", "goodput", "late"), [(0.0, 0.97, 2.5), (0.02, 0.88, 3.5)], ids=["fixed", "degrading"]
 )
 def test_a_rush_costs_the_critical_nothing_and_the_upstream_no_work(
     degrading: float, goodput: float, late: float
