@@ -11,7 +11,7 @@ from gateway.config import Config, Priority
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange, Handler, Reply, compose
 from gateway.ladder import Ladder
-from gateway.policies.degrade import Degrade, build_fallback
+from gateway.policies.degrade import Degrade, build_fallback, nothing
 from gateway.policies.load_shed import LoadShed
 from gateway.policies.slots import Slots
 from gateway.pressure import measured, on_ladder
@@ -83,6 +83,7 @@ class World:
         self._rng = random.Random(5)
         self._servers = asyncio.Semaphore(SERVERS)
         self._walks: set[asyncio.Task[None]] = set()
+        self._defects: list[BaseException | None] = []
 
     async def run(self, *loads: tuple[float, Mix, float]) -> Told:
         """Offer loads one after the other, open loop: each a multiple of capacity, a mix, and seconds."""
@@ -95,15 +96,21 @@ class World:
                 (kind,) = self._rng.choices(list(mix), list(mix.values()))
                 task = asyncio.create_task(self._one(kind[0], ways[kind]))
                 self._walks.add(task)
-                task.add_done_callback(self._walks.discard)
+                task.add_done_callback(self._ended)
         await asyncio.gather(*self._walks)
         minding.cancel()
+        assert self._defects == []
         return self.told
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._walks.discard(task)
+        if task.exception() is not None:
+            self._defects.append(task.exception())
 
     def _way(self, priority: Priority, feature: str | None) -> Handler:
         """In the order of pipeline.py."""
         settings = CONFIG.features[feature].fallback if feature else None
-        fallback = build_fallback(settings) if settings else None
+        fallback = build_fallback(settings) if settings else nothing
         return compose(
             Degrade(feature, priority, self.switches, fallback),
             LoadShed(self.gate, priority),
