@@ -192,3 +192,34 @@ async def test_a_crowd_of_strangers(start_gateway: Any) -> None:
 
     await asyncio.gather(*(strangers(n * 300) for n in range(10)))
     assert answers == {200: 3000, 429: 3000}
+
+
+async def test_nobody_inherits_a_user(gateway: Any, shop: Any, key: Ed25519PrivateKey, until: Any) -> None:
+    """Headers that come again on one connection: each request is its own sender's while its token holds."""
+    now = time.time()
+    good = {user: {"authorization": f"Bearer {token(key, sub=user)}"} for user in ("u-1", "u-2")}
+    cookie = {"cookie": f"session={token(key, sub='u-3')}", "tidegate-user": "u-1"}
+    short = {"authorization": f"Bearer {token(key, sub='u-4', exp=now + 2)}"}
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
+        for _ in range(4):
+            for fields, user in [
+                (good["u-1"], ["u-1"]),
+                ({"tidegate-user": "u-1"}, []),
+                (good["u-2"], ["u-2"]),
+                ({}, []),
+                (cookie, ["u-3"]),
+                (short, ["u-4"]),
+            ]:
+                shop.seen.clear()
+                assert (await client.get("/", headers=fields)).status_code == 200
+                assert shop.seen[0].values("tidegate-user") == user or (
+                    fields is short and time.time() > now + 2
+                )
+
+        async def expired() -> bool:
+            shop.seen.clear()
+            await client.get("/", headers=short)
+            return not shop.seen[0].values("tidegate-user")
+
+        await until(expired)
+        assert time.time() > now + 2
