@@ -80,4 +80,5 @@ def _samples(axes: object, scene: Scene, names: dict[str, str]) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), drawstyle="steps-post", label=label, linewidth=1)  # type: ignore[attr-defined]
     axes.set_ylim(bottom=0)  # type: ignore[attr-defined]
-    axes.legend(loc="upper right", fontsize=8)  # type: ignore[attr-defined]
+    if scene.samples:
+        axes.legend(loc="upper right", fontsize=8)  # type: ignore[attr-defined]
