@@ -35,6 +35,7 @@ class Case:
         path: the target.
         body: bytes sent along.
         refused: limits are so low that every answer but the first few is a 429.
+        unlike: each request has a field that never comes again.
     """
 
     name: str
@@ -43,10 +44,12 @@ class Case:
     path: str
     body: int = 0
     refused: bool = False
+    unlike: bool = False
 
 
 CASES = (
     Case("get-292", "GET answered with 292 bytes of JSON", "GET", "/api/small"),
+    Case("get-unlike", "the same, each with a field never seen before", "GET", "/api/small", unlike=True),
     Case("get-16k", "GET answered with 16 KiB", "GET", "/api/large"),
     Case("post-1k", "POST of 1 KiB answered with 292 bytes", "POST", "/api/orders", body=1024),
     Case("refuse", "GET over the user's limit, answered 429", "GET", "/api/small", refused=True),
@@ -87,7 +90,7 @@ def offer(case: Case, port: int, *, seconds: float, connections: int = 64, users
     Raises:
         LoadError: wrk failed.
     """
-    words = (case.method, case.path, str(case.body), str(users))
+    words = (case.method, case.path, str(case.body), str(users), "1" if case.unlike else "0")
     return run(_SCRIPT, port, *words, seconds=seconds, connections=connections)
 
 
