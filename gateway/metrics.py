@@ -135,7 +135,7 @@ class WorkerMetrics:
         self._gauges: dict[str, dict[Labels, float]] = {}
         self.servers: list[ServerState] = []  # what operators see besides
         self.queues: list[QueueState] = []
-        self._halve_at = 0.0
+        self._halve_at = time.monotonic() + HALF_LIFE
 
     def request(self, route: str, method: str, code: int, outcome: str, seconds: float) -> None:
         """Count an answered request."""
