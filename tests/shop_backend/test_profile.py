@@ -32,7 +32,9 @@ class Shop:
     def __init__(self, database: Database, redis: Redis) -> None:
         self.database = database
         self.tokens = Tokens(Ed25519PrivateKey.generate())
-        parts = SimpleNamespace(database=database, sessions=Sessions(self.tokens, redis, SessionSettings()))
+        parts = SimpleNamespace(
+            database=database, sessions=Sessions(self.tokens, redis, SessionSettings(), secure=False)
+        )
         app = Starlette(routes=profile.routes(cast("Any", parts)))  # all it needs of a Context
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop.example")
 
