@@ -16,7 +16,8 @@ local kinds = {
 function init(args)
   turn, make = tonumber(args[2]) - 1, kinds[args[1]]
   if args[1] == "token" then
-    lines = io.lines(args[3])
+    local file = assert(io.open(args[3]))
+    lines = function() return file:read("*l") end -- io.lines would close it at its end, and raise after that
     for _ = 1, turn + 1 do lines() end
   end
 end
