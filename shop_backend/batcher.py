@@ -15,13 +15,15 @@ class Batcher(Generic[Q, A]):
     """Collects questions while others are being answered, and asks them together.
 
     A caller that is alone waits no longer than without. One that is cancelled takes nothing with it: the
-    others get their answers, and so does the server its question, once that is under way.
+    others get their answers, and so does the server its question, once that is under way; unless questions
+    only read: then a call that nobody waits for any more is cancelled.
 
     Args:
         answer: the answers to some questions, in their order; one that is an exception is raised to its
             caller, one that `answer` raises to all of them.
         at_most: questions in one call.
         lanes: calls under way at once: more, and each is for fewer questions.
+        reads: questions change nothing, so a call may be cancelled when all its callers have left.
     """
 
     def __init__(
@@ -30,10 +32,12 @@ class Batcher(Generic[Q, A]):
         *,
         at_most: int = 100,
         lanes: int = 1,
+        reads: bool = False,
     ) -> None:
         self._answer = answer
         self._at_most = at_most
         self._lanes = lanes
+        self._reads = reads
         self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
         self._busy = 0  # lanes; counted apart from the tasks, which end a turn later than their work
         self._tasks: set[asyncio.Task[None]] = set()
@@ -62,15 +66,27 @@ class Batcher(Generic[Q, A]):
             self._busy -= 1
 
     async def _settle(self, batch: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:
-        answers: Sequence[A | BaseException]
+        futures = [future for _, future in batch]
+        asking = asyncio.ensure_future(self._answer([q for q, _ in batch]))  # noqa: RUF006 - awaited below
+
+        def left(_: asyncio.Future[A]) -> None:
+            if all(future.done() for future in futures):
+                asking.cancel()  # does nothing when it is they who got their answers
+
+        if self._reads:
+            for future in futures:
+                future.add_done_callback(left)
         try:
-            answers = await self._answer([question for question, _ in batch])
-        except Exception as error:  # noqa: BLE001 - raised to who asked
-            answers = [error] * len(batch)
-        except BaseException:
-            for _, future in batch:
-                future.cancel()
-            raise
+            await asyncio.wait([asking])
+        finally:
+            if not asking.done() or asking.cancelled():
+                asking.cancel()
+                for future in futures:
+                    future.cancel()
+        if asking.cancelled():
+            return
+        error = asking.exception()
+        answers: Sequence[A | BaseException] = asking.result() if error is None else [error] * len(batch)
         for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():
                 continue

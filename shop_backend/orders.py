@@ -63,7 +63,7 @@ class Orders:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._copies = SecondCopy(context.redis_volatile, context.database)
-        self._looks: Batcher[str, Seen | None] = Batcher(self._look)
+        self._looks: Batcher[str, Seen | None] = Batcher(self._look, reads=True)
         self._epoch_asked_at = float("-inf")
         self._epoch_lock = asyncio.Lock()
 

@@ -95,21 +95,25 @@ def test_recommendations_switched_off_leave_the_shop_whole(
         base_url=stack.admin_url, headers={"authorization": f"Bearer {stack.admin_token}"}, trust_env=False
     )
     feature = "/api/features/recommendations"
+    # Pinned on before and after: left to the ladder, a machine busy with other tests has it off.
+    on = {"state": "on", "for": "2m"}
     block = page.locator("[data-recommendations] li")
-    page.goto(f"{stack.url}/p/{SKU}")
-    expect(block.first).to_be_visible()
     try:
+        assert admin.put(feature, json=on).status_code == 200
+        page.goto(f"{stack.url}/p/{SKU}")
+        expect(block.first).to_be_visible()
         off = admin.put(feature, json={"state": "off", "reason": "browser test"})
         assert off.status_code == 200, off.text
         wait_until(lambda: _visible_blocks(page) == 0, what="the block is gone")
         buy(page)
         assert KEY.fullmatch(pay(page))
+        assert admin.put(feature, json=on).status_code == 200
+        page.goto(f"{stack.url}/p/{SKU}")
+        wait_until(lambda: _visible_blocks(page) > 0, what="the block is back")
     finally:
         back = admin.put(feature, json={"state": "auto"})
         admin.close()
     assert back.status_code == 200, back.text
-    page.goto(f"{stack.url}/p/{SKU}")
-    wait_until(lambda: _visible_blocks(page) > 0, what="the block is back")
 
 
 def _visible_blocks(page: Page) -> int:

@@ -15,6 +15,7 @@ class Server:
 
     def __init__(self) -> None:
         self.calls: list[list[int]] = []
+        self.broken_off: list[list[int]] = []
         self.gate = asyncio.Event()
 
     async def called(self, times: int) -> None:
@@ -23,7 +24,11 @@ class Server:
 
     async def answer(self, questions: Sequence[int]) -> list[int | BaseException]:
         self.calls.append(list(questions))
-        await self.gate.wait()
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.broken_off.append(list(questions))
+            raise
         if 1313 in questions:
             raise OSError("away")
         return [ValueError(str(q)) if q < 0 else q * 2 for q in questions]
@@ -103,3 +108,26 @@ async def test_several_lanes_wait_for_no_slow_call() -> None:
     await server.called(2)
     server.gate.set()
     assert [await one, await two] == [2, 4]
+
+
+async def test_what_only_reads_ends_with_the_last_who_waits() -> None:
+    """And not before; what may change something is never broken off."""
+    server = Server()
+    reading, writing = Batcher(server.answer, reads=True), Batcher(server.answer)
+    one, other, change = (
+        asyncio.create_task(batcher.ask(number))
+        for batcher, number in ((reading, 1), (reading, 2), (writing, 3))
+    )
+    await server.called(2)
+    one.cancel()
+    change.cancel()
+    await asyncio.wait([one, change])
+    await asyncio.sleep(0)
+    assert server.broken_off == []
+    other.cancel()
+    await asyncio.wait([other])
+    while not server.broken_off:  # noqa: ASYNC110 - it takes some turns of the loop, no time
+        await asyncio.sleep(0)
+    server.gate.set()
+    assert await reading.ask(4) == 8, "the next is asked as ever"
+    assert server.broken_off == [[1, 2]]
