@@ -1,4 +1,4 @@
--- What wrk sends, and one line of JSON at its end.
+-- What wrk sends.
 -- args: method, path, body length (bytes), distinct users, 1 for a field that never comes again
 local before, after, users, turn, unlike
 local count = 0
@@ -26,11 +26,4 @@ function request()
   return before .. turn .. after
 end
 
-function done(summary, latency)
-  local errors = summary.errors
-  io.write(string.format(
-    '\nRESULT {"requests": %d, "microseconds": %d, "refused": %d, "broken": %d, "p50": %d, "p99": %d}\n',
-    summary.requests, summary.duration, errors.status,
-    errors.connect + errors.read + errors.write + errors.timeout,
-    latency:percentile(50), latency:percentile(99)))
-end
+dofile(debug.getinfo(1, "S").source:match("^@(.*/)") .. "result.lua")

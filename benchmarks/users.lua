@@ -1,4 +1,4 @@
--- What many users send through wrk, one after the other, and one line of JSON at its end.
+-- What many users send through wrk, one after the other.
 -- args: kind (header | address | forged | token), the first user's number, a file of tokens for "token"
 local turn, lines, make
 
@@ -27,11 +27,4 @@ function request()
   return "GET /seen HTTP/1.1\r\nHost: shop.test\r\n" .. make(turn) .. "\r\n\r\n"
 end
 
-function done(summary, latency)
-  local errors = summary.errors
-  io.write(string.format(
-    '\nRESULT {"requests": %d, "microseconds": %d, "refused": %d, "broken": %d, "p50": %d, "p99": %d}\n',
-    summary.requests, summary.duration, errors.status,
-    errors.connect + errors.read + errors.write + errors.timeout,
-    latency:percentile(50), latency:percentile(99)))
-end
+dofile(debug.getinfo(1, "S").source:match("^@(.*/)") .. "result.lua")

@@ -76,19 +76,7 @@ class Gateway:
         """Answer one request that comes piece by piece."""
         if scope["type"] != "http" or self._snapshot is None:
             return
-        client = scope["client"]
-        exchange = Exchange(
-            method=scope["method"],
-            target=b"",
-            path="",
-            headers=scope["headers"],
-            host=b"",
-            address=client[0] if client else "",
-            receive=receive,
-            started=time.perf_counter(),
-            scheme=scope["scheme"],
-            request_id=self._next_id(),
-        )
+        exchange = Exchange.begin(scope, receive, self._next_id())
         status = CLOSED
         sent = 0
         try:

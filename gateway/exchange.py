@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -124,6 +125,23 @@ class Exchange:
         self.upstream_seconds: float | None = None
         self._receive = receive
         self._deferred: list[Callable[[], None]] = []
+
+    @classmethod
+    def begin(cls, scope: Mapping[str, Any], receive: Receive | None, request_id: bytes = b"") -> Exchange:
+        """One that came as an ASGI scope and just now; `guard.inspect` vets it and fills in what it finds."""
+        client = scope["client"]
+        return cls(
+            method=scope["method"],
+            target=b"",
+            path="",
+            headers=scope["headers"],
+            host=b"",
+            address=client[0] if client else "",
+            receive=receive,
+            started=time.perf_counter(),
+            scheme=scope.get("scheme", "http"),
+            request_id=request_id,
+        )
 
     async def body(self) -> AsyncIterator[bytes]:
         """The request's body as it arrives; read at most once.

@@ -110,19 +110,7 @@ async def _measure(given: argparse.Namespace) -> int:
         ratio = results["tidegate"]["per_minute"] / max(1.0, results["synchronous"]["per_minute"])
         print(f"ratio {ratio:.1f}")
     print(f"load average {machine.load_average():.2f} after")
-    if given.json:
-        given.json.write_text(
-            json.dumps({"machine": machine.describe(), **results}, indent=1), encoding="utf-8"
-        )
-    if given.png:
-        curves.draw(
-            given.png,
-            {name: result["delivered_curve"] for name, result in results.items()},
-            {
-                name: curves.waiting(result["paid_curve"], result["delivered_curve"])
-                for name, result in results.items()
-            },
-        )
+    _keep(given, results)
     return 0 if results.get("tidegate", {"clean": True})["clean"] else 1
 
 

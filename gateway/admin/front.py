@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
@@ -41,16 +40,7 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        exchange = Exchange(
-            method=scope["method"],
-            target=b"",
-            path="",
-            headers=scope["headers"],
-            host=b"",
-            address=scope["client"][0] if scope["client"] else "",
-            receive=None,
-            started=time.perf_counter(),
-        )
+        exchange = Exchange.begin(scope, None)
         try:
             guard.inspect(scope, LISTEN, exchange)  # type: ignore[arg-type]  # a scope is a dict
             self._locate(exchange)

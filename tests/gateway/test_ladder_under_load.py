@@ -16,6 +16,7 @@ from gateway.policies.load_shed import LoadShed
 from gateway.policies.slots import Slots
 from gateway.pressure import measured, on_ladder
 from gateway.state.switches import LiveSwitches, work_out
+from tests.gateway import exchanges
 from tests.gateway.virtual_time import run
 
 CONFIG = Config.model_validate(
@@ -125,16 +126,7 @@ class World:
         return Reply(200, [])
 
     async def _one(self, priority: str, way: Handler) -> None:
-        exchange = Exchange(
-            method="GET",
-            target=b"/x",
-            path="/x",
-            headers=[],
-            host=b"shop.test",
-            address="192.0.2.7",
-            receive=None,
-            started=0.0,
-        )
+        exchange = exchanges.plain()
         second = int(self.loop.time())
         try:
             await way(exchange)

@@ -15,6 +15,7 @@ from gateway.errors import Overloaded
 from gateway.exchange import Exchange, Reply, compose
 from gateway.policies.load_shed import LoadShed
 from gateway.policies.slots import Slots
+from tests.gateway import exchanges
 from tests.gateway.virtual_time import run
 
 SLOTS, SERVICE = 16, 0.1  # the upstream works on so many at once, for so many seconds each
@@ -55,16 +56,7 @@ async def _offer(degrading: float, *loads: tuple[float, float]) -> Told:
 
     async def walk(priority: Priority, user: int) -> None:
         came = loop.time()
-        exchange = Exchange(
-            method="GET",
-            target=b"/x",
-            path="/x",
-            headers=[],
-            host=b"shop.test",
-            address=f"10.0.0.{user}",
-            receive=None,
-            started=came,
-        )
+        exchange = exchanges.plain(f"10.0.0.{user}", started=came)
         exchange.route = f"/{priority}"
         try:
             await ways[priority](exchange)

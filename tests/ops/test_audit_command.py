@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,18 +23,15 @@ from ops.errors import Unreachable
 from tests.ops.audit_world import DELIVERED, EXPIRED, PENDING, REFUNDED, World
 
 
-@pytest.fixture
-def provider() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A provider's ledger behind HTTP: its URL and the payments it serves, one a page."""
-    payments: list[dict[str, Any]] = []
+@contextlib.contextmanager
+def _serving(answer: Callable[[str, Message], dict[str, Any] | None]) -> Iterator[str]:
+    """An HTTP server's URL; it answers a path and its header with a document, or with 401 for None."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            since = int(self.path.partition("since=")[2].partition("&")[0])
-            found = [payment for payment in payments if payment["seq"] > since][:1]
-            allowed = self.headers["Authorization"] == "Bearer whsec_x"
-            body = json.dumps({"payments": found, "next": found[-1]["seq"] if found else since}).encode()
-            self.send_response(200 if allowed else 401)
+            document = answer(self.path, self.headers)
+            body = json.dumps({"error": "wrong secret"} if document is None else document).encode()
+            self.send_response(401 if document is None else 200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -43,9 +42,24 @@ def provider() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", payments
+        yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def provider() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A provider's ledger behind HTTP: its URL and the payments it serves, one a page."""
+    payments: list[dict[str, Any]] = []
+
+    def answer(path: str, header: Message) -> dict[str, Any] | None:
+        since = int(path.partition("since=")[2].partition("&")[0])
+        found = [payment for payment in payments if payment["seq"] > since][:1]
+        page = {"payments": found, "next": found[-1]["seq"] if found else since}
+        return page if header["Authorization"] == "Bearer whsec_x" else None
+
+    with _serving(answer) as url:
+        yield url, payments
 
 
 def _payment(seq: int, capture: Capture, outcome: str = "succeeded") -> dict[str, Any]:
@@ -76,35 +90,23 @@ def stripe() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """PaymentIntents behind HTTP as Stripe lists them: newest first, two a page."""
     intents: list[dict[str, Any]] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            parts = urlsplit(self.path)
-            words = parse_qs(parts.query)
-            names = [intent["id"] for intent in intents]
-            start = names.index(words["starting_after"][0]) + 1 if "starting_after" in words else 0
-            more = start + 2 < len(intents)
-            page = {"object": "list", "has_more": more, "data": intents[start : start + 2]}
-            right = (
-                parts.path == "/v1/payment_intents"
-                and words["expand[]"] == ["data.latest_charge"]
-                and self.headers["Authorization"] == "Bearer sk_test_x"
-                and self.headers["Stripe-Version"]
-            )
-            body = json.dumps(page if right else {"error": {"type": "invalid_request_error"}}).encode()
-            self.send_response(200 if right else 401)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(path: str, header: Message) -> dict[str, Any] | None:
+        parts = urlsplit(path)
+        words = parse_qs(parts.query)
+        names = [intent["id"] for intent in intents]
+        start = names.index(words["starting_after"][0]) + 1 if "starting_after" in words else 0
+        more = start + 2 < len(intents)
+        right = (
+            parts.path == "/v1/payment_intents"
+            and words["expand[]"] == ["data.latest_charge"]
+            and header["Authorization"] == "Bearer sk_test_x"
+            and header["Stripe-Version"]
+        )
+        page = {"object": "list", "has_more": more, "data": intents[start : start + 2]}
+        return page if right else None
 
-        def log_message(self, *_: object) -> None:
-            """Stay quiet."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", intents
-        server.shutdown()
-        thread.join()
+    with _serving(answer) as url:
+        yield url, intents
 
 
 def _intent(name: str, order_id: str, units: int, currency: str, refunded: int = 0) -> dict[str, Any]:

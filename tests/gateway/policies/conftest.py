@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.exchange import Exchange
+from tests.gateway import exchanges
 
 
 class Clock:
@@ -38,15 +39,6 @@ def exchange() -> Callable[..., Exchange]:
     """`exchange(method="GET")`: a request for /x from one client."""
 
     def make(method: str = "GET") -> Exchange:
-        return Exchange(
-            method=method,
-            target=b"/x",
-            path="/x",
-            headers=[],
-            host=b"shop.test",
-            address="192.0.2.7",
-            receive=_nothing,
-            started=0.0,
-        )
+        return exchanges.plain(method=method, receive=_nothing)
 
     return make

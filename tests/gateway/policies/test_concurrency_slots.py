@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gateway.config import Concurrency, Priority
 from gateway.errors import Overloaded
 from gateway.policies.slots import Slots
+from tests.gateway import virtual_time
 
 PRIORITIES: tuple[Priority, ...] = ("critical", "normal", "optional")
 
@@ -199,19 +200,24 @@ async def test_a_full_queue_gives_the_place_of_who_holds_most() -> None:
     assert slots.waiting == 0
 
 
-async def test_the_critical_wait_while_others_hold_slots() -> None:
+def test_the_critical_wait_while_others_hold_slots() -> None:
     """Longer than an interval and more than a queue of them: each slot that comes back is theirs."""
-    slots = fixed(3, queue={"size": 2, "interval": 0.01, "target": 0.001})
-    assert slots.lanes["normal"].try_enter()
-    fill(slots)
-    waiting = [asyncio.create_task(slots.lanes["critical"].wait(str(n))) for n in range(5)]
-    await asyncio.sleep(0.025)  # more than two intervals
-    assert not any(task.done() for task in waiting)
-    slots.lanes["normal"].leave()
-    done, left = await asyncio.wait(waiting)  # now it is full of their like
-    assert not left
-    assert sum(task.exception() is None for task in done) == 1
-    assert slots.waiting == 0
+
+    async def wait() -> None:
+        settings = Concurrency(min=3, max=3, queue={"size": 2, "interval": 0.01, "target": 0.001})
+        slots = Slots(settings, asyncio.get_running_loop().time)
+        assert slots.lanes["normal"].try_enter()
+        fill(slots)
+        waiting = [asyncio.create_task(slots.lanes["critical"].wait(str(n))) for n in range(5)]
+        await asyncio.sleep(0.025)  # of virtual time: more than two intervals
+        assert not any(task.done() for task in waiting)
+        slots.lanes["normal"].leave()
+        done, left = await asyncio.wait(waiting)  # now it is full of their like
+        assert not left
+        assert sum(task.exception() is None for task in done) == 1
+        assert slots.waiting == 0
+
+    virtual_time.run(wait())
 
 
 async def test_one_cancelled_with_a_slot_in_hand_passes_it_on() -> None:
