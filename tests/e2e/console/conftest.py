@@ -85,7 +85,7 @@ def load(stack: Any) -> Iterator[Counter[int]]:
             while not over.is_set():
                 for path in ("/", f"/p/{SKU}", f"/api/products/{SKU}/recommendations"):
                     seen[http.get(path).status_code] += 1
-                over.wait(0.05)
+                over.wait(0.2)  # Shoppers, who stay within what one user may ask.
 
     crowd = [threading.Thread(target=look) for _ in range(6)]
     for one in crowd:
