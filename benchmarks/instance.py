@@ -119,8 +119,16 @@ class Instance:
                 "its limit of one is not evaluated"
             )
 
-    def measure(self, case: Case, *, seconds: float, connections: int = 64, users: int = 100) -> Reading:
-        """Offer a case's load and read what it cost.
+    def measure(
+        self,
+        case: Case,
+        *,
+        seconds: float,
+        connections: int = 64,
+        users: int = 100,
+        rate: int | None = None,
+    ) -> Reading:
+        """Offer a case's load (as `load.offer` does) and read what it cost.
 
         Raises:
             CheckError: answers were not those that the case is about.
@@ -128,7 +136,9 @@ class Instance:
         """
         redis_before = self.redis.usage() if self.redis else None
         before = self.process.cpu_seconds()
-        outcome = load.offer(case, self.site.port, seconds=seconds, connections=connections, users=users)
+        outcome = load.offer(
+            case, self.site.port, seconds=seconds, connections=connections, users=users, rate=rate
+        )
         spent = self.process.cpu_seconds() - before
         redis_after = self.redis.usage() if self.redis else None
         self._empty_logs()

@@ -20,6 +20,9 @@ AXES: dict[str, tuple[int, ...]] = {
 _USUAL = {"connections": 64, "routes": 3, "users": 100}
 _CASE = CASES[0]
 _HEAD = 2.0  # seconds; taken off each longer run, so that opening connections isn't counted
+# Requests a second over all connections, where their number grows: 5,000 that ask as fast as they are answered would
+# be 5,000 requests in flight, which a gate with adaptive concurrency is there to refuse.
+_RATE = 6_000
 _OPENED = 2_000  # connections a second that the slowest peer surely takes in
 
 
@@ -111,7 +114,13 @@ def _cost(instance: Instance, axis: str, amount: int, seconds: float) -> tuple[f
     at = _USUAL | {axis: amount}
     head = _HEAD + at["connections"] / _OPENED
     short, long = (
-        instance.measure(_CASE, seconds=length, connections=at["connections"], users=at["users"])
+        instance.measure(
+            _CASE,
+            seconds=length,
+            connections=at["connections"],
+            users=at["users"],
+            rate=_RATE if axis == "connections" else None,
+        )
         for length in (head, head + seconds)
     )
     answered = long.outcome.answered - short.outcome.answered
