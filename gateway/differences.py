@@ -15,7 +15,8 @@ NEEDS_RESTART = (
     *("admin.host", "admin.port", "admin.state_file"),
 )
 _SECRET = frozenset({"token_sha256"})  # keys that are nobody's business
-_PASSWORD = re.compile(r"(?<=://)[^/@\s]*@")  # of a URL, and the user before it
+_CREDENTIALS = re.compile(r"(?<=://)[^/?#\s]*@")  # of a URL, up to the authority's last @ (RFC 3986, 3.2)
+_PARAMETER = re.compile(r"(?<=[?&])(\w*password=)([^&#\s'\"]+)", re.IGNORECASE)  # of a URL's query
 _IDENTITY = ("name", "match", "title")  # of these one tells which item of a list an entry is
 
 
@@ -106,5 +107,11 @@ def _hide(value: Any, key: str = "") -> Any:  # noqa: ANN401 - JSON
 
 
 def without_password(text: str) -> str:
-    """The same, with *** for what stands before the host in URLs."""
-    return _PASSWORD.sub(HIDDEN + "@", text)
+    """The same, with *** for what stands before the host in URLs, and for passwords in their queries."""
+    return _PARAMETER.sub(rf"\g<1>{HIDDEN}", _CREDENTIALS.sub(HIDDEN + "@", text))
+
+
+def passwords(text: str) -> set[str]:
+    """Those that stand in URLs in it, as they are spelt there."""
+    found = {credentials[:-1].partition(":")[2] for credentials in _CREDENTIALS.findall(text)}
+    return (found | {value for _, value in _PARAMETER.findall(text)}) - {""}

@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 
 from gateway.config import Config, ConfigError, Mistake
-from gateway.differences import HIDDEN, Difference, differences, without_password
+from gateway.differences import HIDDEN, Difference, differences, passwords, without_password
 from gateway.trial import load_and_try
 from gateway.yaml_source import variables
 
 _POLL = 0.5  # seconds; inotify misses network disks and mounted config maps, a stat costs nothing
 SENT = "sent"  # what a file that was sent is called in its mistakes
-_SECRET = re.compile(r"://[^/@\s]*?:([^/@\s]+)@")  # the password in a URL
 
 
 class ConfigFile:
@@ -113,9 +111,9 @@ class ConfigFile:
 
     def _without_secrets(self, mistake: Mistake) -> Mistake:
         said = without_password(mistake.message)
-        for value in self._environment.values():
-            for password in _SECRET.findall(value):
-                said = said.replace(password, HIDDEN)
+        known = {password for value in self._environment.values() for password in passwords(value)}
+        for password in sorted(known, key=len, reverse=True):  # one may be a part of another
+            said = said.replace(password, HIDDEN)
         return Mistake(mistake.line, mistake.path, said)
 
     def _read(self) -> bytes:

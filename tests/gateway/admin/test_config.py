@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from gateway.config import load
-from gateway.differences import differences, in_words
+from gateway.differences import differences, in_words, passwords, without_password
 
 TOKEN = "a-token-for-tests"
 BASE = """
@@ -66,6 +66,37 @@ def test_differences_tell_no_secret() -> None:
     )
     assert "vera" in told
     assert digest not in told
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "secrets"),
+    [
+        ("redis://:hunter2@10.0.0.1:1/0", "redis://***@10.0.0.1:1/0", {"hunter2"}),
+        ("redis://ops:p@ss:word@10.0.0.1/0", "redis://***@10.0.0.1/0", {"p@ss:word"}),
+        ("redis://nobody@10.0.0.1", "redis://***@10.0.0.1", set()),
+        (
+            "redis+sentinel://:one@a:1,b:2/shop?sentinel_username=ops&sentinel_password=two&db=1",
+            "redis+sentinel://***@a:1,b:2/shop?sentinel_username=ops&sentinel_password=***&db=1",
+            {"one", "two"},
+        ),
+        ("unix:///run/redis.sock?password=two", "unix:///run/redis.sock?password=***", {"two"}),
+        ("rediss://:one@a and redis://:two@b", "rediss://***@a and redis://***@b", {"one", "two"}),
+        *[
+            (plain, plain, set())
+            for plain in (
+                "http://10.0.0.1?to=ops@shop.example",
+                "http://10.0.0.1#ops@shop.example",
+                "http://10.0.0.1/@ops/password=1",
+                "http://10.0.0.1 asked ops@shop.example",
+                "http://10.0.0.1/?password=",
+            )
+        ],
+    ],
+)
+def test_a_password_in_a_url_is_found_and_hidden(text: str, told: str, secrets: set[str]) -> None:
+    """Wherever a URL has room for one, whatever its characters; a URL without one is told as it is."""
+    assert without_password(text) == told
+    assert passwords(text) == secrets
 
 
 async def post(gateway: Any, path: str, text: str = "") -> httpx.Response:
@@ -216,9 +247,9 @@ async def test_a_bad_edit_is_in_the_trail(start_gateway: Any, until: Any) -> Non
 
 async def test_mistakes_tell_no_password(start_gateway: Any, until: Any) -> None:
     """Where it does not belong, in the file or by a variable: neither the log nor any page shows it."""
-    store = "redis://:canary-one@127.0.0.1:1/0"
+    store = "redis://:canary-one@canary-end@127.0.0.1:1/0"
     gateway = await start_gateway(env={"STORE": store}, redis={"url": "${STORE}"})
-    misplaced = [("/a", "${STORE}"), ("/b", "redis://:canary-two@x")]
+    misplaced = [("/a", "${STORE}"), ("/b", "redis://:canary-two@canary-end@x")]
     gateway.edit(routes=[{"match": match, "upstream": upstream} for match, upstream in misplaced])
 
     async def told() -> Any:
