@@ -71,9 +71,7 @@ class ConfigFile:
                 raise
             self.mistakes = []
             contents = await asyncio.to_thread(self._look, config)
-            found = differences(self.config, config)
-            before = self._contents
-            found += [_rewritten(key) for key in contents if contents[key] != before.get(key, contents[key])]
+            found = self._changes(config, contents)
             if config != self.config or contents != self._contents:
                 self.config, self._contents = config, contents
                 self.text = raw.decode("utf-8-sig")
@@ -92,7 +90,8 @@ class ConfigFile:
         """
         if text is None:
             raw = await asyncio.to_thread(self._read)
-            return differences(self.config, await asyncio.to_thread(self._try, raw, self._environment))
+            config = await asyncio.to_thread(self._try, raw, self._environment)
+            return self._changes(config, await asyncio.to_thread(_digests, config))
         known = variables(self.text)
         environment = {key: value for key, value in self._environment.items() if key in known}
         try:
@@ -100,6 +99,12 @@ class ConfigFile:
         except ConfigError as error:
             raise ConfigError(SENT, error.mistakes) from None
         return differences(self.config, config)
+
+    def _changes(self, config: Config, contents: dict[str, bytes]) -> list[Difference]:
+        """What these settings, and the files that they name, have otherwise than what holds."""
+        before = self._contents
+        rewritten = [key for key in contents if contents[key] != before.get(key, contents[key])]
+        return differences(self.config, config) + [_rewritten(key) for key in rewritten]
 
     def _try(self, raw: bytes, environment: Mapping[str, str]) -> Config:
         """The settings of a file; passwords are kept out of what is said of its mistakes."""
@@ -124,19 +129,26 @@ class ConfigFile:
             raise ConfigError(str(self.path), [Mistake(0, "", said)]) from None
 
     def _look(self, config: Config) -> dict[str, bytes]:
-        """What stands in the files that a configuration names, as digests by key; they are watched now."""
-        named = dict(_named(config))
-        self._seen = {path: self._seen.get(path) or _stamp(path) for path in (self.path, *named.values())}
-        return {key: _digest(path) for key, path in named.items()}
+        """What stands in the files that a configuration names; they are watched from now on."""
+        named = (path for _, path in _named(config))
+        self._seen = {path: self._seen.get(path) or _stamp(path) for path in (self.path, *named)}
+        return _digests(config)
 
 
 def _named(config: Config) -> Iterator[tuple[str, Path]]:
-    """The files that workers read whenever they are told of a configuration, by the keys that name them."""
+    """The files that are read anew with each configuration that is taken, by the keys that name them."""
+    if config.admin.token_file is not None:  # to rotate the token ends the old one, and its sessions
+        yield "admin.token_file", config.admin.token_file
     if config.identity.jwt is not None:  # its keys are exchanged, or one of them revoked, in the file
         yield "identity.jwt.key_file", config.identity.jwt.key_file
     for name, feature in config.features.items():
         if feature.fallback is not None and feature.fallback.file is not None:
             yield f"features.{name}.fallback.file", feature.fallback.file
+
+
+def _digests(config: Config) -> dict[str, bytes]:
+    """What stands in the files that a configuration names, by key."""
+    return {key: _digest(path) for key, path in _named(config)}
 
 
 def _rewritten(key: str) -> Difference:

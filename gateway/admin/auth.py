@@ -97,19 +97,25 @@ class Door:
     Args:
         settings: as they are now; a token that is taken out of them ends its sessions too.
         environment: may hold an operator's token.
-        clock: seconds on the wall.
+        clock: seconds on the wall, by which sessions end.
+        monotonic: seconds, by which who guesses waits.
     """
 
     def __init__(
-        self, settings: Callable[[], Admin], environment: Mapping[str, str], clock: Clock = time.time
+        self,
+        settings: Callable[[], Admin],
+        environment: Mapping[str, str],
+        clock: Clock = time.time,
+        monotonic: Clock = time.monotonic,
     ) -> None:
         self._settings = settings
         self._environment = environment
         self._clock = clock
         self._read: Admin | None = None
+        self._own: tuple[Bearer, ...] = ()  # of the environment's or the file's token
         self._bearers: tuple[Bearer, ...] = ()
         self._sessions: dict[bytes, Session] = {}  # by the cookie's digest, the oldest first
-        self._guesses = Guesses()
+        self._guesses = Guesses(monotonic)
 
     @property
     def closed(self) -> bool:
@@ -117,14 +123,24 @@ class Door:
         return not self.bearers()
 
     def bearers(self) -> tuple[Bearer, ...]:
-        """All who have a token, as the settings say now.
+        """All who have a token, as the settings say now; the file's is kept while it can't be read.
 
         Raises:
-            OSError: the token file can't be read.
+            OSError: it could not be read from the first.
         """
         settings = self._settings()
         if settings is not self._read:
-            self._bearers = tuple(_bearers(settings, self._environment))
+            try:
+                self._own = _own(settings, self._environment)
+            except OSError as error:
+                if self._read is None:
+                    raise
+                _log.error(
+                    "admin.token_file: %s can't be read (%s); the token that stood in it still holds",
+                    *(settings.token_file, error.strerror or error),
+                )
+            listed = (Bearer(bytes.fromhex(one.token_sha256), one.name, one.role) for one in settings.tokens)
+            self._bearers = (*self._own, *listed)
             self._read = settings
         return self._bearers
 
@@ -219,12 +235,11 @@ class Door:
         return found
 
 
-def _bearers(settings: Admin, environment: Mapping[str, str]) -> list[Bearer]:
+def _own(settings: Admin, environment: Mapping[str, str]) -> tuple[Bearer, ...]:
     token = environment.get(VARIABLE, "").strip()
     if not token and settings.token_file is not None:
         token = settings.token_file.read_text(encoding="utf-8", errors="replace").strip()
-    own = [Bearer(_digest(token), "operator", "operator")] if token else []
-    return own + [Bearer(bytes.fromhex(one.token_sha256), one.name, one.role) for one in settings.tokens]
+    return (Bearer(_digest(token), "operator", "operator"),) if token else ()
 
 
 def _token(request: Request) -> str | None:

@@ -15,6 +15,7 @@ import yaml
 
 from gateway.config import load
 from gateway.differences import differences, in_words, passwords, without_password
+from gateway.reload import ConfigFile
 
 TOKEN = "a-token-for-tests"
 BASE = """
@@ -119,6 +120,20 @@ async def test_a_file_is_compared_and_changes_nothing(start_gateway: Any) -> Non
     assert (await post(gateway, "/api/config/check")).json()["changes"] == []
     assert "tidegate-degraded" not in (await gateway.fresh("/recommendations")).headers
     assert (await gateway.admin("GET", "/api/audit")).json()["changes"] == []
+
+
+async def test_what_stands_in_a_named_file_is_compared(tmp_path: Path) -> None:
+    """The file on disk is as it was, one that it names is not: both looks say so, and the second takes it."""
+    (tmp_path / "token").write_text("old")
+    (tmp_path / "gateway.yaml").write_text(BASE + "admin: {token_file: token}\n")
+    file = ConfigFile(tmp_path / "gateway.yaml", {})
+    assert await file.compare() == []
+    (tmp_path / "token").write_text("new")
+
+    for look in (file.compare, file.compare, file.reload):
+        assert [one["path"] for one in await look()] == ["admin.token_file"]
+
+    assert (await file.compare(), file.version) == ([], 2)
 
 
 async def test_a_reload_tells_what_it_has_changed(start_gateway: Any, until: Any) -> None:
