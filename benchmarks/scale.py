@@ -20,8 +20,8 @@ AXES: dict[str, tuple[int, ...]] = {
 _USUAL = {"connections": 64, "routes": 3, "users": 100}
 _CASE = CASES[0]
 _HEAD = 2.0  # seconds; taken off each longer run, so that opening connections isn't counted
-# Requests a second over all connections, where their number grows: 5,000 that ask as fast as they are answered
-# would be 5,000 requests in flight, which a gate with adaptive concurrency is there to refuse.
+# Requests a second over all connections, where their number grows: 5,000 that ask as fast as they are
+# answered would be 5,000 requests in flight, which a gate with adaptive concurrency is there to refuse.
 _RATE = 6_000
 _OPENED = 2_000  # connections a second that the slowest peer surely takes in
 
