@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ class Panels:
         self._pages: dict[str, _Page] = {}
         self._tried = float("-inf")
         self._lock = asyncio.Lock()
+        self._tls: ssl.SSLContext | None = None
 
     async def fresh(self) -> None:
         """Fetch what is old; a page that does not answer keeps what it said."""
@@ -57,6 +59,8 @@ class Panels:
             for panel in self._settings().panels:
                 wanted.setdefault(panel.url, set()).update(panel.metrics)
             self._pages = {url: self._pages.get(url, _Page()) for url in wanted}
+            if self._tls is None and wanted:  # reads all the authorities there are, which takes a while
+                self._tls = await asyncio.to_thread(httpx.create_ssl_context, trust_env=False)
             await asyncio.gather(*(self._fetch(url, names) for url, names in wanted.items()))
             self._tried = self._clock()
 
@@ -80,7 +84,9 @@ class Panels:
         try:
             async with (
                 asyncio.timeout(TIMEOUT),
-                httpx.AsyncClient(trust_env=False, follow_redirects=False) as client,
+                httpx.AsyncClient(
+                    verify=self._tls or True, trust_env=False, follow_redirects=False
+                ) as client,
                 client.stream("GET", url, headers={"accept": "text/plain"}) as answer,
             ):
                 answer.raise_for_status()
@@ -90,10 +96,13 @@ class Panels:
             page.error = f"no answer within {TIMEOUT:g} s"
         except httpx.HTTPStatusError as error:
             page.error = f"answered {error.response.status_code}"
-        except (httpx.HTTPError, OSError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             page.error = f"does not answer: {type(error).__name__}"
         except ValueError as error:
             page.error = f"no page of metrics: {error}"
+        except Exception as error:  # noqa: BLE001 - one page hides no other, and not the status around it
+            _log.exception("the panel of %s can't be read", url)
+            page.error = f"no page of metrics: {type(error).__name__}"
         else:
             page.error, page.at = None, self._clock()
 

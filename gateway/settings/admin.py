@@ -38,9 +38,13 @@ class AdminToken(Settings):
 
 
 def _web(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
-        raise ValueError(f"{url!r} is no page; write for example http://127.0.0.1:8111/metrics")
+    try:
+        parts = urlsplit(url)
+        good = bool(parts.hostname) and parts.username is None and parts.port != 0  # a bad one is an error
+    except ValueError:
+        good = False
+    if not good:  # says not what was given: there may be a password in it
+        raise ValueError("no page's URL; write for example http://127.0.0.1:8111/metrics")
     return url
 
 

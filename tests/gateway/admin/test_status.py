@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.admin.panels import Panels
 from gateway.admin.traffic import REQUESTS, WINDOW, Window, latency, traffic
 from gateway.busiest import Busiest
+from gateway.config import Admin
 from gateway.metrics import BUCKETS, WorkerMetrics
 from gateway.totals import Totals
 
@@ -212,6 +214,30 @@ async def test_panels_show_what_stands_behind(start_gateway: Any, shop: Any, unt
 
     await until(failed)
     assert (await shown())[0]["samples"] == [sample]
+
+
+async def test_a_page_that_breaks_the_parser_hides_no_other(
+    shop: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the other panels nor the status: it is told of at its own place, and logged."""
+
+    async def metrics(_: Any, writer: asyncio.StreamWriter, seen: Any) -> None:
+        page = b"x 1\n" if seen.target == "/good" else b"x 1" + b"0" * 400 + b"\n"  # more than a float holds
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(page) + page)
+
+    shop.scripts |= {"/good": metrics, "/bad": metrics}
+    urls = [f"http://127.0.0.1:{shop.port}/{page}" for page in ("bad", "good")]
+    urls.append(f"http://{'x' * 64}.example/")  # longer than any name
+    settings = Admin.model_validate({"panels": [{"title": u, "url": u, "metrics": ["x"]} for u in urls]})
+    panels = Panels(lambda: settings)
+
+    await panels.fresh()
+
+    bad, good, nowhere = panels.shown()
+    assert (bad["samples"], bad["error"]) == ([], "no page of metrics: OverflowError")
+    assert ([sample["value"] for sample in good["samples"]], good["error"]) == ([1], None)
+    assert nowhere["error"] is not None
+    assert f"the panel of {urls[0]} can't be read" in caplog.text
 
 
 async def test_a_slow_panel_keeps_nobody_waiting(start_gateway: Any, shop: Any) -> None:
