@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ class Edits:
 
     def __init__(self, master: Master) -> None:
         self._master = master
+        self._lock = asyncio.Lock()
 
     async def reload(self, by: str, role: str = "") -> tuple[list[Difference], Effect]:
         """Take the file as it stands; returns what that changes, and in which workers it holds.
@@ -40,16 +42,17 @@ class Edits:
         master, file = self._master, self._master.file
         crew = master.crew
         assert crew is not None  # noqa: S101 - the admin port opens after the crew is made
-        before, version = file.config, file.version
-        try:
-            found = await file.reload()
-        except ConfigError:
-            master.totals.own.count("tidegate_config_reloads_total", "failure")
-            raise
-        master.totals.own.count("tidegate_config_reloads_total", "success")
-        if file.version > version:
-            self._adopt(crew, before, found)
-        wanted = file.version
+        async with self._lock:  # of two who ask at once, the second finds what the first has taken
+            before, version = file.config, file.version
+            try:
+                found = await file.reload()
+            except ConfigError:
+                master.totals.own.count("tidegate_config_reloads_total", "failure")
+                raise
+            master.totals.own.count("tidegate_config_reloads_total", "success")
+            wanted = file.version
+            if wanted > version:
+                self._adopt(crew, before, found)
         effect = await crew.effect(lambda member: member.version >= wanted)
         if wanted > version:
             entry = Entry(master.trail.now(), "config", str(file.path), str(version), str(wanted), by, role)
@@ -78,7 +81,7 @@ class Edits:
         if late := [one["path"] for one in found if one["restart"]]:
             _log.warning("%s changed in %s; that takes a restart", ", ".join(late), file.path)
         if before.redis != now.redis:
-            master.do(master.hosts.restart(now.redis), "resync")
+            master.do(master.hosts.restart(lambda: master.config.redis), "resync")
         crew.drain = now.listen.drain
         crew.tell({"type": "config", "config": file.text, "version": file.version})
         master.board.adopt(before)

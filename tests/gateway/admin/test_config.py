@@ -152,6 +152,19 @@ async def test_a_reload_tells_what_it_has_changed(start_gateway: Any, until: Any
     assert (again["version"], again["changes"], again["applied"]) == (2, [], 2)
 
 
+async def test_edits_at_once_are_one(start_gateway: Any) -> None:
+    """However many ask for it together, a change is taken, told of and recorded once."""
+    gateway = await start_gateway()
+    gateway.edit(limits={"all": {"rate": "9/second", "per": "global"}})
+
+    answers = await asyncio.gather(*(post(gateway, "/api/config/reload") for _ in range(8)))
+
+    told = [answer.json() for answer in answers]
+    assert {(one["version"], one["applied"]) for one in told} == {(2, 2)}
+    assert sum(bool(one["changes"]) for one in told) <= 1  # the gateway may have noticed it first
+    assert len((await gateway.admin("GET", "/api/audit")).json()["changes"]) == 1
+
+
 async def test_a_file_with_mistakes_is_told_line_by_line(start_gateway: Any) -> None:
     """422, the line and what was meant; the attempt is recorded."""
     gateway = await start_gateway()
