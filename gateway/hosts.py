@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -44,6 +45,7 @@ class Hosts:
         self._pin_sync: PinSync | None = None
         self._news: News | None = None
         self._roll: Roll | None = None
+        self._changing = asyncio.Lock()
 
     def start(self, redis: Redis | None) -> None:
         """Join the others, in the background."""
@@ -57,14 +59,23 @@ class Hosts:
         self._line = HostLine(redis.url, self._pin_sync.key, [self._pin_sync, news, roll])
         self._line.start()
 
-    async def restart(self, redis: Redis | None) -> None:
-        """Join those that share another Redis."""
-        await self.aclose()
-        self._pin_sync = self._news = self._roll = None
-        self.start(redis)
+    async def restart(self, redis: Callable[[], Redis | None]) -> None:
+        """Join those that share another Redis.
+
+        Args:
+            redis: which one, asked once nothing stands in the way: another edit may have been quicker.
+        """
+        async with self._changing:
+            await self._leave()
+            self._pin_sync = self._news = self._roll = None
+            self.start(redis())
 
     async def aclose(self) -> None:
         """Hang up."""
+        async with self._changing:
+            await self._leave()
+
+    async def _leave(self) -> None:
         line, self._line = self._line, None
         if line is not None:
             await line.aclose()

@@ -137,6 +137,8 @@ class HostLine:
                             await subject.poll(redis)
             except (RedisError, OSError) as error:
                 _log.debug("other hosts can't be heard: %s", error)
+            except Exception:  # noqa: BLE001 - whatever it was, this host must not be alone for good
+                _log.exception("the line to other hosts failed; it is taken up anew")
             finally:
                 self._redis = None
                 self._joined.clear()

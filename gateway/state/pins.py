@@ -16,6 +16,7 @@ from gateway.exchange import Clock
 
 _log = logging.getLogger("gateway.pins")
 KINDS = frozenset({"feature", "step", "breaker", "limit"})
+_NEVER = 1 << 53  # milliseconds since 1970 that no clock of ours comes to
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,11 @@ class Pin:
         except TypeError:
             raise ValueError("not a pin") from None
         texts = (pin.kind, pin.name, pin.value, pin.old, pin.reason, pin.by)
-        if pin.kind not in KINDS or not all(isinstance(t, str) for t in texts) or not isinstance(pin.at, int):
+        if not all(isinstance(text, str) for text in texts) or pin.kind not in KINDS:
+            raise ValueError("not a pin")
+        if type(pin.at) is not int or not 0 <= pin.at < _NEVER:
+            raise ValueError("not a pin")
+        if pin.until is not None and (type(pin.until) not in {int, float} or not 0 <= pin.until < _NEVER):
             raise ValueError("not a pin")
         return pin
 

@@ -17,7 +17,7 @@ from gateway.state.host_line import HostLine
 from gateway.state.pins import Pin
 
 GONE = 15.0  # seconds of silence, three polls of the line; then a host is forgotten
-MOST_HOSTS = 200  # who comes after them is not listed
+MOST_HOSTS = 200  # who comes after them is not listed, nor answered: each answer has listeners on every host
 
 Said = dict[str, Any]
 _Key = tuple[str, str, int]  # kind and name of a switch, and when it was thrown
@@ -151,11 +151,14 @@ class Roll:
             raise ValueError("no host")
         self._forget()
         stranger = host not in self._others
-        if not stranger or len(self._others) < MOST_HOSTS:
-            self._others[host] = Seen(name[:200], workers, step, tuple(off), self._clock())
+        if stranger and len(self._others) >= MOST_HOSTS:
+            return
+        self._others[host] = Seen(name[:200], workers, step, tuple(off), self._clock())
         holds = message.get("holds")
         if isinstance(holds, list) and len(holds) == 3:
             kind, switch, at = holds
+            if not isinstance(at, int):
+                raise ValueError("no pin")
             if (waiting := self._waiting.get((str(kind), str(switch), at))) is not None:
                 waiting.confirm(host)
         if stranger:

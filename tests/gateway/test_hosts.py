@@ -14,7 +14,7 @@ from gateway.hosts import Hosts
 from gateway.policies.shut_offs import ShutOffs
 from gateway.state.news import News
 from gateway.state.pins import Pin, Pins
-from gateway.state.roll import GONE, Roll
+from gateway.state.roll import GONE, MOST_HOSTS, Roll
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import GatewayProcess, OwnRedis
@@ -278,9 +278,37 @@ def test_a_host_that_falls_silent_is_forgotten() -> None:
     assert strangers == [1]
     now = GONE + 0.1
     assert roll.others() == []
-    for nonsense in (b"[]", b"{}", b"{", b'{"id": "x", "name": 1}', b'{"id": "x", "name": "", "workers": 1}'):
+    known = json.loads(other.words())
+    for nonsense in (
+        *(b"[]", b"{}", b"{", b'{"id": "x", "name": 1}', b'{"id": "x", "name": "", "workers": 1}'),
+        json.dumps({**known, "holds": ["feature", "a", []]}).encode(),
+        json.dumps({**known, "holds": ["feature", "a", "5"]}).encode(),
+    ):
         with pytest.raises(ValueError):  # noqa: PT011 - json's own errors are ValueErrors too
             roll.heard(nonsense)
+
+
+def test_strangers_beyond_the_list_are_not_answered() -> None:
+    """Each answer has as many listeners as there are hosts; who is listed is heard as before."""
+    now = 0.0
+    roll = Roll("x", dict, lambda: now)
+    others = [
+        Roll("x", lambda name=f"host-{n}": {"name": name, "workers": 1, "step": 0, "off": []})
+        for n in range(MOST_HOSTS + 1)
+    ]
+    strangers: list[int] = []
+    roll.on_stranger = lambda: strangers.append(1)
+    for _ in range(2):
+        for other in others:
+            roll.heard(other.words().encode())
+    assert len(strangers) == len(roll.others()) == MOST_HOSTS
+    assert f"host-{MOST_HOSTS}" not in {seen.name for seen in roll.others()}
+
+    now = GONE + 1
+    roll.heard(others[-1].words().encode())
+
+    assert [seen.name for seen in roll.others()] == [f"host-{MOST_HOSTS}"]
+    assert len(strangers) == MOST_HOSTS + 1
 
 
 async def test_who_does_not_confirm_is_named_and_not_waited_for_long() -> None:

@@ -105,6 +105,15 @@ def test_an_unwritable_file_stops_no_switch(tmp_path: Path) -> None:
         '{"kind": "feature"}',
         '{"kind": "x", "name": "", "value": ""}',
         '{"kind": "feature", "name": "a", "value": "off", "at": "1"}',
+        '{"kind": [], "name": "a", "value": "off"}',
+        '{"kind": "feature", "name": "a", "value": "off", "at": true}',
+        '{"kind": "feature", "name": "a", "value": "off", "at": -1}',
+        '{"kind": "feature", "name": "a", "value": "off", "at": 1' + "0" * 400 + "}",
+        '{"kind": "feature", "name": "a", "value": "off", "until": "soon"}',
+        '{"kind": "feature", "name": "a", "value": "off", "until": true}',
+        '{"kind": "feature", "name": "a", "value": "off", "until": NaN}',
+        '{"kind": "feature", "name": "a", "value": "off", "until": Infinity}',
+        '{"kind": "feature", "name": "a", "value": "off", "until": 1' + "0" * 400 + "}",
     ],
 )
 def test_what_is_no_pin_is_refused(raw: str) -> None:

@@ -1,0 +1,84 @@
+"""The line between hosts: it comes back whatever happens on it, and there is never more than one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway.config import Redis as Settings
+from gateway.hosts import Hosts
+from gateway.policies.shut_offs import ShutOffs
+from gateway.state.host_line import HostLine
+from gateway.state.pins import Pins
+
+
+class Stumbling:
+    """A subject that fails the first time that it should catch up, and the first that it hears."""
+
+    channel = "test:stumbling"
+
+    def __init__(self) -> None:
+        self.told: list[bytes] = []
+        self.joins = 0
+
+    async def joined(self, _: Redis) -> None:
+        self.joins += 1
+        if self.joins == 1:
+            raise KeyError("what nobody foresaw")
+
+    async def poll(self, _: Redis) -> None:
+        pass
+
+    def heard(self, said: bytes) -> None:
+        self.told.append(said)
+        if len(self.told) == 1:
+            raise TypeError("what nobody foresaw either")
+
+
+async def test_a_line_that_fails_is_taken_up_anew(
+    redis_volatile_url: str, until: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error that is not Redis's, in catching up or in hearing, is logged and ends it for a moment."""
+    subject = Stumbling()
+    line = HostLine(redis_volatile_url, "{test}:key", [subject])
+    line.start()
+    async with Redis.from_url(redis_volatile_url) as redis:
+
+        async def told(times: int) -> bool:
+            if line.up:
+                await redis.publish(subject.channel, "x")
+            return len(subject.told) >= times
+
+        await until(lambda: told(1))
+        await until(lambda: told(2))
+        assert subject.joins == 3
+    await line.aclose()
+
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [KeyError, TypeError]
+
+
+async def test_of_two_edits_at_once_one_line_is_left() -> None:
+    """To the Redis that holds in the end, whichever edit was quicker; and none once the gateway closes."""
+
+    def lines() -> int:
+        return sum(task.get_name() == "host-line" for task in asyncio.all_tasks())
+
+    hosts = Hosts(Pins(None, lambda: 0.0), ShutOffs(), lambda _: None, dict)
+    now: Settings | None = Settings(url="redis://127.0.0.1:1/0")
+    hosts.start(now)
+    await asyncio.gather(*(hosts.restart(lambda: now) for _ in range(3)))
+    assert lines() == 1
+
+    now = Settings(url="redis://127.0.0.1:2/0")
+    leaving = asyncio.create_task(hosts.restart(lambda: now))
+    await asyncio.sleep(0)  # it has begun, and the next edit takes Redis out
+    now = None
+    await leaving
+    assert lines() == 0
+
+    now = Settings(url="redis://127.0.0.1:1/0")
+    await asyncio.gather(hosts.restart(lambda: now), hosts.aclose())
+    assert lines() == 0
