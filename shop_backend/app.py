@@ -7,7 +7,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
-import httpx
 import psycopg
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
@@ -84,17 +83,16 @@ def routes(context: Context, servers: health.Readiness) -> list[BaseRoute]:
     ]
 
 
-def create_app(settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None) -> Starlette:
+def create_app(settings: Settings) -> Starlette:
     """The app; it connects when it is started.
 
     Args:
         settings: as loaded.
-        transport: how requests to the provider leave, for tests.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with connect(settings, transport=transport) as parts:
+        async with connect(settings) as parts:
             context = build_context(settings, parts)
             # Routes need the parts, which need a running loop; so they come now, before the first request.
             servers = health.readiness(context)

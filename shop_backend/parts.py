@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import httpx
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
@@ -103,9 +102,7 @@ def redis_client(url: str, *, timeout: float, connections: int = 64, cluster: bo
 
 
 @contextlib.asynccontextmanager
-async def connect(
-    settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None
-) -> AsyncIterator[Parts]:
+async def connect(settings: Settings) -> AsyncIterator[Parts]:
     """Connect to everything, waiting for what is not up yet; disconnect at the end.
 
     Raises:
@@ -130,7 +127,7 @@ async def connect(
     volatile = redis_client(volatile_url, timeout=_VOLATILE)
     cache_url = settings.redis_url.get_secret_value() if settings.redis_url else volatile_url
     cache = redis_client(cache_url, timeout=_CACHE)
-    providers = _providers(settings, transport)
+    providers = _providers(settings)
     try:
         await database.open()
         patience = settings.database.startup_timeout
@@ -161,9 +158,9 @@ async def connect(
         await database.close()
 
 
-def _providers(settings: Settings, transport: httpx.AsyncBaseTransport | None) -> dict[str, PaymentProvider]:
+def _providers(settings: Settings) -> dict[str, PaymentProvider]:
     """Every provider that is set up: also one that takes no new orders has refunds and late news."""
-    providers: dict[str, PaymentProvider] = {"sandbox": SandboxProvider(settings, transport=transport)}
+    providers: dict[str, PaymentProvider] = {"sandbox": SandboxProvider(settings)}
     if settings.stripe_api_key is not None:
         webhook_secret = settings.stripe_webhook_secret
         providers["stripe"] = StripeProvider(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from shop_backend.config import Settings
 from shop_backend.errors import SetupError
-from shop_backend.lanes import Lanes
+from shop_backend.http_client import HttpClient, NoAnswer
 from shop_backend.providers import (
     Checkout,
     Forged,
@@ -25,6 +25,8 @@ from shop_backend.providers import (
 )
 
 _AT_ONCE = 16  # calls under way
+_TIMEOUT = 5.0  # seconds
+_MAX_ANSWER = 1024 * 1024  # bytes
 _TOLERANCE = 300.0  # seconds, as Standard Webhooks recommends and its library enforces
 _Id = Annotated[str, Field(pattern=r"^[!-~]{1,100}$")]
 _Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
@@ -64,7 +66,6 @@ class SandboxProvider:
 
     Args:
         settings: its address, ours, and the shared secret.
-        transport: how requests leave, for tests.
 
     Raises:
         SetupError: the secret is malformed. An empty one is allowed, and then every callback is refused.
@@ -76,7 +77,6 @@ class SandboxProvider:
         self,
         settings: Settings,
         *,
-        transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         secret = settings.sandbox_secret.get_secret_value() if settings.sandbox_secret else ""
@@ -86,18 +86,17 @@ class SandboxProvider:
             raise SetupError("TIDEGATE_SANDBOX_SECRET: must be whsec_ and base64") from error
         self._settings = settings
         self._clock = clock
-        self._lanes = Lanes(
-            _AT_ONCE,
-            base_url=settings.sandbox_url,
+        self._url = settings.sandbox_url.rstrip("/")
+        self._http = HttpClient(
+            at_once=_AT_ONCE,
+            timeout=_TIMEOUT,
+            max_answer=_MAX_ANSWER,
             headers={"authorization": f"Bearer {secret}"} if secret else {},
-            timeout=httpx.Timeout(5.0, connect=2.0),
-            transport=transport,
-            trust_env=False,  # the merchant's calls go straight there, never through a proxy
         )
 
     async def close(self) -> None:
         """Close its connections."""
-        await self._lanes.close()
+        await self._http.close()
 
     async def checkout(self, order: Mapping[str, Any]) -> Checkout:
         """Open a checkout; the provider gives the same one again for the same order.
@@ -197,15 +196,20 @@ class SandboxProvider:
         self, method: str, path: str, body: dict[str, object] | None, *, missing: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         try:
-            async with self._lanes.client() as client:
-                response = await client.request(method, path, json=body)
-            if response.status_code == 404 and missing is not None:
+            answer = await self._http.ask(
+                method,
+                self._url + path,
+                body=None if body is None else json.dumps(body).encode(),
+                headers={"content-type": "application/json"},
+            )
+            if answer.status == 404 and missing is not None:
                 return missing
-            if not response.is_success:
-                raise ProviderError(f"{method} {path}: {response.status_code} {response.text[:200]}")
-            value = response.json()
-        except (httpx.HTTPError, ValueError) as error:
-            raise ProviderError(f"{method} {path}: {type(error).__name__}: {error}") from error
+            if not 200 <= answer.status < 300:
+                said = answer.body[:200].decode("utf-8", "replace")
+                raise ProviderError(f"{method} {path}: {answer.status} {said}")
+            value = json.loads(answer.body)
+        except (NoAnswer, ValueError) as error:
+            raise ProviderError(f"{method} {path}: {error}") from error
         if not isinstance(value, dict):
             raise ProviderError(f"{method} {path}: not an object")
         return value

@@ -34,7 +34,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -75,20 +74,18 @@ def create_app(
     settings: Settings,
     *,
     clock: Clock = time.time,
-    transport: httpx.AsyncBaseTransport | None = None,
 ) -> Starlette:
     """The provider, ready to be served.
 
     Args:
         settings: the shop's settings.
         clock: Unix time, seconds.
-        transport: how callbacks leave, for tests.
 
     Raises:
         SetupError: the signing secret is missing or malformed.
     """
     ledger = Ledger(Path(settings.data_dir) / "sandbox.sqlite3", clock=clock)
-    sender = Sender(ledger.debts, settings.require("sandbox_secret"), transport=transport)
+    sender = Sender(ledger.debts, settings.require("sandbox_secret"))
     provider = Provider(settings, ledger, sender)
 
     @contextlib.asynccontextmanager

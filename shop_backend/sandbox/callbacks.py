@@ -10,11 +10,10 @@ import random
 import sqlite3
 from datetime import UTC, datetime
 
-import httpx
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
 from shop_backend.errors import SetupError
-from shop_backend.lanes import Lanes
+from shop_backend.http_client import HttpClient, NoAnswer
 from shop_backend.sandbox.debts import Callback, Debts
 
 log = logging.getLogger(__name__)
@@ -42,15 +41,12 @@ class Sender:
     Args:
         debts: what is owed.
         secret: Standard Webhooks secret, `whsec_…`; an empty one is refused.
-        transport: how requests leave, for tests.
 
     Raises:
         SetupError: the secret is empty or not base64.
     """
 
-    def __init__(
-        self, debts: Debts, secret: str, *, transport: httpx.AsyncBaseTransport | None = None
-    ) -> None:
+    def __init__(self, debts: Debts, secret: str) -> None:
         if not secret.removeprefix("whsec_"):
             raise SetupError("no signing secret: set TIDEGATE_SANDBOX_SECRET to whsec_<base64>")
         try:
@@ -59,7 +55,6 @@ class Sender:
             # From nothing: the cause may quote the secret.
             raise SetupError("TIDEGATE_SANDBOX_SECRET is not whsec_<base64>") from None
         self._debts = debts
-        self._transport = transport
         self._wake = asyncio.Event()
         self._busy: dict[int, asyncio.Task[None]] = {}
 
@@ -69,17 +64,12 @@ class Sender:
 
     async def run(self) -> None:
         """Deliver until cancelled. What is under way then is owed still, and sent again later."""
-        lanes = Lanes(
-            AT_ONCE,
-            timeout=TIMEOUT,
-            transport=self._transport,
-            follow_redirects=False,  # a redirect would lead away from the address that was checked
-            trust_env=False,
-        )
+        # One that follows no redirect: it would lead away from the address that was checked.
+        http = HttpClient(at_once=AT_ONCE, timeout=TIMEOUT, max_answer=MAX_ANSWER)
         try:
             while True:
                 self._wake.clear()
-                wait = await self._start_due(lanes)
+                wait = await self._start_due(http)
                 # Not wait_for: in Python 3.11 it swallows a cancellation that comes with the wake.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait):
@@ -89,9 +79,9 @@ class Sender:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await lanes.close()
+            await http.close()
 
-    async def _start_due(self, lanes: Lanes) -> float | None:
+    async def _start_due(self, http: HttpClient) -> float | None:
         room = AT_ONCE - len(self._busy)
         if room <= 0:
             return None  # whoever finishes wakes us
@@ -101,7 +91,7 @@ class Sender:
             log.error("the ledger can't be read (%s); callbacks wait %.0f s", error, TROUBLE)  # noqa: TRY400 - one line
             return TROUBLE
         for callback in callbacks:
-            task = asyncio.create_task(self._deliver(lanes, callback))
+            task = asyncio.create_task(self._deliver(http, callback))
             self._busy[callback.seq] = task
             task.add_done_callback(functools.partial(self._done, callback.seq))
         return wait
@@ -110,7 +100,7 @@ class Sender:
         del self._busy[seq]
         self._wake.set()
 
-    async def _deliver(self, lanes: Lanes, callback: Callback) -> None:
+    async def _deliver(self, http: HttpClient, callback: Callback) -> None:
         body = callback.body
         now = datetime.now(tz=UTC)
         headers = {
@@ -120,18 +110,10 @@ class Sender:
             "webhook-signature": self._signer.sign(callback.message_id, now, body),
         }
         try:
-            async with (
-                lanes.client() as client,
-                client.stream("POST", callback.url, content=body, headers=headers) as response,
-            ):
-                status, why = response.status_code, f"HTTP {response.status_code}"
-                size = 0
-                async for chunk in response.aiter_raw():  # to its end, so that the connection serves again,
-                    size += len(chunk)
-                    if size > MAX_ANSWER:  # unless it has none
-                        break
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            status, why = 0, type(error).__name__
+            answer = await http.ask("POST", callback.url, body=body.encode(), headers=headers)
+            status, why = answer.status, f"HTTP {answer.status}"
+        except NoAnswer as error:
+            status, why = 0, str(error)
         try:
             if 200 <= status < 300:
                 await self._debts.taken(callback.seq)

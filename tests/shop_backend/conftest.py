@@ -19,6 +19,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from standardwebhooks.webhooks import Webhook
+from starlette.applications import Starlette
 
 from shop_backend.app import create_app
 from shop_backend.config import Settings
@@ -41,6 +42,7 @@ from shop_backend.workers.recovery import Recovery
 from shop_backend.workers.runner import StreamRunner
 from shop_backend.workers.sweeper import Sweeper
 from shop_backend.workers.watch import StockKeeper
+from tests.shop_backend.serving import serve
 
 SECRET = "whsec_" + base64.b64encode(b"s" * 24).decode()
 CARD_KEY = "k1:" + base64.urlsafe_b64encode(b"k" * 32).decode()
@@ -124,7 +126,7 @@ def shop_settings(
             "sandbox_secret": SECRET,
             "sandbox_url": "http://sandbox.test",
             "public_url": "http://shop.test",
-            "shop_url": "http://shop.test",
+            "shop_url": "http://127.0.0.1:1",  # nobody listens: the tests send callbacks themselves
             "data_dir": tmp_path,
             "catalog": {"directory": write_catalog(tmp_path / "catalog"), "fresh_for": 0, "shared_for": 0},
             # Patient: a thousand buyers at once on a busy machine are no outage.
@@ -330,20 +332,23 @@ async def violations(shop: Shop) -> list[str]:
     return found
 
 
-def _nowhere(request: httpx.Request) -> httpx.Response:
-    raise httpx.ConnectError("the tests send callbacks themselves", request=request)
+@contextlib.asynccontextmanager
+async def _started(settings: Settings) -> AsyncIterator[Starlette]:
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        yield app
 
 
 @contextlib.asynccontextmanager
 async def open_shop(settings: Settings) -> AsyncIterator[Shop]:
     """Start a shop on these settings; its stock is loaded."""
-    sandbox = create_sandbox(settings, transport=httpx.MockTransport(_nowhere))
-    app = create_app(settings, transport=httpx.ASGITransport(sandbox))
+    sandbox = create_sandbox(settings)
     mailbox = Mailbox()
     async with (
         sandbox.router.lifespan_context(sandbox),
-        app.router.lifespan_context(app),
-        connect(settings, transport=httpx.ASGITransport(sandbox)) as parts,
+        serve(sandbox) as address,
+        connect(ours := settings.model_copy(update={"sandbox_url": address})) as parts,
+        _started(ours) as app,
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop.test") as client,
         httpx.AsyncClient(transport=httpx.ASGITransport(sandbox), base_url="http://sandbox.test") as provider,
     ):

@@ -77,7 +77,7 @@ async def test_the_provider_is_no_drive_by_target(shop: Any) -> None:
     order = await shop.placed()
     body = (
         f'{{"order_id": "{order["order_id"]}", "amount_cents": 1000, "currency": "EUR",'
-        ' "callback_url": "http://shop.test/callbacks/sandbox", "return_url": "http://shop.test/"}'
+        ' "callback_url": "http://127.0.0.1:1/callbacks/sandbox", "return_url": "http://shop.test/"}'
     )
     form = {"content-type": "application/x-www-form-urlencoded"}
     for headers in FOREIGN:

@@ -284,7 +284,7 @@ async def test_a_checkout_opened_by_somebody_else_is_given_back(shop: Any, asked
             "order_id": order["order_id"],
             "amount_cents": 1,
             "currency": "EUR",
-            "callback_url": "http://shop.test/callbacks/sandbox",
+            "callback_url": "http://127.0.0.1:1/callbacks/sandbox",
             "return_url": "http://shop.test/",
         },
     )
