@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from typing import Generic, TypeVar
@@ -14,16 +15,19 @@ A = TypeVar("A")
 class Batcher(Generic[Q, A]):
     """Collects questions while others are being answered, and asks them together.
 
-    A caller that is alone waits no longer than without. One that is cancelled takes nothing with it: the
-    others get their answers, and so does the server its question, once that is under way; unless questions
-    only read: then a call that nobody waits for any more is cancelled.
+    Who is alone waits no longer than without. One that is cancelled takes nothing with it: the others get
+    their answers, and so does the server its question, once that is under way; unless questions only read:
+    then a call that nobody waits for any more is cancelled.
 
     Args:
         answer: the answers to some questions, in their order; one that is an exception is raised to its
             caller, one that `answer` raises to all of them.
         at_most: questions in one call.
-        lanes: calls under way at once: more, and each is for fewer questions.
+        every: seconds from the beginning of one call to the next, at least: many small calls cost more than
+            a few large ones. Whoever comes more seldom does not notice.
         reads: questions change nothing, so a call may be cancelled when all its callers have left.
+        clock: seconds, monotonic.
+        sleep: for so many seconds.
     """
 
     def __init__(
@@ -31,39 +35,45 @@ class Batcher(Generic[Q, A]):
         answer: Callable[[Sequence[Q]], Awaitable[Sequence[A | BaseException]]],
         *,
         at_most: int = 100,
-        lanes: int = 1,
+        every: float = 0.0,
         reads: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._answer = answer
         self._at_most = at_most
-        self._lanes = lanes
+        self._every = every
         self._reads = reads
+        self._clock = clock
+        self._sleep = sleep
+        self._next = float("-inf")  # when the next call may begin
         self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
-        self._busy = 0  # lanes; counted apart from the tasks, which end a turn later than their work
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._busy = False  # apart from the task, which ends a turn later than its work
+        self._task: asyncio.Task[None] | None = None
 
     async def ask(self, question: Q) -> A:
         """The answer to one question."""
         future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future))
-        if self._busy < self._lanes:
-            self._busy += 1
+        if not self._busy:
+            self._busy = True
             # It begins in the loop's next turn: what comes in this one goes with it.
             # In a context of its own: it is no part of the request that happened to come first.
-            task = asyncio.create_task(self._work(), context=Context())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._task = asyncio.create_task(self._work(), context=Context())
         return await future
 
     async def _work(self) -> None:
         try:
             while self._waiting:
+                if (pause := self._next - self._clock()) > 0 and len(self._waiting) < self._at_most:
+                    await self._sleep(pause)
+                self._next = self._clock() + self._every
                 batch, self._waiting = self._waiting[: self._at_most], self._waiting[self._at_most :]
                 # Nobody waits for the others any more.
                 if batch := [each for each in batch if not each[1].done()]:
                     await self._settle(batch)
         finally:
-            self._busy -= 1
+            self._busy = False
 
     async def _settle(self, batch: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:
         futures = [future for _, future in batch]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_EVERY = 0.01  # seconds, at least, from one round trip to the next
+
 
 def routes(context: Context) -> list[Route]:
     """POST /callbacks/NAME for every provider."""
@@ -47,7 +49,7 @@ def _receiver(context: Context, provider: PaymentProvider) -> Callable[[Request]
             answers: list[Any] = await pipe.execute(raise_on_error=False)
             return answers
 
-    queue: Batcher[dict[Any, Any], Any] = Batcher(append)
+    queue: Batcher[dict[Any, Any], Any] = Batcher(append, every=_EVERY)
 
     async def receive(request: Request) -> Response:
         raw = await read(request, context.settings.max_body)

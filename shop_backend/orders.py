@@ -41,6 +41,7 @@ _EPOCH_PAUSE = 0.1  # seconds between two questions for the epoch, while it is r
 # Seconds for which the gateway may tell others "sold out" by itself. Short: an unpaid order that expires
 # makes room, and a buyer who repeats an accepted order shall soon hear of it again.
 _SHUT_FOR = 2
+_LOOK_EVERY = 0.02  # seconds; a page that waits for its order looks every half second at most
 _FINAL = frozenset({"delivered", "refunded"})  # states that nothing follows
 _MARGIN = 5  # minutes in which a payment of the last moment is settled, and clocks may differ
 _NO_STORE = {"cache-control": "no-store"}
@@ -63,7 +64,7 @@ class Orders:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._copies = SecondCopy(context.redis_volatile, context.database)
-        self._looks: Batcher[str, Seen | None] = Batcher(self._look, reads=True)
+        self._looks: Batcher[str, Seen | None] = Batcher(self._look, reads=True, every=_LOOK_EVERY)
         self._epoch_asked_at = float("-inf")
         self._epoch_lock = asyncio.Lock()
 

@@ -17,6 +17,8 @@ T = TypeVar("T")
 Row = dict[str, Any]
 Work = Callable[[sqlite3.Connection], Any]
 
+_EVERY = 0.005  # seconds, at least, from one commit to the next
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS checkouts (
     id TEXT PRIMARY KEY,
@@ -63,7 +65,7 @@ class Books:
         self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sandbox-ledger")
         self._db: sqlite3.Connection | None = None
-        self._batcher: Batcher[Work, Any] = Batcher(self._run_all)
+        self._batcher: Batcher[Work, Any] = Batcher(self._run_all, every=_EVERY)
 
     async def open(self) -> None:
         """Open the file, or create it with its folder.

@@ -32,6 +32,7 @@ _MARK = "orders:second-copy:whole"  # there while nothing was forgotten
 _KEPT = 100_000  # intents; workers are far behind when so many are not in SQL yet
 _LIFE = 3600  # seconds
 _CHUNK = 500
+_EVERY = 0.01  # seconds, at least, from one round trip to the next
 _PATIENCE = 1.0  # seconds for SQL; a buyer is waiting
 
 
@@ -41,7 +42,7 @@ class SecondCopy:
     def __init__(self, redis: Redis, database: Database) -> None:
         self._redis = redis
         self._database = database
-        self._writing: Batcher[Mapping[Any, Any], Literal["kept"]] = Batcher(self._write)
+        self._writing: Batcher[Mapping[Any, Any], Literal["kept"]] = Batcher(self._write, every=_EVERY)
 
     async def keep(self, intent: Intent, hold: Hold, mark: str) -> Literal["kept", "sql", "failed"]:
         """Write an intent that was accepted under the epoch `mark` down again; where that worked.

@@ -98,16 +98,54 @@ async def test_whoever_leaves_takes_nobody_along() -> None:
     assert server.calls == [[0, 1], [2, 4]]
 
 
-async def test_several_lanes_wait_for_no_slow_call() -> None:
-    """With two lanes a second call is under way while the first hangs."""
-    server = Server()
-    batcher = Batcher(server.answer, lanes=2)
-    one = asyncio.create_task(batcher.ask(1))
-    await server.called(1)
-    two = asyncio.create_task(batcher.ask(2))
-    await server.called(2)
+class Clock:
+    """Time that stands still until somebody sleeps it away, when `go` is set."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.slept: list[float] = []
+        self.go = asyncio.Event()
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await self.go.wait()
+        self.now += seconds
+
+
+async def test_calls_keep_their_distance() -> None:
+    """The first is asked at once; those that come too soon after it wait, and go together."""
+    server, clock = Server(), Clock()
     server.gate.set()
-    assert [await one, await two] == [2, 4]
+    batcher = Batcher(server.answer, every=5.0, clock=clock, sleep=clock.sleep)
+    assert await batcher.ask(1) == 2
+    clock.now += 2
+    early = [asyncio.create_task(batcher.ask(2))]
+    while not clock.slept:  # noqa: ASYNC110 - it takes some turns of the loop, no time
+        await asyncio.sleep(0)
+    early += [asyncio.create_task(batcher.ask(n)) for n in (3, 4, 5)]
+    await asyncio.sleep(0)
+    early[1].cancel()
+    await asyncio.sleep(0)
+    assert server.calls == [[1]]
+    clock.go.set()
+    assert await asyncio.gather(early[0], *early[2:]) == [4, 8, 10]
+    assert server.calls == [[1], [2, 4, 5]]
+    assert clock.slept == [3.0]
+
+
+async def test_whoever_comes_seldom_waits_for_no_distance() -> None:
+    """Nor does a batch that is full."""
+    server, clock = Server(), Clock()
+    server.gate.set()
+    batcher = Batcher(server.answer, at_most=3, every=5.0, clock=clock, sleep=clock.sleep)
+    for n in range(3):
+        assert await batcher.ask(n) == n * 2
+        clock.now += 5
+    assert await asyncio.gather(*(batcher.ask(n) for n in range(6))) == [n * 2 for n in range(6)]
+    assert clock.slept == []
 
 
 async def test_what_only_reads_ends_with_the_last_who_waits() -> None:
