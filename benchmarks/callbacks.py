@@ -26,8 +26,8 @@ from standardwebhooks.webhooks import Webhook
 from benchmarks import machine
 from benchmarks.orders.goods import SKU
 from benchmarks.orders.ours import Tidegate, short_folder
-from benchmarks.orders.sale import percentile
 from benchmarks.orders.wire import Broken, Line
+from benchmarks.report import percentile
 
 _EMPTY = "/callbacks/nobody"  # 404: the shop has no such provider, and asks no store
 _PUT_OFF = 3600  # seconds; the sandbox's own callbacks are not what is measured
@@ -134,14 +134,13 @@ async def _measure(given: argparse.Namespace) -> int:
         await storm.blow(given.connections, given.probe_every)
         seconds, after = time.monotonic() - began, shop.cpu()
         sent = len(storm.took)
-        took, empty = sorted(storm.took), sorted(storm.empty)
         print(
             f"{len(bodies):,} callbacks, each {given.times} times, permuted,"
             f" {given.connections} connections: "
             f"{sent:,} in {seconds:.1f} s, answers {dict(storm.answers)}"
         )
         for share in (0.5, 0.99, 0.999):
-            ours, theirs = percentile(took, share) * 1e3, percentile(empty, share) * 1e3
+            ours, theirs = percentile(storm.took, share) * 1e3, percentile(storm.empty, share) * 1e3
             print(
                 f"  p{share * 100:g}: acknowledged in {ours:.1f} ms, empty endpoint {theirs:.1f} ms,"
                 f" ratio {ours / theirs:.2f}"

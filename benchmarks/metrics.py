@@ -22,7 +22,7 @@ from benchmarks import machine, report
 from benchmarks.gateway import TOKEN, Gateway
 from benchmarks.line import Line
 from benchmarks.proxy import stopped_by_signals
-from benchmarks.report import quantile
+from benchmarks.report import percentile
 from benchmarks.switches import lines_to_workers
 from gateway.metrics import WorkerMetrics
 
@@ -122,15 +122,15 @@ def text(pages: list[Page], counted: list[float]) -> str:
         (
             page.name,
             str(len(page.taken)),
-            *(f"{quantile(page.taken, share):.1f}" for share in (0.5, 0.99)),
+            *(f"{percentile(page.taken, share):.1f}" for share in (0.5, 0.99)),
             f"{page.cpu:.1f}",
             f"{page.size:,}",
-            ("yes" if quantile(page.taken, 0.5) <= SCRAPE_GOAL else "no") if page is pages[0] else "",
+            ("yes" if percentile(page.taken, 0.5) <= SCRAPE_GOAL else "no") if page is pages[0] else "",
         )
         for page in pages
     ]
     head = ("page", "times", "p50 ms", "p99 ms", "CPU ms", "bytes", f"p50 within {SCRAPE_GOAL:g} ms")
-    middle = quantile(counted, 0.5)
+    middle = percentile(counted, 0.5)
     good = "yes" if middle <= REQUEST_GOAL else "no"
     row = (f"{middle:.2f}", f"{min(counted):.2f}-{max(counted):.2f}", str(len(counted)), good)
     cost = report.table(("µs CPU a request", "low-high", "rounds", f"within {REQUEST_GOAL:g} µs"), [row])
@@ -150,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     counted = count(given.routes, 9)
     print(json.dumps(machine.describe() | {"load": machine.load_average()}))
     print(f"{given.workers} workers on one core, {given.routes} routes\n\n{text(pages, counted)}")
-    within = quantile(pages[0].taken, 0.5) <= SCRAPE_GOAL and quantile(counted, 0.5) <= REQUEST_GOAL
+    within = percentile(pages[0].taken, 0.5) <= SCRAPE_GOAL and percentile(counted, 0.5) <= REQUEST_GOAL
     return 0 if within else 1
 
 

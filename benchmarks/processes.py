@@ -14,9 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ops import ports
+
 _TICKS = os.sysconf("SC_CLK_TCK")  # per second
 _STOP_SECONDS = 5.0  # between SIGTERM and SIGKILL
 _START_SECONDS = 20.0
+_given: set[int] = set()  # ports
 
 
 class StartError(Exception):
@@ -152,10 +155,8 @@ def memory_bytes(pid: int) -> int:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback that nobody holds just now."""
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        return int(door.getsockname()[1])
+    """A TCP port of the loopback that nobody holds just now, and that was not given out here before."""
+    return ports.choose(None, _given)
 
 
 def accepts(port: int) -> bool:

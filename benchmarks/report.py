@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.bench import Run
@@ -30,9 +30,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join((line(head), rule, *(line(row) for row in rows)))
 
 
-def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest of the values that so large a share of them does not exceed (nearest rank)."""
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+def percentile(values: Iterable[float], share: float) -> float:
+    """The smallest of the values that so large a share of them does not exceed (nearest rank).
+
+    Args:
+        values: in any order; there is no number for none.
+        share: 0 to 1.
+    """
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
 
 
 def comparison(results: Results, cases: Sequence[Case], against: str) -> str:

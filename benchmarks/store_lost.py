@@ -27,7 +27,7 @@ from benchmarks.gateway import Gateway
 from benchmarks.line import Line
 from benchmarks.proxy import stopped_by_signals
 from benchmarks.redis_server import RedisServer
-from benchmarks.report import quantile
+from benchmarks.report import percentile
 
 HOSTS, WORKERS = 2, 2
 LIMIT = 400  # a second, of all together
@@ -202,7 +202,7 @@ def findings(rounds: Sequence[Round], failures: int) -> list[Finding]:
     """The claims, with what was found."""
 
     def latency(share: float, since: str, begin: float, end: float) -> float:
-        return quantile(
+        return percentile(
             [
                 one
                 for each in rounds

@@ -24,7 +24,7 @@ from benchmarks.gateway import TOKEN, Gateway
 from benchmarks.line import Answer, Line
 from benchmarks.proxy import stopped_by_signals
 from benchmarks.redis_server import RedisServer
-from benchmarks.report import quantile
+from benchmarks.report import percentile
 
 GOAL = 500.0  # milliseconds
 HOSTS, WORKERS = 2, 2
@@ -129,7 +129,7 @@ def text(found: dict[str, list[float]]) -> str:
         (
             what,
             str(len(times)),
-            *(f"{quantile(times, share):.1f}" for share in (0.5, 0.99)),
+            *(f"{percentile(times, share):.1f}" for share in (0.5, 0.99)),
             f"{max(times):.1f}",
             "yes" if max(times) <= GOAL else "no",
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,7 +12,7 @@ import pytest
 from benchmarks.orders import curves
 from benchmarks.orders.buyers import Bought
 from benchmarks.orders.mailbox import Mailbox
-from benchmarks.orders.sale import Outcome, percentile
+from benchmarks.orders.sale import Outcome
 from benchmarks.orders.wire import Broken, Line
 
 
@@ -27,13 +26,6 @@ def test_a_sale_is_counted_after_its_warm_up_and_while_buyers_come() -> None:
     assert (sum(outcome.curve()), len(outcome.curve())) == (5, 16)
     waiting = curves.waiting(outcome.paid_curve(), outcome.curve())
     assert (waiting[0], waiting[1], waiting[-1]) == (6, 5, 1)
-
-
-def test_percentiles_of_sorted_values() -> None:
-    """The share's own value; nothing has none."""
-    values = [float(n) for n in range(100)]
-    assert (percentile(values, 0.5), percentile(values, 0.99), percentile(values, 1.0)) == (50.0, 99.0, 99.0)
-    assert math.isnan(percentile([], 0.5))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import cancellations, metrics, store_lost, switches, users
-from benchmarks.report import quantile
+from benchmarks.report import percentile
 from benchmarks.store_lost import Round, Sample
 
 
-def test_quantiles_by_nearest_rank() -> None:
+def test_percentiles_by_nearest_rank() -> None:
     """The hundredth of a hundred is the largest, the ninety-ninth not."""
     values = [float(n) for n in range(100, 0, -1)]
-    assert (quantile(values, 0.5), quantile(values, 0.99), quantile(values, 1.0)) == (50.0, 99.0, 100.0)
-    assert quantile([7.0], 0.99) == 7.0
+    assert (percentile(values, 0.5), percentile(values, 0.99), percentile(values, 1.0)) == (50.0, 99.0, 100.0)
+    assert percentile([7.0], 0.99) == 7.0
+    assert math.isnan(percentile([], 0.5))
 
 
 def test_cancellations(capsys: pytest.CaptureFixture[str]) -> None:

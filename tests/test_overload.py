@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from benchmarks.overload.__main__ import main
 from benchmarks.overload.backend import Capacity
 from benchmarks.overload.crowd import BROKEN, FALLBACK, GAVE_UP, OK, Crowd, Phase, Plan, Records
-from benchmarks.overload.findings import find, percentile
+from benchmarks.overload.findings import find
 from benchmarks.overload.gates import Bare, NginxGate, SplitNginxGate, TidegateGate
 from benchmarks.overload.scene import Pulse, Scene
 from benchmarks.processes import free_port
+from benchmarks.report import percentile
 from benchmarks.site import Site
 from gateway import config
 

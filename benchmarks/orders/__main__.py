@@ -17,6 +17,7 @@ from benchmarks.orders import curves, sale
 from benchmarks.orders.mailbox import Mailbox
 from benchmarks.orders.ours import Tidegate, short_folder
 from benchmarks.orders.synchronous import Synchronous
+from benchmarks.report import percentile
 
 _USERS = 600  # a second; more than any shop here serves
 _SETTLE = 60.0  # seconds for streams and mails after the sale
@@ -24,7 +25,7 @@ _SETTLE = 60.0  # seconds for streams and mails after the sale
 
 def _told(outcome: sale.Outcome) -> str:
     took = outcome.took()
-    half, most = sale.percentile(took, 0.5), sale.percentile(took, 0.99)
+    half, most = percentile(took, 0.5), percentile(took, 0.99)
     orders = max(1, len(outcome.delivered))
     spent = sorted(outcome.cpu.items(), key=lambda each: -each[1])
     return "\n".join(
@@ -87,8 +88,8 @@ def _figures(outcome: sale.Outcome) -> dict[str, Any]:
         "per_minute": outcome.per_minute,
         "accepted": len(outcome.bought),
         "delivered": len(outcome.delivered),
-        "p50": sale.percentile(outcome.took(), 0.5),
-        "p99": sale.percentile(outcome.took(), 0.99),
+        "p50": percentile(outcome.took(), 0.5),
+        "p99": percentile(outcome.took(), 0.99),
         "cpu": outcome.cpu,
         "delivered_curve": outcome.curve(),
         "paid_curve": outcome.paid_curve(),

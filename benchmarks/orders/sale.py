@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -99,13 +98,3 @@ async def hold(shop: Shop, *, at_once: int, seconds: float, users: int) -> Outco
         group.create_task(watch())
         group.create_task(crowd.come(at_once, seconds))
     return Outcome(seconds, began, journal.bought, journal.answers, spent)
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Of sorted values; not a number when there are none."""
-    return values[min(len(values) - 1, int(len(values) * share))] if values else float("nan")
-
-
-def cores() -> int:
-    """How many this run may use."""
-    return len(os.sched_getaffinity(0))

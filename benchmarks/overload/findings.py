@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.overload.crowd import FALLBACK, GAVE_UP, OK, PRIORITIES, Records
 from benchmarks.overload.scene import Scene
+from benchmarks.report import percentile
 
 BIN = 0.5  # seconds; so finely is recovery seen
 WARM_UP = 1.0  # seconds of the calm that are not looked at: connections are made, code is read
@@ -72,12 +73,6 @@ class Finding:
     greedy: float
     late_p99: float
     cpu: float
-
-
-def percentile(values: Iterable[float], share: float) -> float:
-    """The least value that so many are not above; nan for none."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
 
 
 def find(scene: Scene) -> Finding:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.overload.crowd import FALLBACK, OK, PRIORITIES
-from benchmarks.overload.findings import percentile
 from benchmarks.overload.scene import Scene
+from benchmarks.report import percentile
 
 _BIN = 0.25  # seconds
 _COLOURS = {"critical": "#c0392b", "normal": "#2471a3", "optional": "#7d8b8c"}
