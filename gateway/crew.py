@@ -100,7 +100,6 @@ class Crew:
         self._greet = greet
         self._totals = totals
         self._ids = itertools.count(1)
-        self._scrapes = itertools.count(1)
         self.restarts = 0
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -151,7 +150,7 @@ class Crew:
         for member in self.members.values():
             if member.ready:
                 member.scraped.clear()
-                member.channel.send({"type": "scrape", "id": next(self._scrapes)})
+                member.channel.send({"type": "scrape"})
                 waiting.append(asyncio.create_task(member.scraped.wait()))
         if waiting:
             _, late = await asyncio.wait(waiting, timeout=_ANSWER)
@@ -195,24 +194,17 @@ class Crew:
             self.restarts += 1
             self._totals.own.count("tidegate_worker_restarts_total")
             wait = _BACKOFF[0] if loop.time() - born > _YOUNG else min(wait * 2, _BACKOFF[1])
-            _log.error("a worker died (exit code %s); starting another in %.1f s", code, wait)
+            if code is not None:
+                _log.error("a worker died (exit code %d); starting another in %.1f s", code, wait)
             await asyncio.sleep(wait)
 
     async def _one(self, place: int, born: float) -> int | None:
-        """The life of one worker; returns its exit code."""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        fds = (self._listener.fileno(), theirs.fileno(), *self._shared)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "gateway",
-            "worker",
-            *map(str, fds),
-            pass_fds=[fd for fd in fds if fd >= 0],
-            stdin=asyncio.subprocess.DEVNULL,
-        )
-        theirs.close()
+        """The life of one worker; returns its exit code, or None when there was none to be had."""
+        try:
+            process, ours = await self._spawn()
+        except OSError as error:
+            _log.error("no worker can be started (%s); trying again", error)
+            return None
         channel = await Channel.over(ours)
         member = Member(next(self._ids), process, channel, born)
         self.members[member.id] = member
@@ -229,6 +221,32 @@ class Crew:
             self._totals.retire(member.id)
             channel.close()
         return await process.wait()
+
+    async def _spawn(self) -> tuple[asyncio.subprocess.Process, socket.socket]:
+        """A new process, and our end of the line to it.
+
+        Raises:
+            OSError: the system has no memory, process or descriptor left.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            ours.setblocking(False)
+            fds = (self._listener.fileno(), theirs.fileno(), *self._shared)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "gateway",
+                "worker",
+                *map(str, fds),
+                pass_fds=[fd for fd in fds if fd >= 0],
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return process, ours
 
     def _hear(self, member: Member, message: Message) -> None:
         kind = message["type"]

@@ -81,7 +81,7 @@ class Edits:
         if late := [one["path"] for one in found if one["restart"]]:
             _log.warning("%s changed in %s; that takes a restart", ", ".join(late), file.path)
         if before.redis != now.redis:
-            master.do(master.hosts.restart(lambda: master.config.redis), "resync")
+            master.background.do(master.hosts.restart(lambda: master.config.redis), "resync")
         crew.drain = now.listen.drain
         crew.tell({"type": "config", "config": file.text, "version": file.version})
         master.board.adopt(before)

@@ -10,15 +10,17 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gateway.admin import api
 from gateway.admin.auth import VARIABLE, Door
+from gateway.admin.front import LISTEN
 from gateway.admin.overview import Overview
 from gateway.admin.trail import Entry, Trail
+from gateway.background import Background
 from gateway.channel import Message
 from gateway.config import Config, ConfigError
 from gateway.crew import Crew, Effect
@@ -59,6 +61,7 @@ class Master:
         shut_offs: as the workers hold them, for operators and for new workers.
         crew: the workers.
         hosts: the line to other gateways.
+        background: what goes on beside, until the end.
         name: of this host, for people.
         draining: whether it is about to end.
         started: seconds since 1970.
@@ -84,8 +87,7 @@ class Master:
         self.hosts = Hosts(self.board.pins, self.shut_offs, self._tell, self.describe)
         self.name = socket.gethostname()
         self.draining = False
-        self._loops: list[asyncio.Task[None]] = []
-        self._doing: set[asyncio.Task[None]] = set()
+        self.background = Background()
         self._stop = asyncio.Event()
 
     @property
@@ -120,12 +122,10 @@ class Master:
             loop.add_signal_handler(signal.SIGHUP, self._hang_up)
             crew.start()
             self.hosts.start(self.config.redis)
-            stop_admin = await serve_admin(operators, sockets.admin)
-            self._loops = [
-                asyncio.create_task(self.file.watch(self.edits.take), name="watch-config"),
-                asyncio.create_task(self.board.keep(crew.pressures), name="switches"),
-                asyncio.create_task(overview.keep(), name="overview"),
-            ]
+            stop_admin = await serve_admin(operators, sockets.admin, LISTEN)
+            self.background.keep(lambda: self.file.watch(self.edits.take), "watch-config")
+            self.background.keep(lambda: self.board.keep(crew.pressures), "switches")
+            self.background.keep(overview.keep, "overview")
             await self._announce(sockets)
             await self._stop.wait()
         finally:
@@ -134,8 +134,7 @@ class Master:
             await asyncio.sleep(HANDSHAKE)
             sockets.public.close()
             await crew.stop()
-            for task in (*self._loops, *self._doing):
-                task.cancel()
+            self.background.cancel()
             await self.hosts.aclose()
             if stop_admin is not None:
                 await stop_admin()
@@ -190,12 +189,6 @@ class Master:
             "off": sorted(self.board.now.off),
         }
 
-    def do(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """In the background."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._doing.add(task)
-        task.add_done_callback(self._doing.discard)
-
     def _tell(self, message: Message) -> None:
         if self.crew is not None:
             self.crew.tell(message)
@@ -236,7 +229,7 @@ class Master:
             if effect.applied == effect.workers:
                 self.hosts.speak(pin)
 
-        self.do(answer(), "confirm")
+        self.background.do(answer(), "confirm")
         said = Entry(pin.at, pin.kind, pin.name, pin.old, pin.value, by=pin.by, reason=pin.reason)
         self.trail.done(replace(said, until=pin.until, result="heard", status=0, detail="on another host"))
 
@@ -244,7 +237,7 @@ class Master:
         """SIGHUP: read the configuration, and open the access log anew for logrotate."""
         if self.crew is not None:
             self.crew.tell({"type": "reopen"})
-        self.do(self.edits.take("SIGHUP"), "reload")
+        self.background.do(self.edits.take("SIGHUP"), "reload")
 
 
 def main(path: Path, overrides: Overrides) -> int:
@@ -262,8 +255,7 @@ def main(path: Path, overrides: Overrides) -> int:
         print(f"gateway: {error}", file=sys.stderr)  # noqa: T201 - the same
         return 1
     except KeyboardInterrupt:
-        with contextlib.suppress(Exception):
-            return 130
+        return 130
     with contextlib.suppress(OSError):  # the console may have gone
         print("gateway stopped", flush=True)  # noqa: T201 - the same
     return 0

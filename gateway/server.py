@@ -13,7 +13,6 @@ from typing import Any
 
 import uvicorn
 
-from gateway.admin.front import LISTEN
 from gateway.client import ClientConnection
 from gateway.config import Listen
 from gateway.head import HeadReader
@@ -102,12 +101,16 @@ class QuietServer(uvicorn.Server):
         )
 
 
-async def serve_admin(app: Any, sock: socket.socket) -> Callable[[], Awaitable[None]]:  # noqa: ANN401 - an ASGI app
+async def serve_admin(
+    app: Any,  # noqa: ANN401 - an ASGI app
+    sock: socket.socket,
+    listen: Listen,
+) -> Callable[[], Awaitable[None]]:
     """Serve an app on a bound socket in the background; returns what stops it."""
     server = QuietServer(
         uvicorn.Config(
             app,
-            http=protocol_for(LISTEN),
+            http=protocol_for(listen),
             ws="none",
             lifespan="off",
             log_config=None,

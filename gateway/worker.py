@@ -94,7 +94,7 @@ class Worker:
         lag.stop()
         reporting.cancel()
         obeying.cancel()
-        self._send_metrics(None)
+        self._send_metrics()
         await self._parts.aclose()
 
     def drain(self) -> None:
@@ -114,7 +114,7 @@ class Worker:
             elif kind == "config":
                 await self._adopt(message)
             elif kind == "scrape":
-                self._send_metrics(message["id"])
+                self._send_metrics()
             elif kind == "trip":
                 self._parts.breakers.trip(
                     message["upstream"], message["route"], message["seconds"], doubt=message["doubt"]
@@ -151,13 +151,13 @@ class Worker:
 
     # ---- what the worker says ----------------------------------------------------------------
 
-    def _send_metrics(self, scrape: int | None) -> None:
+    def _send_metrics(self) -> None:
         self._parts.gauges()
         dropped = self._parts.dropped_lines()
         if dropped > self._dropped:
             self._metrics.count("tidegate_access_log_dropped_total", by=dropped - self._dropped)
             self._dropped = dropped
-        self._channel.send({"type": "metrics", "id": scrape, "snapshot": self._metrics.snapshot()})
+        self._channel.send({"type": "metrics", "snapshot": self._metrics.snapshot()})
 
     def _tripped(self, change: Change) -> None:
         """Let the other workers know what this one has learned."""

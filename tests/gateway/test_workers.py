@@ -13,6 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
+from gateway.crew import Crew
+from gateway.totals import Totals
+
 
 def _workers(gateway: Any) -> list[psutil.Process]:
     return [p for p in psutil.Process(gateway.process.pid).children() if "worker" in p.cmdline()]
@@ -132,3 +135,21 @@ async def test_the_access_log_has_a_line_for_each_request(start_gateway: Any, tm
     lines = log.read_text().splitlines()
     assert len(lines) == 20
     assert "secret" not in log.read_text()
+
+
+async def test_a_worker_that_cannot_be_started_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, until: Any
+) -> None:
+    """Out of processes or memory: said, with nothing left open; the place is not given up."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-such-python"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        crew = Crew(listener, 1, dict, Totals(), 0, ())
+        crew.start()
+        await until(lambda: crew.restarts == 1)
+        open_before = psutil.Process().num_fds()
+        await until(lambda: crew.restarts == 3)
+
+        assert psutil.Process().num_fds() == open_before
+        assert caplog.text.count("no worker can be started") >= 3
+        assert crew.members == {}
+        await crew.stop()
