@@ -32,6 +32,14 @@ def parse(text: str) -> Address | None:
     return address
 
 
+def client_network(text: str) -> str | None:
+    """What one client has: an IPv4 address, or all of an IPv6 one's /64. None when the text is no address."""
+    address = parse(text)
+    if isinstance(address, IPv6Address):
+        return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+    return None if address is None else str(address)
+
+
 class Proxies:
     """Which peers may speak for a client."""
 

@@ -62,8 +62,8 @@ _WORDS = (
     *("gateway.errors", "gateway.config", "gateway.settings", "gateway.units", "gateway.pattern"),
     "gateway.redis_url",
 )
-# Leaves that know nothing of ours: header fields as lines, and who drives a request.
-_LEAVES = ("gateway.field", "gateway.generations", "gateway.walk")
+# Leaves that know nothing of ours: addresses, header fields as lines, and who drives a request.
+_LEAVES = ("gateway.addresses", "gateway.field", "gateway.generations", "gateway.walk")
 _POLICY_MAY = ("gateway.exchange", *_LEAVES, *_WORDS, "gateway.policies")
 _FEATURES = tuple(
     f"shop_backend.{name}"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from ipaddress import IPv6Address
 
+from gateway.addresses import client_network
 from gateway.exchange import Clock
 
 BURST = 60.0  # wrong tokens that an address may send at once
@@ -28,12 +28,12 @@ class Guesses:
 
     def wait(self, address: str) -> float:
         """Seconds until a token of this address is looked at; 0 is now."""
-        left = self._left(_network(address))
+        left = self._left(_client(address))
         return 0.0 if left >= 1.0 else (1.0 - left) / PER_SECOND
 
     def wrong(self, address: str) -> None:
         """The address has sent one."""
-        network = _network(address)
+        network = _client(address)
         left = self._left(network) - 1.0
         self._buckets.pop(network, None)  # to the end of the line
         self._buckets[network] = left, self._clock()
@@ -45,10 +45,5 @@ class Guesses:
         return min(BURST, left + (self._clock() - at) * PER_SECOND)
 
 
-def _network(address: str) -> str:
-    if ":" not in address:
-        return address
-    try:
-        return str(IPv6Address(int(IPv6Address(address.partition("%")[0])) >> 64 << 64))
-    except ValueError:
-        return address
+def _client(address: str) -> str:
+    return client_network(address) or address

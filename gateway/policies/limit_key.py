@@ -6,8 +6,8 @@ import hashlib
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from ipaddress import IPv6Address
 
+from gateway.addresses import client_network
 from gateway.exchange import Exchange
 from gateway.field import values
 
@@ -28,15 +28,7 @@ def _bounded(value: str) -> str:
 @lru_cache(maxsize=_REMEMBERED)
 def _address(address: str) -> str:
     """Whom an address stands for: itself, or in IPv6 its /64, since one client has all of those."""
-    if ":" not in address:
-        return "a:" + _bounded(address)
-    try:
-        six = IPv6Address(address.partition("%")[0])
-    except ValueError:
-        return "a:" + _bounded(address)
-    if six.ipv4_mapped is not None:
-        return f"a:{six.ipv4_mapped}"
-    return f"a:{IPv6Address(int(six) >> 64 << 64)}/64"
+    return "a:" + (client_network(address) or _bounded(address))
 
 
 @lru_cache(maxsize=_REMEMBERED)

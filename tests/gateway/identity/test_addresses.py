@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import config
-from gateway.addresses import parse
+from gateway.addresses import client_network, parse
 from gateway.exchange import Exchange
 from gateway.identity import Identity
 
@@ -111,3 +111,20 @@ def test_garbage_is_not_remembered() -> None:
         garbage = b"%d" % number + b"x" * 8000
         assert identified("10.0.0.1", (b"x-forwarded-for", garbage)).address == "10.0.0.1"
     assert parse.cache_info().currsize == before
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("?", None),
+        ("", None),
+    ],
+)
+def test_one_client_has_a_whole_network_in_ipv6(address: str, network: str | None) -> None:
+    """What limits and guessed tokens are counted by."""
+    assert client_network(address) == network
