@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 from pathlib import Path
 from typing import Any
 
+from starlette.requests import Request
+
 from gateway.admin import trail as rooms
+from gateway.admin.auth import Principal
+from gateway.admin.looks import Looks
+from gateway.admin.operations import Call
+from gateway.admin.overview import Overview
 from gateway.admin.trail import Entry, Trail
+from gateway.master import Master, Overrides
 
 FEATURE = "/api/features/recommendations"
 
@@ -106,6 +114,37 @@ async def test_a_trail_that_cannot_be_written_stops_nobody(tmp_path: Path) -> No
     await trail.written()
 
     assert len(trail.changes) == 1
+
+
+async def test_a_long_trail_is_told_without_stopping_the_master(tmp_path: Path) -> None:
+    """Its ladder and its line to other hosts go on while a megabyte of JSON is made; every entry is in it."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(
+        "upstreams: {shop: {servers: ['http://127.0.0.1:9']}}\nroutes: [{match: '/**', upstream: shop}]"
+    )
+    master = Master(file, Overrides(), {})
+    for number in range(rooms.REMEMBERED):
+        master.trail.done(Entry(number, "feature", reason='"ü\n'))
+    master.trail.refused(Entry(7, "request", result="refused"))
+    await master.trail.written()
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(count())
+    by = Principal("vera", "viewer", "10.0.0.1")
+    answer = await Looks(master, Overview(master)).audit(Call(Request({"type": "http"}), by, None))
+    counting.cancel()
+
+    told = json.loads(bytes(answer.body))
+    assert turns > 0
+    assert [one["at"] for one in told["changes"]] == [*reversed(range(rooms.REMEMBERED))]
+    assert told["changes"][0] == master.trail.changes[0].told()
+    assert [one["at"] for one in told["refused"]] == [7]
 
 
 async def test_a_switch_of_another_host_is_in_the_trail(
