@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.admin import documents, shapes, views
 from gateway.admin.panels import Panels
-from gateway.admin.traffic import REQUESTS, Window, by_last_label, traffic
+from gateway.admin.traffic import REQUESTS, Window, traffic
 from gateway.pressure import SIGNALS
 from gateway.totals import Reading
 
@@ -84,10 +84,9 @@ class Overview:
         }
 
     def _cache(self, reading: Reading) -> shapes.CacheState:
-        metric = "tidegate_cache_requests_total"
         per_second: shapes.Outcomes = {}
-        for route in {labels[0] for labels in reading.counters.get(metric, {})}:
-            for result, rate in by_last_label(self.window, metric, route).items():
+        for of_route in self.window.rates("tidegate_cache_requests_total").values():
+            for result, rate in of_route.items():
                 per_second[result] = round(per_second.get(result, 0.0) + rate, 2)
         return {
             "bytes": int(reading.gauge("tidegate_cache_bytes")),

@@ -30,6 +30,8 @@ class Window:
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._readings: deque[tuple[float, Reading]] = deque()
+        self._rates: dict[str, dict[str, shapes.Outcomes]] = {}  # by metric; worked out once a reading
+        self._cells: dict[str, dict[Labels, list[float]]] = {}
 
     def add(self, reading: Reading) -> None:
         """Take the newest."""
@@ -40,6 +42,8 @@ class Window:
         if len(readings) > 1 and now - readings[-2][0] < APART:
             readings.pop()  # whoever asks again and again leaves no more behind
         readings.append((now, reading))
+        self._rates.clear()
+        self._cells.clear()
 
     def __len__(self) -> int:
         return len(self._readings)
@@ -48,11 +52,6 @@ class Window:
     def seconds(self) -> float:
         """From the oldest to the newest."""
         return self._readings[-1][0] - self._readings[0][0] if self._readings else 0.0
-
-    @property
-    def last(self) -> float:
-        """When the newest was taken."""
-        return self._readings[-1][0] if self._readings else float("-inf")
 
     def grown(self, metric: str) -> dict[Labels, float]:
         """By how much each of a metric's counters has grown."""
@@ -65,24 +64,31 @@ class Window:
         """So much growth, by the second."""
         return round(growth / self.seconds, 2) if self.seconds > 0 else 0.0
 
+    def rates(self, metric: str) -> dict[str, shapes.Outcomes]:
+        """By the second, of each limit or route (the first label), by what became of it (the last)."""
+        if (known := self._rates.get(metric)) is None:
+            grown: dict[str, dict[str, float]] = {}
+            for labels, growth in self.grown(metric).items():
+                of = grown.setdefault(labels[0], {})
+                of[labels[-1]] = of.get(labels[-1], 0.0) + growth
+            known = self._rates[metric] = {
+                first: {last: self.rate(growth) for last, growth in of.items()} for first, of in grown.items()
+            }
+        return known
+
     def cells(self, metric: str) -> dict[Labels, list[float]]:
         """By how much each cell of a metric's histograms has grown."""
         if not self._readings:
             return {}
-        old, new = (at[1].histograms.get(metric, {}) for at in (self._readings[0], self._readings[-1]))
-        return {
-            labels: [now - was for now, was in zip(cells, old.get(labels) or [0.0] * len(cells), strict=True)]
-            for labels, cells in new.items()
-        }
-
-
-def by_last_label(window: Window, metric: str, first: str) -> shapes.Outcomes:
-    """Rates of one limit, route or the like, by what became of it."""
-    rates: shapes.Outcomes = {}
-    for labels, growth in window.grown(metric).items():
-        if labels[0] == first:
-            rates[labels[-1]] = rates.get(labels[-1], 0.0) + window.rate(growth)
-    return rates
+        if (known := self._cells.get(metric)) is None:
+            old, new = (at[1].histograms.get(metric, {}) for at in (self._readings[0], self._readings[-1]))
+            known = self._cells[metric] = {
+                labels: [
+                    now - was for now, was in zip(cells, old.get(labels) or [0.0] * len(cells), strict=True)
+                ]
+                for labels, cells in new.items()
+            }
+        return known
 
 
 def traffic(window: Window, total: Mapping[Labels, float]) -> shapes.Traffic:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from gateway.admin import shapes
-from gateway.admin.traffic import UPSTREAM, Window, by_last_label, latency
+from gateway.admin.traffic import UPSTREAM, Window, latency
 from gateway.metrics import BREAKER_STATES, QueueState, ServerState
 from gateway.state.pins import Pin
 from gateway.totals import Reading
@@ -120,7 +120,7 @@ def limit(master: Master, window: Window, reading: Reading, name: str, role: str
         "per": list(settings.per),
         "mode": settings.mode,
         "checks": {labels[1]: int(count) for labels, count in checks.items() if labels[0] == name},
-        "per_second": by_last_label(window, "tidegate_limit_checks_total", name),
+        "per_second": window.rates("tidegate_limit_checks_total").get(name, {}),
         "busiest": busiest(reading, name, role),
         "pin": pinned(pin),
     }
