@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, TypedDict
+from typing import Any
+
+from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 from gateway.config import Config
 
@@ -21,9 +23,9 @@ _IDENTITY = ("name", "match", "title")  # of these one tells which item of a lis
 
 
 class Difference(TypedDict):
-    """One key that is not as it was."""
+    """One key of the configuration that is not as it was; secrets are shown as ***."""
 
-    path: str
+    path: str  # limits.user.rate
     before: Any  # None: it was not there
     after: Any
     restart: bool  # it holds after a restart only

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse, Response
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from gateway.master import Master
-
-
-FormOf = TypeVar("FormOf", bound=forms.Form)
 
 
 class Changes:
@@ -223,7 +220,7 @@ class Changes:
             found = await self._master.file.compare(call.form or None)
         except ConfigError as error:
             raise BadForm("this file can't be used", extra={"mistakes": error.lines}) from None
-        return {"good": True, "version": self._master.file.version, "changes": [{**one} for one in found]}
+        return {"good": True, "version": self._master.file.version, "changes": found}
 
     async def reload(self, call: Call[None]) -> documents.Reloaded:
         """Take the configuration file as it stands."""
@@ -234,7 +231,7 @@ class Changes:
             raise BadForm(said, extra={"mistakes": error.lines}) from None
         await self._master.trail.written()
         version = self._master.file.version
-        return {"version": version, "changes": [{**one} for one in found], **views.effect(effect)}
+        return {"version": version, "changes": found, **views.effect(effect)}
 
     # ---- browsers ----------------------------------------------------------------------------
 

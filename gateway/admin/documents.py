@@ -11,7 +11,6 @@ from gateway.admin.shapes import (
     CacheState,
     Changed,
     ConfigState,
-    Effect,
     Feature,
     Host,
     Limit,
@@ -23,6 +22,7 @@ from gateway.admin.shapes import (
     Upstream,
     Workers,
 )
+from gateway.differences import Difference
 
 
 class Status(TypedDict):
@@ -97,22 +97,9 @@ class LimitChanged(Limit, Changed):
     """A limit after its change."""
 
 
-class Difference(TypedDict):
-    """One key of the configuration that is not as it was; secrets are shown as ***."""
-
-    path: str  # limits.user.rate
-    before: Any  # None: it was not there
-    after: Any
-    restart: bool  # it takes a restart
-
-
-class ConfigPage(TypedDict):
+class ConfigPage(ConfigState):
     """The settings that hold, without secrets."""
 
-    file: str
-    version: int
-    since: float
-    mistakes: list[str]
     config: dict[str, Any]
 
 
@@ -124,15 +111,11 @@ class Checked(TypedDict):
     changes: list[Difference]
 
 
-class Reloaded(TypedDict):
+class Reloaded(Changed):
     """What a reload has changed."""
 
     version: int
     changes: list[Difference]
-    applied: int
-    workers: int
-    ms: float
-    effect: Effect
 
 
 class AuditEntry(TypedDict):
@@ -183,10 +166,3 @@ class Ready(TypedDict):
 
     status: Literal["ready", "starting", "draining"]
     workers: int
-
-
-class FieldMistake(TypedDict):
-    """One field of a form."""
-
-    field: str
-    detail: str

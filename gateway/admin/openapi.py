@@ -56,8 +56,7 @@ def document(operations: Iterable[Operation]) -> Json:
     for operation in listed:
         answer = placed.get((operation.id, "serialization"))
         form = placed.get((operation.id, "validation"))
-        path = re.sub(r"\{(\w+):\w+\}", r"{\1}", operation.path)
-        paths.setdefault(path, {})[operation.method.lower()] = _described(operation, answer, form)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation, answer, form)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -103,7 +102,7 @@ def _described(operation: Operation, answer: Json | None, form: Json | None) -> 
         "responses": answers,
         "security": [] if operation.needs == "nobody" else [{"token": []}, {"session": []}],
     }
-    if names := re.findall(r"\{(\w+)", operation.path):
+    if names := re.findall(r"\{(\w+)\}", operation.path):
         described["parameters"] = [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
         ]

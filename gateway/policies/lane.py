@@ -50,7 +50,7 @@ class Lane:
             "_stood_since",
             "_waiters",
         ),
-        *("_waiters", "entered", "floor_share", "in_flight", "priority", "refused"),
+        *("entered", "floor_share", "in_flight", "priority", "refused"),
     )
 
     def __init__(self, slots: Slots, priority: Priority, share: float, floor: float) -> None:
