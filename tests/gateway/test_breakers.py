@@ -253,7 +253,7 @@ async def test_five_hundred_wait_and_the_probes_reach_the_upstream(
 
     await until(may_probe)
     probes = await crowd()
-    assert arrived == 3 if workers == 1 else arrived <= 3
+    assert arrived == 3 if workers == 1 else 1 <= arrived <= 3
     for probe in probes:
         probe.cancel()
     await until(none_in_flight)

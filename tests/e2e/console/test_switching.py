@@ -105,7 +105,7 @@ def test_a_limit_is_changed_for_one_minute(
     expect(page.locator("#limits .keys")).to_contain_text("checkout")
 
     limit.get_by_role("button", name="auto").click()
-    told(page, "checkout → auto")
+    told(page, "checkout → auto: holds in 2 of 2 workers")
     expect(limit).not_to_contain_text("configured")
 
 
@@ -138,5 +138,7 @@ def test_an_emergency_is_asked_in_red(console: Callable[..., Page]) -> None:
     told(page, "holds in 2 of 2 workers")
     expect(page.locator("#health")).to_contain_text("Ladder on step 3, emergency")
     expect(page).to_have_title("(3) Tidegate")
-    page.get_by_role("button", name=re.compile("^auto pressure decides|^auto")).first.click()
-    expect(page.locator("#health")).not_to_contain_text("Ladder")
+    auto = page.get_by_role("button", name=re.compile("^auto pressure decides"))
+    auto.click()
+    told(page, "the ladder follows pressure: holds in 2 of 2 workers")
+    expect(auto).to_have_attribute("aria-pressed", "true")

@@ -79,14 +79,19 @@ def run(url: str, terms: list[Terms], seed: int) -> list[dict[str, Any]]:
         )
         for n, wrong in enumerate((10.0, 10.0, -10.0, -10.0))
     ]
-    for worker in workers:
-        assert worker.stdout is not None
-        assert worker.stdout.readline() == "ready\n"
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-    told = [worker.communicate(timeout=50)[0] for worker in workers]
+    try:
+        for worker in workers:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "ready\n"
+        for worker in workers:
+            assert worker.stdin is not None
+            worker.stdin.write("go\n")
+            worker.stdin.flush()
+        told = [worker.communicate(timeout=50)[0] for worker in workers]
+    finally:
+        for worker in workers:  # those that have ended mind no more
+            worker.kill()
+            worker.wait()
     return [json.loads(one) for one in told]
 
 
