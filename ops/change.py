@@ -68,18 +68,38 @@ def step_number(client: AdminClient, word: str) -> int | str:
 
 def differences(answer: Json) -> str:
     """After `tidegate check --diff`: one line for each key that the file would change."""
-    said = _fields(answer)
-    changes = [one for one in said.get("changes") or [] if isinstance(one, dict)]
-    lines = [
+    lines, version = _changes(answer), _fields(answer).get("version")
+    if not lines:
+        return f"good; it is configuration {version} as it holds"
+    return "\n".join([f"good; it changes {_keys(lines)} of configuration {version}:", *lines])
+
+
+def reload(answer: Json) -> str:
+    """After `tidegate reload`: one line for each key that has changed."""
+    lines, said = _changes(answer), _fields(answer)
+    if not lines:
+        return f"the file says what holds: configuration {said.get('version')}{_terms(said)}"
+    head = f"configuration {said.get('version')} holds{_terms(said)}; it changed {_keys(lines)}:"
+    return "\n".join([head, *lines])
+
+
+def cleared(answer: Json) -> str:
+    """After `tidegate shut-offs clear`."""
+    count = _fields(answer).get("cleared", 0)
+    return "nothing was shut off" if not count else f"{count} let through again"
+
+
+def _changes(answer: Json) -> list[str]:
+    return [
         f"{one.get('path')}: {_value(one.get('before'))} -> {_value(one.get('after'))}"
         + ("  (after a restart)" if one.get("restart") else "")
-        for one in changes
+        for one in _fields(answer).get("changes") or []
+        if isinstance(one, dict)
     ]
-    count = f"{len(changes)} key" if len(changes) == 1 else f"{len(changes)} keys"
-    head = f"good; it changes {count} of configuration {said.get('version')}:"
-    return (
-        "\n".join([head, *lines]) if lines else f"good; it is configuration {said.get('version')} as it holds"
-    )
+
+
+def _keys(lines: list[str]) -> str:
+    return f"{len(lines)} key" if len(lines) == 1 else f"{len(lines)} keys"
 
 
 def _value(value: Any) -> str:  # noqa: ANN401 - JSON

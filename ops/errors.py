@@ -45,6 +45,12 @@ class Unreachable(OpsError):  # noqa: N818 - named after what happened
     code = 7
 
 
+class NoStack(OpsError):  # noqa: N818 - named after what is missing
+    """No stack has run in the folder, and neither a token nor an address was given in its place."""
+
+    code = 9
+
+
 class Refused(OpsError):  # noqa: N818 - named after what happened
     """The admin API answered, and said no.
 

@@ -7,14 +7,13 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from rich.columns import Columns
-from rich.console import Console, Group, RenderableType
-from rich.panel import Panel
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
+from ops import screen
 from ops.admin_client import Json
 from ops.logs import shorter
+from ops.screen import Block, Sheet, said
 from ops.stock import Stock
 
 STATES = ("reserved", "pending", "paid", "delivered", "expired", "refunding", "refunded")  # an order's way
@@ -66,74 +65,69 @@ def show(
     """
     gate: Mapping[str, Any] = status if isinstance(status, dict) else {}
     samples = shop_samples(pages)
-    parts: list[RenderableType] = [
-        Columns([Group(_gateway(gate), _traffic(gate)), _step(gate)], padding=(0, 1)),
-        *_mistakes(gate),
-        Columns([_features(gate), _breakers(gate), *_servers(gate)], padding=(0, 1)),
-        _limits(gate),
-        *_busiest(gate),
+    blocks: list[Block] = [
+        [[_gateway(gate), _traffic(gate)], _step(gate)],
+        [_pinned(gate)],
+        _mistakes(gate),
+        [_features(gate), _breakers(gate), *_servers(gate)],
+        [_limits(gate)],
+        _busiest(gate),
     ]
-    if samples or stock:
-        tables = [_stock(samples, stock)]
-        if samples:
-            tables += [Group(_queues(samples), _orders(samples), _database(samples))]
-        parts.append(Columns(tables, padding=(0, 1)))
+    if samples:
+        blocks.append([_stock(samples, stock), [_queues(samples), _orders(samples), _database(samples)]])
+    elif stock:
+        blocks.append([_stock(samples, stock)])
     if pages and not all(pages):
         which = "all" if not any(pages) else "some"
-        parts.append(Text(f"the shop's metrics do not answer ({which} of its processes)", style="red"))
-    (console or Console()).print(Group(*parts))
+        silent = f"the metrics do not answer ({which} of its processes)"
+        blocks.append([Sheet("shop", [(silent,)], bad=True)])
+    screen.show([block for block in blocks if block], console)
 
 
 # ---- the gate -----------------------------------------------------------------------------------
-
-
-def _grid(title: str, rows: Iterable[tuple[object, ...]], head: tuple[str, ...] = ()) -> RenderableType:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(head))
-    for name in head:
-        table.add_column(name, header_style="dim", no_wrap=True)
-    filled = False
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(_plain(cell)) for cell in row))
-        filled = True
-    return Panel(table if filled else Text("none"), title=title, title_align="left", expand=False)
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
-    return "-" if value is None else str(value)
 
 
 def _list(gate: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     return [item for item in gate.get(name) or [] if isinstance(item, dict)]
 
 
-def _pin(item: Mapping[str, Any]) -> str:
-    pin = item.get("pin") or {}
-    if not pin:
-        return ""
-    left = "" if pin.get("seconds_left") is None else f", {pin['seconds_left']} s left"
-    reason = f" ({pin['reason']})" if pin.get("reason") else ""
-    return f"by {pin.get('by', '?')}{left}{reason}"
+def _pinned(gate: Mapping[str, Any]) -> Sheet:
+    """What operators hold, who does, for how long yet, and why."""
+    step = gate.get("step") or {}
+    held: list[tuple[str, Mapping[str, Any], object]] = [("step", step, _step_name(step))]
+    held += [(str(item.get("name")), item, item.get("state")) for item in _list(gate, "features")]
+    held += [(f"breaker {item.get('upstream')}", item, item.get("state")) for item in _list(gate, "breakers")]
+    held += [(f"limit {item.get('name')}", item, item.get("rate")) for item in _list(gate, "limits")]
+    rows = []
+    for what, item, value in held:
+        if pin := item.get("pin"):
+            left = pin.get("seconds_left")
+            who = str(pin.get("by") or "?").partition(" at ")[0]
+            lasts = "until changed" if left is None else _lasting(left)
+            rows.append((what, value, who, lasts, pin.get("reason") or "-"))
+    return Sheet("pinned by operators", rows, ("what", "set to", "by", "for", "why"), folds=True)
 
 
-def _gateway(gate: Mapping[str, Any]) -> RenderableType:
+def _step_name(step: Mapping[str, Any]) -> str:
+    name = step.get("name")
+    return f"{step.get('state')} {name}" if name else said(step.get("state"))
+
+
+def _gateway(gate: Mapping[str, Any]) -> Sheet:
     workers, store = gate.get("workers") or {}, gate.get("limit_store") or {}
     mistakes = (gate.get("config") or {}).get("mistakes")
     away = Text("away: local shares", style="red")
     shared = Text("up", style="green") if store.get("up") else away
     rows: list[tuple[object, ...]] = [
-        ("up", _uptime(gate.get("uptime_seconds"))),
+        ("up", _lasting(gate.get("uptime_seconds"))),
         ("workers", f"{workers.get('ready')} of {workers.get('wanted')}"),
         ("limit store", shared if store.get("shared") else "local"),
         ("config", _good(not mistakes, "good", "edit not used")),
     ]
-    return _grid("gateway", rows)
+    return Sheet("gateway", rows)
 
 
-def _uptime(seconds: object) -> str:
+def _lasting(seconds: object) -> str:
     """In days, hours, minutes and seconds, the largest two."""
     if not isinstance(seconds, int | float):
         return "-"
@@ -143,7 +137,7 @@ def _uptime(seconds: object) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2])
 
 
-def _traffic(gate: Mapping[str, Any]) -> RenderableType:
+def _traffic(gate: Mapping[str, Any]) -> Sheet:
     """How requests end: a second, of late, and since the start; how long they take."""
     late = gate.get("traffic") or {}
     rates, latency = late.get("per_second") or {}, late.get("latency_ms") or {}
@@ -151,126 +145,142 @@ def _traffic(gate: Mapping[str, Any]) -> RenderableType:
         (outcome, rates.get(outcome, 0.0), count) for outcome, count in (gate.get("requests") or {}).items()
     ]
     rows += [(name, _ms(latency[name]), "") for name in ("p50", "p90", "p99") if name in latency]
-    return _grid("traffic", rows, ("outcome", "now, /s", "in all"))
+    return Sheet("traffic", rows, ("outcome", "now, /s", "in all"))
 
 
 def _ms(value: object) -> str:
     return f"{value:.3g} ms" if isinstance(value, int | float) else "-"
 
 
-def _mistakes(gate: Mapping[str, Any]) -> list[RenderableType]:
+def _mistakes(gate: Mapping[str, Any]) -> Block:
     config = gate.get("config") or {}
     mistakes, file = config.get("mistakes"), str(config.get("file") or "")
     if not isinstance(mistakes, list) or not mistakes:
         return []
-    said = "\n".join(str(line).replace(file, shorter(file)) if file else str(line) for line in mistakes)
-    title = "config: the edit is not used, the one before holds"
-    return [Panel(Text(said), title=title, title_align="left", expand=False, border_style="red")]
+    rows = [(str(line).replace(file, shorter(file)) if file else str(line),) for line in mistakes]
+    return [Sheet("config: the edit is not used, the one before holds", rows, bad=True, folds=True)]
 
 
 def _good(good: object, yes: str, no: str) -> Text:
     return Text(yes, style="green") if good else Text(no, style="red")
 
 
-def _step(gate: Mapping[str, Any]) -> RenderableType:
+def _step(gate: Mapping[str, Any]) -> Sheet:
     step = gate.get("step") or {}
     steps = [rung for rung in step.get("steps") or [] if isinstance(rung, dict)]
     rungs = []
     for rung in steps:
-        name = Text(f"{rung.get('step')} {rung.get('name')}")
-        if rung.get("step") == step.get("step"):
-            name.stylize("reverse")
+        here = rung.get("step") == step.get("step")
+        name = Text(f"{rung.get('step')} {rung.get('name')}{' <' if here else ''}", "reverse" if here else "")
         gives_up = f"only {rung['only']}" if rung.get("only") else ", ".join(rung.get("off") or [])
         rungs.append((name, gives_up if rung.get("only") or not gives_up else f"off: {gives_up}"))
     signals = [(f"  {name.replace('_', ' ')}", value) for name, value in (gate.get("signals") or {}).items()]
     pressure = [("pressure", gate.get("pressure")), *signals]
-    return _grid("step", [*pressure, ("set to", step.get("state")), *rungs])
+    return Sheet("step", [*pressure, ("set to", step.get("state")), *rungs])
 
 
-def _features(gate: Mapping[str, Any]) -> RenderableType:
+def _features(gate: Mapping[str, Any]) -> Sheet:
     rows = [
-        (item.get("name"), _good(item.get("on"), "on", "off"), item.get("state"), _pin(item))
+        (item.get("name"), _good(item.get("on"), "on", "off"), item.get("state"))
         for item in _list(gate, "features")
     ]
-    return _grid("features", rows, ("feature", "now", "set to", ""))
+    return Sheet("features", rows, ("feature", "now", "set to"))
 
 
-def _breakers(gate: Mapping[str, Any]) -> RenderableType:
+def _breakers(gate: Mapping[str, Any]) -> Sheet:
     loads = {item.get("name"): item for item in _list(gate, "upstreams")}
     rows = []
     for item in _list(gate, "breakers"):
         load = loads.get(item.get("upstream"), {})
-        slots = f"{_plain(load.get('in_flight'))} / {_plain(load.get('concurrency_limit'))}"
+        slots = f"{said(load.get('in_flight'))} / {said(load.get('concurrency_limit'))}"
         now = _good(item.get("now") == "closed", "closed", str(item.get("now")))
-        rows.append((item.get("upstream"), now, item.get("state"), slots, _pin(item)))
-    return _grid("breakers", rows, ("upstream", "now", "set to", "in flight", ""))
+        rows.append((item.get("upstream"), now, item.get("state"), slots))
+    return Sheet("breakers", rows, ("upstream", "now", "set to", "in flight"))
 
 
-def _limits(gate: Mapping[str, Any]) -> RenderableType:
+def _limits(gate: Mapping[str, Any]) -> Sheet:
+    """Each on a line of 80 columns: counts in shadow and by local shares stand there if there are some."""
+    limits = [(item, item.get("checks") or {}) for item in _list(gate, "limits")]
+    rare = [name for name in ("shadow", "fallback") if any(checks.get(name) for _, checks in limits)]
     rows = []
-    for item in _list(gate, "limits"):
-        checks = item.get("checks") or {}
+    for item, checks in limits:
         per = item.get("per")
         per = ", ".join(map(str, per)) if isinstance(per, list) else per
-        counts = (checks.get(name, 0) for name in ("allowed", "denied", "shadow", "fallback"))
-        rows.append((item.get("name"), item.get("rate"), per, item.get("mode"), *counts, _pin(item)))
-    return _grid("limits", rows, ("limit", "rate", "per", "mode", "allowed", "denied", "shadow", "local", ""))
+        counts = [checks.get(name, 0) for name in ("allowed", "denied", *rare)]
+        rows.append((item.get("name"), item.get("rate"), per, item.get("mode"), *counts))
+    words = ("local" if name == "fallback" else name for name in rare)
+    return Sheet("limits", rows, ("limit", "rate", "per", "mode", "allowed", "denied", *words))
 
 
-def _servers(gate: Mapping[str, Any]) -> list[RenderableType]:
+def _servers(gate: Mapping[str, Any]) -> list[Sheet]:
     """Servers of upstreams, where there are several or one is left alone."""
     rows = []
     for upstream in _list(gate, "upstreams"):
         servers = [one for one in upstream.get("servers") or [] if isinstance(one, dict)]
         if len(servers) > 1 or any(one.get("ejected") for one in servers):
             for one in servers:
-                left = f"left alone by {one.get('ejected')}, {_plain(one.get('seconds_left'))} s"
+                left = f"left alone by {one.get('ejected')}, {said(one.get('seconds_left'))} s"
                 state = _good(not one.get("ejected"), "well", left)
                 rows.append((upstream.get("name"), one.get("url"), state, one.get("in_flight")))
-    return [_grid("servers", rows, ("upstream", "server", "now", "in flight"))] if rows else []
+    return [Sheet("servers", rows, ("upstream", "server", "now", "in flight"))] if rows else []
 
 
-def _busiest(gate: Mapping[str, Any]) -> list[RenderableType]:
+def _busiest(gate: Mapping[str, Any]) -> list[Sheet]:
     """Who is at a limit or near it, three of each."""
     rows = [
         (limit.get("name"), one.get("key"), one.get("count"))
         for limit in _list(gate, "limits")
         for one in (limit.get("busiest") or [])[:3]
     ]
-    return [_grid("who is at a limit", rows, ("limit", "key", "near or over, lately"))] if rows else []
+    return [Sheet("who is at a limit", rows, ("limit", "key", "near or over, lately"))] if rows else []
+
+
+def shut_offs(document: Json) -> Sheet:
+    """What upstreams have shut off, the newest first; of GET /api/shut-offs."""
+    held = _list(document if isinstance(document, dict) else {}, "shut_offs")
+    rows = [
+        (
+            one.get("id"),
+            f"{one.get('parameter')}={one.get('value')}",
+            one.get("route"),
+            one.get("status"),
+            _lasting(one.get("seconds_left")),
+        )
+        for one in reversed(held)
+    ]
+    return Sheet("shut off by upstreams", rows, ("id", "what", "route", "answer", "for"))
 
 
 # ---- the shop -----------------------------------------------------------------------------------
 
 
-def _queues(samples: Samples) -> RenderableType:
+def _queues(samples: Samples) -> Sheet:
     lags = samples.get("shop_stream_lag_seconds", {})
     rows: list[tuple[object, ...]] = [
         (labels[0], depth, lags.get(labels)) for labels, depth in samples.get("shop_stream_depth", {}).items()
     ]
-    rows += [("outbox", count, None) for count in samples.get("shop_outbox_pending", {}).values()]
-    return _grid(f"queues{AGE}", rows, ("queue", "depth", "lag, s"))
+    rows += [("outbox (to buyers)", count, None) for count in samples.get("shop_outbox_pending", {}).values()]
+    return Sheet(f"queues{AGE}", rows, ("queue", "depth", "lag, s"))
 
 
-def _stock(samples: Samples, fresh: Stock | None) -> RenderableType:
+def _stock(samples: Samples, fresh: Stock | None) -> Sheet:
     if fresh is not None:
         rows = [(sku, free, held) for sku, (free, held) in sorted(fresh.items())]
-        return _grid("stock now", rows, ("sku", "free", "held"))
+        return Sheet("stock now", rows, ("sku", "free", "held"))
     stock = samples.get("shop_stock", {})  # labels: sku, state
     skus = sorted({sku for sku, _ in stock})
     counted = [(sku, stock.get((sku, "free")), stock.get((sku, "held"))) for sku in skus]
-    return _grid(f"stock{AGE}", counted, ("sku", "free", "held"))
+    return Sheet(f"stock{AGE}", counted, ("sku", "free", "held"))
 
 
-def _orders(samples: Samples) -> RenderableType:
+def _orders(samples: Samples) -> Sheet:
     """How many orders came into each state: an order delivered also was reserved and paid."""
     counted = samples.get("shop_orders_total", {})
     rows = [(f"were {state}", counted.get((state,), 0.0)) for state in STATES]
-    return _grid("orders, since the shop started", rows)
+    return Sheet("orders, since the shop started", rows)
 
 
-def _database(samples: Samples) -> RenderableType:
+def _database(samples: Samples) -> Sheet:
     pool = samples.get("shop_db_pool_connections", {})  # labels: role, state
-    return _grid(
-        "database connections", ((f"{role} {state}", n) for (role, state), n in sorted(pool.items()))
-    )
+    rows = [(f"{role} {state}", count) for (role, state), count in sorted(pool.items())]
+    return Sheet("database connections", rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ops import datadir
 from ops.embedded import EmbeddedPostgres, EmbeddedRedis, socket_folder
-from ops.errors import OpsError
+from ops.errors import NoStack
 from ops.programs import find_postgres, find_redis
 
 NAMES = frozenset(
@@ -60,7 +60,7 @@ def client_environment(data: Path, environment: Mapping[str, str]) -> dict[str, 
     """What a command needs to speak to the stores of the stack in `data`; the environment wins.
 
     Raises:
-        OpsError: no stack has run there and the environment does not say.
+        NoStack: none has run there and the environment does not say.
     """
     state = datadir.read_state(data)
     known = {**state.get("stores", {}), "TIDEGATE_DATA_DIR": str(data.resolve())}
@@ -74,7 +74,5 @@ def client_environment(data: Path, environment: Mapping[str, str]) -> dict[str, 
         known["TIDEGATE_SESSION_KEY_FILE"] = str((data / "keys" / "session.pem").resolve())
     known |= {name: value for name, value in environment.items() if name.startswith("TIDEGATE_") and value}
     if "TIDEGATE_DATABASE_URL" not in known:
-        raise OpsError(
-            f"no stack has run in {data}; name its folder with --data or set TIDEGATE_DATABASE_URL"
-        )
+        raise NoStack(f"no stack has run in {data}; name its folder with --data or set TIDEGATE_DATABASE_URL")
     return known

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from ops.commands.completion import names
 from ops.commands.group import EXIT_CODES, data_option
 from ops.errors import Unreachable
 
+_AS_JSON = click.option("--json", "as_json", is_flag=True, help="The admin API's answer as it is.")
+
 if TYPE_CHECKING:
-    from ops.admin_client import AdminClient, Json
+    from ops.admin_client import AdminClient, Json, Token
 
 Terms = dict[str, str | None]  # how long and why, as the admin API takes it
 Said = tuple["Json", str]  # its answer, and that in a sentence
@@ -25,8 +28,19 @@ Said = tuple["Json", str]  # its answer, and that in a sentence
 def connection_options(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command what finds an admin API: `data`, `admin_url` and `token`."""
     url = click.option("--admin-url", envvar="TIDEGATE_ADMIN_URL", help="Admin API; else the one of --data.")
-    secret = click.option("--token", envvar="TIDEGATE_ADMIN_TOKEN", help="Its token; better by environment.")
+    says = "Its token; better by environment."
+    secret = click.option("--token", envvar="TIDEGATE_ADMIN_TOKEN", callback=_with_place, help=says)
     return data_option(url(secret(command)))
+
+
+def _with_place(ctx: click.Context, param: click.Parameter, text: str | None) -> Token | None:
+    """The token, and whether it came by the command line or the environment."""
+    if not text:
+        return None
+    from ops.admin_client import VARIABLE, Token
+
+    by_environment = ctx.get_parameter_source(str(param.name)) is ParameterSource.ENVIRONMENT
+    return Token(text, VARIABLE if by_environment else "--token")
 
 
 def admin_command(command: Callable[..., None]) -> Callable[..., None]:
@@ -34,7 +48,7 @@ def admin_command(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_client(
-        *, data: Path, admin_url: str | None, token: str | None, **words: str | int | bool | None
+        *, data: Path, admin_url: str | None, token: Token | None, **words: str | int | bool | None
     ) -> None:
         from ops.admin_client import AdminClient
 
@@ -56,14 +70,13 @@ def _change_command(command: Callable[..., Said]) -> Callable[..., None]:
     lasting = click.option(
         "--for", "lasting", metavar="DURATION", help="How long, for example 10m; else for good."
     )
-    reason = click.option("--reason", metavar="TEXT", help="Kept in the audit log.")
-    as_json = click.option("--json", "as_json", is_flag=True, help="The admin API's answer as it is.")
-    return lasting(reason(as_json(admin_command(changing))))
+    reason = click.option("--reason", metavar="TEXT", help="Kept in the trail.")
+    return lasting(reason(_AS_JSON(admin_command(changing))))
 
 
 @click.command(epilog=EXIT_CODES)
 @admin_command
-@click.option("--json", "as_json", is_flag=True, help="The admin API's document as it is.")
+@_AS_JSON
 def status(client: AdminClient, as_json: bool) -> None:
     """Show traffic, limits, features, step, breakers, queues and stock on one screen."""
     document = client.get("/api/status")
@@ -129,4 +142,54 @@ def limit(client: AdminClient, terms: Terms, name: str, rate: str) -> Said:
     return answer, change.limit(answer, name, rate)
 
 
-COMMANDS = (status, switch, step, breaker, limit)
+@click.command(epilog=EXIT_CODES)
+@admin_command
+@click.option("--refused", is_flag=True, help="The attempts that were refused, in place of the changes.")
+@click.option(
+    "--last", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="The newest N."
+)
+@_AS_JSON
+def trail(client: AdminClient, *, refused: bool, last: int, as_json: bool) -> None:
+    """Show who changed what, when, why and with what effect, the newest first; or who was refused."""
+    document = client.get("/api/audit")
+    if as_json:
+        click.echo(json.dumps(document))
+        return
+    from ops import trail
+
+    for line in trail.lines(document, refused=refused)[:last]:
+        click.echo(line)
+
+
+@click.group("shut-offs")
+def shut_offs() -> None:
+    """What upstreams have shut off, a product that is sold out for example."""
+
+
+@shut_offs.command("list", epilog=EXIT_CODES)
+@admin_command
+@_AS_JSON
+def list_shut_offs(client: AdminClient, *, as_json: bool) -> None:
+    """Show what is answered for its upstream, how, and for how long yet."""
+    document = client.get("/api/shut-offs")
+    if as_json:
+        click.echo(json.dumps(document))
+        return
+    from ops import screen, status
+
+    screen.show([[status.shut_offs(document)]])
+
+
+@shut_offs.command("clear", epilog=EXIT_CODES)
+@click.argument("shut_off", metavar="ID|all", shell_complete=names("shut-offs", "all"))
+@admin_command
+@_AS_JSON
+def clear_shut_offs(client: AdminClient, *, shut_off: str, as_json: bool) -> None:
+    """Let one thing through to its upstream again, by its id, or all."""
+    from ops import change
+
+    answer = client.delete("shut-offs", None if shut_off == "all" else shut_off)
+    click.echo(json.dumps(answer) if as_json else change.cleared(answer))
+
+
+COMMANDS = (status, switch, step, breaker, limit, trail, shut_offs)

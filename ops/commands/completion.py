@@ -19,6 +19,7 @@ _PLACES = {  # of a kind of name in the admin API: path, list, and the key of th
     "breakers": ("/api/breakers", "breakers", "upstream"),
     "limits": ("/api/limits", "limits", "name"),
     "steps": ("/api/step", "steps", "name"),
+    "shut-offs": ("/api/shut-offs", "shut_offs", "id"),
 }
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 

@@ -24,6 +24,7 @@ Exit status:
   6  a process of the stack did not start
   7  the admin API, a store or the provider did not answer
   8  the admin API said no
+  9  no stack has run in that folder, and no token or address was given instead
 """
 STANDARD_DATA = Path(".tidegate")
 

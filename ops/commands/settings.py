@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ops.commands.admin import connection_options
+from ops.commands.admin import admin_command, connection_options
 from ops.commands.group import EXIT_CODES, become
 from ops.errors import OpsError
 
 if TYPE_CHECKING:
-    from ops.admin_client import AdminClient
+    from ops.admin_client import AdminClient, Json, Token
 
 
 @click.command(epilog=EXIT_CODES)
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="With --diff: the admin API's answer as it is.")
 @connection_options
 def check(
-    file: str, *, diff: bool, as_json: bool, data: Path, admin_url: str | None, token: str | None
+    file: str, *, diff: bool, as_json: bool, data: Path, admin_url: str | None, token: Token | None
 ) -> None:
     """Validate a gateway config; one line per mistake, exit status 1 when there are any."""
     if not diff:
@@ -36,23 +37,39 @@ def check(
         text = Path(file).read_bytes()
     except OSError as error:
         raise OpsError(f"{file} can't be read: {error.strerror}") from error
-    sys.exit(_compare(AdminClient.find(data, admin_url, token), file, text, as_json=as_json))
-
-
-def _compare(client: AdminClient, file: str, text: bytes, *, as_json: bool) -> int:
     from ops import change
+
+    client = AdminClient.find(data, admin_url, token)
+    answer = _told_of_mistakes(lambda: client.post("/api/config/check", text), file)
+    click.echo(json.dumps(answer) if as_json else change.differences(answer))
+
+
+@click.command(epilog=EXIT_CODES)
+@admin_command
+@click.option("--json", "as_json", is_flag=True, help="The admin API's answer as it is.")
+def reload(client: AdminClient, *, as_json: bool) -> None:
+    """Let the gateway's config file hold as it stands, now; a mistake changes nothing, exit status 1.
+
+    An edit holds by itself within two seconds; this waits until it does, and says what it changed.
+    """
+    from ops import change
+
+    answer = _told_of_mistakes(lambda: client.post("/api/config/reload", b""))
+    click.echo(json.dumps(answer) if as_json else change.reload(answer))
+
+
+def _told_of_mistakes(call: Callable[[], Json], file: str = "sent") -> Json:
+    """What the call answers; lines of a file that are wrong are printed, and that is the end."""
     from ops.errors import Refused
 
     try:
-        answer = client.post("/api/config/check", text)
+        return call()
     except Refused as error:
         if not error.mistakes:
             raise
         for line in error.mistakes:
-            click.echo(file + line.removeprefix("sent"), err=True)
-        return 1
-    click.echo(json.dumps(answer) if as_json else change.differences(answer))
-    return 0
+            click.echo(file + line.removeprefix("sent") if line.startswith("sent") else line, err=True)
+        sys.exit(1)
 
 
 @click.command(epilog=EXIT_CODES)
@@ -78,4 +95,4 @@ def token(name: str, role: str, *, as_json: bool) -> None:
     click.echo(f"  tokens:\n    - {{name: {name}, role: {role}, token_sha256: {digest}}}")
 
 
-COMMANDS = (check, token)
+COMMANDS = (check, reload, token)

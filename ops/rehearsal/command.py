@@ -15,9 +15,9 @@ from pathlib import Path
 import click
 
 from ops import datadir, stores
-from ops.admin_client import AdminClient
+from ops.admin_client import VARIABLE, AdminClient, Token
 from ops.audit import command as audit
-from ops.errors import OpsError
+from ops.errors import NoStack, OpsError
 from ops.rehearsal import crowd, page, pulse, stage, timeline
 from ops.rehearsal.crowd import Scene
 from ops.rehearsal.notes import Notes
@@ -66,13 +66,13 @@ def run(data: Path, play: Play, *, as_json: bool, report_file: Path | None) -> i
         OpsError: the stack is not one to rehearse with, or something of it does not answer.
     """
     environment = stores.client_environment(data, os.environ)
-    client = AdminClient.find(
-        data, os.environ.get("TIDEGATE_ADMIN_URL") or None, os.environ.get("TIDEGATE_ADMIN_TOKEN") or None
-    )
+    given = os.environ.get(VARIABLE)
+    token = Token(given, VARIABLE) if given else None
+    client = AdminClient.find(data, os.environ.get("TIDEGATE_ADMIN_URL") or None, token)
     shop = datadir.read_state(data).get("urls", {}).get("gateway")
     sandbox = environment.get("TIDEGATE_SANDBOX_URL")
     if not shop or not sandbox:
-        raise OpsError(f"no stack has run in {data}; name its folder with --data")
+        raise NoStack(f"no stack has run in {data}; name its folder with --data")
     _room_for(play.buyers * (1 + play.onlookers))
     scene = Scene(shop, sandbox.rstrip("/"), play.sku or stage.SKU, play.seed)
     cards = (

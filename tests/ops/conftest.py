@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.ops.admin_api import Api
 from tests.ops.audit_world import World, build
 
 
@@ -11,3 +12,9 @@ from tests.ops.audit_world import World, build
 def world(migrated_database_url: str, redis_durable_url: str) -> World:
     """A shop whose every invariant holds."""
     return build(migrated_database_url, redis_durable_url)
+
+
+@pytest.fixture
+def api() -> Api:
+    """An admin API to script."""
+    return Api()

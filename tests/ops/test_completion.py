@@ -43,6 +43,7 @@ def test_names_of_the_running_gateway_are_offered(stack: Any) -> None:
     assert offered("limit", "che", env=stack.env) == ["checkout"]
     assert offered("breaker", "", env=stack.env) == ["shop"]
     assert offered("step", "", env=stack.env) == ["normal", "elevated", "high", "emergency", "auto"]
+    assert offered("shut-offs", "clear", "", env=stack.env) == ["all"]
     assert offered("switch", "--data", str(stack.data_dir), "pro") == ["profile"]
 
 

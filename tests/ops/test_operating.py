@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -17,10 +16,9 @@ HOLDS = r"in 2 of 2 workers(, after [\d.]+ ms)?"
 @pytest.fixture
 def tidegate(stack: Any) -> Iterator[Callable[..., str]]:
     """`tidegate(*words, code=0)`: what the command prints; whatever was pinned is free again afterwards."""
-    wide = replace(stack, env={**stack.env, "COLUMNS": "160"})  # no terminal here that says how wide it is
 
     def run(*words: str, code: int = 0) -> str:
-        done = wide.tidegate(*words)
+        done = stack.tidegate(*words)
         assert done.returncode == code, done.stdout + done.stderr
         return str(done.stdout if code == 0 else done.stderr)
 
@@ -43,11 +41,14 @@ def test_a_feature_is_switched_and_the_screen_says_who_and_why(
     fallback = httpx.get(f"{stack.url}/api/products/steam-50/recommendations", trust_env=False)
     screen = tidegate("status")
     freed = tidegate("switch", "recommendations", "auto")
+    trail = tidegate("trail", "--last", "2").splitlines()
 
     assert re.match(rf"recommendations is off for 10 min {HOLDS}.*database is hot", said), said
     assert fallback.headers["tidegate-degraded"] == "recommendations"
-    assert re.search(r"recommendations +off +off +by \S+.*database is hot", screen), screen
+    assert re.search(r"recommendations +off +operator +\d+ min \d+ s +database is hot", screen), screen
     assert freed.startswith("recommendations is left to the ladder")
+    assert re.search(r"feature recommendations: off -> auto in 2 of 2 workers", trail[0]), trail
+    assert re.search(r"feature recommendations: auto -> off until .*: database is hot$", trail[1]), trail
 
 
 def test_the_step_is_held_by_name(tidegate: Callable[..., str]) -> None:
@@ -84,6 +85,13 @@ def test_a_limit_is_changed_in_scripts(tidegate: Callable[..., str]) -> None:
     assert (answer["rate"], answer["configured"]) == ("1/minute", "5/10 seconds")
     assert round(answer["pin"]["until"] - answer["pin"]["since"]) == 60
     assert (answer["applied"], answer["workers"]) == (2, 2)
+
+
+def test_what_is_shut_off_and_the_file_that_holds(tidegate: Callable[..., str]) -> None:
+    """Nothing is sold out here, and the file is as it was: both are said plainly."""
+    assert tidegate("shut-offs", "list").splitlines()[0] == "shut off by upstreams"
+    assert tidegate("shut-offs", "clear", "none-such", code=8).startswith("tidegate: nothing of that id")
+    assert re.match(rf"the file says what holds: configuration \d+ {HOLDS}", tidegate("reload"))
 
 
 def test_the_screen_tells_what_is_going_on(stack: Any, tidegate: Callable[..., str]) -> None:
