@@ -48,7 +48,7 @@ class Status(TypedDict):
     cache: CacheState
     panels: list[Panel]
     config: ConfigState
-    trail: int  # grows with every entry of the audit trail
+    trail: int  # grows with every entry of the trail
 
 
 class Features(TypedDict):
@@ -118,7 +118,7 @@ class Reloaded(Changed):
     changes: list[Difference]
 
 
-class AuditEntry(TypedDict):
+class TrailEntry(TypedDict):
     """One change, or one attempt; see docs/admin.md."""
 
     at: int  # milliseconds since 1970
@@ -139,11 +139,11 @@ class AuditEntry(TypedDict):
     left_out: int
 
 
-class Audit(TypedDict):
+class Trail(TypedDict):
     """The trail, the newest first."""
 
-    changes: list[AuditEntry]
-    refused: list[AuditEntry]
+    changes: list[TrailEntry]
+    refused: list[TrailEntry]
 
 
 class SessionPage(TypedDict):

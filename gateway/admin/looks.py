@@ -108,9 +108,9 @@ class Looks:
             Operation(
                 "GET",
                 "/api/audit",
-                self.audit,
+                self.trail,
                 "Who changed what, when and why, and who was refused.",
-                shape.Audit,
+                shape.Trail,
             ),
         ]
 
@@ -194,15 +194,15 @@ class Looks:
         """The settings that hold."""
         return {**views.config_state(self._master), "config": shown(self._master.config)}
 
-    async def audit(self, _: Call[None]) -> Response:
+    async def trail(self, _: Call[None]) -> Response:
         """Who changed what, when and why; the newest first."""
         trail = self._master.trail
         changes, refused = trail.changes, trail.refusals
-        page = await asyncio.to_thread(_audit, changes, refused)  # up to a megabyte; the switches don't wait
+        page = await asyncio.to_thread(_trail, changes, refused)  # up to a megabyte; the switches don't wait
         return Response(page, media_type="application/json", headers={"cache-control": "no-store"})
 
 
-def _audit(changes: list[Entry], refused: list[Entry]) -> str:
+def _trail(changes: list[Entry], refused: list[Entry]) -> str:
     """The trail as JSON, entry by entry: all at once, it would keep other threads from running."""
     lists = (",".join(json.dumps(entry.told()) for entry in entries) for entries in (changes, refused))
     return '{{"changes":[{}],"refused":[{}]}}'.format(*lists)

@@ -1,4 +1,4 @@
-"""The audit trail: who changed what, when, why and with what effect; and who was refused."""
+"""The trail of changes: who changed what, when, why and with what effect; and who was refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REMEMBERED = 1000  # entries of each file that are shown
 MAX_FILE = 1 << 20  # bytes; then it is moved aside
 KEPT_FILES = 4  # moved aside, besides the one that is written
 BURST, PER_SECOND = 50.0, 1.0  # refusals that are recorded; more are counted only, lest a flood fill the disk
-_log = logging.getLogger("gateway.audit")
+_log = logging.getLogger("gateway.trail")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class Trail:
 
     def __init__(self, beside: Path | None, clock: Clock = time.time) -> None:
         self._clock = clock
-        self._done = _Book(beside and beside.with_suffix(".audit.jsonl"))
+        self._done = _Book(beside and beside.with_suffix(".trail.jsonl"))
         self._refused = _Book(beside and beside.with_suffix(".refused.jsonl"))
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -200,6 +200,6 @@ class Trail:
         book.waiting.append(entry)
         self.serial += 1
         with contextlib.suppress(RuntimeError):  # no loop yet: the first that waits writes it
-            task = asyncio.get_running_loop().create_task(self.written(), name="audit")
+            task = asyncio.get_running_loop().create_task(self.written(), name="trail")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

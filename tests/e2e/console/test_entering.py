@@ -38,6 +38,17 @@ def test_a_wrong_token_is_told_and_nothing_is_shown(browser: Browser, stack: Any
     context.close()
 
 
+def test_a_wrong_token_is_told_in_the_language_of_the_page(browser: Browser, stack: Any) -> None:
+    """A Chinese page says it in Chinese."""
+    context = browser.new_context(locale="zh-CN")
+    page = context.new_page()
+    page.goto(stack.admin_url)
+    page.locator("#token").fill("wrong")
+    page.locator("#enter button").click()
+    expect(page.locator("#enter").get_by_role("alert")).to_contain_text("令牌不正确")
+    context.close()
+
+
 def test_viewers_see_and_can_not_touch(
     console: Callable[..., Page], stack: Any, wait_until: Callable[..., Any]
 ) -> None:

@@ -16,6 +16,7 @@ from gateway.admin.auth import MOST_SESSIONS, Door
 from gateway.admin.guesses import BURST, MOST_ADDRESSES, Guesses
 from gateway.config import Admin
 from gateway.errors import TooManyLogins, Unauthorized
+from tests.clock import Clock
 
 VIEWER, OPERATOR = "a-viewer's-token", "an-operator's-token"
 FEATURE = "/api/features/recommendations"
@@ -42,14 +43,6 @@ async def log_in(client: httpx.AsyncClient, token: str) -> httpx.Response:
     return await client.post("/api/session", json={"token": token})
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def request(cookie: str = "", token: str = "") -> Request:
     headers = [(b"cookie", f"tidegate-session={cookie}".encode())] if cookie else []
     if token:
@@ -74,12 +67,12 @@ async def test_a_viewer_looks_and_touches_nothing(gateway: Any) -> None:
         refused = await gateway.admin(method, path, body, token=VIEWER)
         assert (refused.status_code, refused.json()["type"]) == (403, "urn:tidegate:read-only")
 
-    audit = (await gateway.admin("GET", "/api/audit", token=VIEWER)).json()
-    assert audit["changes"] == []
-    assert {(one["by"], one["role"], one["status"]) for one in audit["refused"]} == {
+    trail = (await gateway.admin("GET", "/api/audit", token=VIEWER)).json()
+    assert trail["changes"] == []
+    assert {(one["by"], one["role"], one["status"]) for one in trail["refused"]} == {
         ("vera at 127.0.0.1", "viewer", 403)
     }
-    assert len(audit["refused"]) == 5
+    assert len(trail["refused"]) == 5
     assert await gateway.metric("tidegate_admin_refusals_total", code="403") == 5
 
 
@@ -256,7 +249,7 @@ async def test_another_sites_page_logs_nobody_in(gateway: Any) -> None:
 
 def test_a_session_ends_and_there_are_only_so_many() -> None:
     """`admin.session` bounds one, the oldest makes room for the newest, and logging out ends it at once."""
-    clock = Clock()
+    clock = Clock(0.0)
     settings = Admin(session=60)
     door = Door(lambda: settings, {"TIDEGATE_ADMIN_TOKEN": OPERATOR}, clock)
 
@@ -296,7 +289,7 @@ async def test_who_guesses_is_stopped(gateway: Any) -> None:
 
 def test_a_guesser_waits_with_a_right_token_too() -> None:
     """Else one that succeeds could be told from one that is not looked at; a second gives one more."""
-    clock = Clock()
+    clock = Clock(0.0)
     door = Door(Admin, {"TIDEGATE_ADMIN_TOKEN": OPERATOR}, monotonic=clock)
     for _ in range(int(BURST)):
         with pytest.raises(Unauthorized):
@@ -313,7 +306,7 @@ def test_a_guesser_waits_with_a_right_token_too() -> None:
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.floats(0, 5)), max_size=200))
 def test_no_address_gets_more_guesses_than_its_bucket_holds(tries: list[tuple[str, float]]) -> None:
     """At any pace: guesses looked at never exceed the burst and one a second; one address costs no other."""
-    clock = Clock()
+    clock = Clock(0.0)
     guesses = Guesses(clock)
     looked: dict[str, int] = {"a": 0, "b": 0}
     for address, pause in tries:
@@ -326,7 +319,7 @@ def test_no_address_gets_more_guesses_than_its_bucket_holds(tries: list[tuple[st
 
 def test_many_addresses_cost_bounded_memory() -> None:
     """A botnet grows nothing; one client's whole IPv6 network is one address."""
-    clock = Clock()
+    clock = Clock(0.0)
     guesses = Guesses(clock)
     for number in range(MOST_ADDRESSES + 100):
         guesses.wrong(f"10.0.{number >> 8}.{number & 255}")
@@ -363,13 +356,13 @@ async def test_every_kind_of_bad_input_is_recorded(gateway: Any) -> None:
     for method, path, body, token, status in bad:
         assert (await gateway.admin(method, path, body, token=token)).status_code == status, path
 
-    audit = (await gateway.admin("GET", "/api/audit")).json()
+    trail = (await gateway.admin("GET", "/api/audit")).json()
 
-    assert audit["changes"] == []
-    assert [(one["name"], one["status"]) for one in reversed(audit["refused"])] == [
+    assert trail["changes"] == []
+    assert [(one["name"], one["status"]) for one in reversed(trail["refused"])] == [
         (f"{method} {path}", status) for method, path, _, _, status in bad
     ]
-    assert {one["by"] for one in audit["refused"]} == {
+    assert {one["by"] for one in trail["refused"]} == {
         *("somebody at 127.0.0.1", "otto at 127.0.0.1", "vera at 127.0.0.1")
     }
     assert (

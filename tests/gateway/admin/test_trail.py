@@ -1,4 +1,4 @@
-"""The audit trail: kept over crashes, bounded, and no flood of refusals pushes a change out."""
+"""The trail of changes: kept over crashes, bounded, and no flood of refusals pushes a change out."""
 
 from __future__ import annotations
 
@@ -18,16 +18,9 @@ from gateway.admin.operations import Call
 from gateway.admin.overview import Overview
 from gateway.admin.trail import Entry, Trail
 from gateway.master import Master, Overrides
+from tests.clock import Clock
 
 FEATURE = "/api/features/recommendations"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 async def test_what_was_answered_outlives_every_crash(start_gateway: Any, tmp_path: Path, until: Any) -> None:
@@ -49,20 +42,20 @@ async def test_what_was_answered_outlives_every_crash(start_gateway: Any, tmp_pa
 
     again = await start_gateway(admin=admin)
 
-    audit = (await again.admin("GET", "/api/audit")).json()
-    assert [(one["reason"], one["value"]) for one in audit["changes"]] == [("sale", "off")]
-    assert [(one["status"], one["name"]) for one in audit["refused"]] == [(422, f"PUT {FEATURE}")]
+    trail = (await again.admin("GET", "/api/audit")).json()
+    assert [(one["reason"], one["value"]) for one in trail["changes"]] == [("sale", "off")]
+    assert [(one["status"], one["name"]) for one in trail["refused"]] == [(422, f"PUT {FEATURE}")]
     assert "tidegate-degraded" in (await again.fresh("/recommendations")).headers
 
 
 async def test_a_line_cut_short_costs_only_itself(tmp_path: Path) -> None:
     """A crash in the middle of a line: those before and after are read."""
-    first = Trail(tmp_path / "switches.json", Clock())
+    first = Trail(tmp_path / "switches.json", Clock(1_000_000.0))
     first.done(Entry(1, "feature", reason="one"))
     await first.written()
-    file = tmp_path / "switches.audit.jsonl"
+    file = tmp_path / "switches.trail.jsonl"
     file.write_bytes(file.read_bytes() + b'{"at": 2, "kind": "fea')
-    second = Trail(tmp_path / "switches.json", Clock())
+    second = Trail(tmp_path / "switches.json", Clock(1_000_000.0))
     second.done(Entry(3, "feature", reason="three"))
     await second.written()
 
@@ -72,7 +65,7 @@ async def test_a_line_cut_short_costs_only_itself(tmp_path: Path) -> None:
 
 async def test_files_and_memory_are_bounded(tmp_path: Path) -> None:
     """Full files are moved aside, a few of them; the newest entries are shown, over a rotation too."""
-    clock = Clock()
+    clock = Clock(1_000_000.0)
     trail = Trail(tmp_path / "switches.json", clock)
     for number in range(3 * rooms.REMEMBERED):
         trail.done(Entry(number, "feature", reason="x" * 2000))
@@ -80,7 +73,7 @@ async def test_files_and_memory_are_bounded(tmp_path: Path) -> None:
             await trail.written()
     await trail.written()
 
-    files = list(tmp_path.glob("switches.audit.jsonl*"))  # noqa: ASYNC240 - nobody waits
+    files = list(tmp_path.glob("switches.trail.jsonl*"))  # noqa: ASYNC240 - nobody waits
     assert len(files) <= rooms.KEPT_FILES + 1
     assert all(file.stat().st_size <= rooms.MAX_FILE + 100 * 2400 for file in files)
     assert len(trail.changes) == rooms.REMEMBERED
@@ -89,7 +82,7 @@ async def test_files_and_memory_are_bounded(tmp_path: Path) -> None:
 
 async def test_a_flood_of_refusals_is_counted_and_fills_nothing(tmp_path: Path) -> None:
     """Changes stay; of the flood some are kept, and the next one says how many were not."""
-    clock = Clock()
+    clock = Clock(1_000_000.0)
     trail = Trail(tmp_path / "switches.json", clock)
     trail.done(Entry(1, "feature", reason="sale"))
     for number in range(10_000):
@@ -109,7 +102,7 @@ async def test_a_flood_of_refusals_is_counted_and_fills_nothing(tmp_path: Path) 
 async def test_a_trail_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
     """A full or broken disk: it is told of, and the change is in memory all the same."""
     (tmp_path / "file").write_text("")
-    trail = Trail(tmp_path / "file" / "switches.json", Clock())
+    trail = Trail(tmp_path / "file" / "switches.json", Clock(1_000_000.0))
     trail.done(Entry(1, "feature"))
     await trail.written()
 
@@ -178,8 +171,8 @@ async def test_ending_shut_offs_is_recorded(start_gateway: Any, shop: Any) -> No
     assert (await gateway.admin("DELETE", f"/api/shut-offs/{held['id']}")).json() == {"cleared": 1}
     assert (await gateway.admin("DELETE", "/api/shut-offs/nothing")).status_code == 404
 
-    audit = (await gateway.admin("GET", "/api/audit")).json()
-    (entry,) = audit["changes"]
+    trail = (await gateway.admin("GET", "/api/audit")).json()
+    (entry,) = trail["changes"]
     told = (entry["kind"], entry["name"], entry["value"], entry["by"])
     assert told == ("shut-off", "/buy/{sku} sku=steam-50", "1 let through", "operator at 127.0.0.1")
-    assert (audit["refused"][0]["kind"], audit["refused"][0]["status"]) == ("shut-off", 404)
+    assert (trail["refused"][0]["kind"], trail["refused"][0]["status"]) == ("shut-off", 404)

@@ -9,6 +9,15 @@ from pathlib import Path
 import pytest
 
 from gateway.admin.page import CONSOLE, LANGUAGES
+from gateway.errors import (
+    BadForm,
+    CrossSite,
+    NotFound,
+    ReadOnly,
+    StaleForm,
+    TooManyLogins,
+    Unauthorized,
+)
 from gateway.pressure import SIGNALS
 
 CATALOGUES = {
@@ -79,6 +88,14 @@ def test_no_text_is_left_over() -> None:
     }
 
     assert left == set()
+
+
+def test_what_refuses_an_operator_has_words() -> None:
+    """By the problem's type, in every language, for nobody reads an error in another one."""
+    refusals = (Unauthorized, TooManyLogins, ReadOnly, StaleForm, CrossSite, BadForm, NotFound)
+
+    for error in refusals:
+        assert f"refused.{error.type.rpartition(':')[2]}" in CATALOGUES["en"], error
 
 
 def test_what_the_gateway_names_has_words() -> None:

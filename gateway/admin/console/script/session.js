@@ -1,21 +1,24 @@
 // Who is at the keyboard, and every call to the admin API in their name.
+import { refusal, t } from "./words.js";
+
 let csrf = null;
 
-/** A refusal, in the API's own words. */
+/** A refusal, in the reader's language. */
 export class Refused extends Error {
   constructor(status, said) {
-    super(said.detail ?? said.title ?? String(status));
+    super(refusal(said.type ?? "", said.detail ?? said.title ?? String(status)));
     this.status = status;
     this.mistakes = said.mistakes ?? [];
   }
 }
 
-/** One call; `body` is sent as JSON. Rejects with Refused, or with TypeError when nobody answers. */
+/** One call; `body` is sent as JSON. Rejects with Refused, or with an Error when nobody answers. */
 export async function call(method, path, body) {
   const headers = { accept: "application/json" };
   if (body !== undefined) headers["content-type"] = "application/json";
   if (csrf !== null && method !== "GET") headers["x-csrf-token"] = csrf;
-  const answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  const sent = { method, headers, body: body === undefined ? undefined : JSON.stringify(body) };
+  const answer = await fetch(path, sent).catch(() => Promise.reject(new Error(t("refused.nobody"))));
   const said = answer.status === 204 ? {} : await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Refused(answer.status, said);
   return said;

@@ -9,6 +9,12 @@ export function t(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? values[name] : whole));
 }
 
+/** What a refusal says: ours by its problem type, or the API's own words in a text around them. */
+export function refusal(type, detail) {
+  const slug = type.split(":").pop();
+  return t(`refused.${`refused.${slug}` in catalogue ? slug : "other"}`, { detail });
+}
+
 /** A text of the catalogue, or the word itself where it is somebody's own (a step, a server, a signal). */
 export const named = (kind, word) => catalogue[`${kind}.${word}`] ?? String(word).replaceAll("_", " ");
 
