@@ -45,6 +45,9 @@ def _tidied(value: Json) -> Json:
     if kind == "one-or-more":
         del rest["x-kind"]
         rest["minItems"] = rest.pop("minLength", 1)
+        if "maxLength" in rest:
+            rest["maxItems"] = rest.pop("maxLength")
+        rest["items"] = _tidied(rest["items"])
         return about | {"anyOf": [rest["items"], rest]}
     if "items" in rest:
         rest["items"] = _tidied(rest["items"])

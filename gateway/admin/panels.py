@@ -7,8 +7,9 @@ import logging
 import math
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -57,7 +58,8 @@ class Panels:
                 return
             wanted: dict[str, set[str]] = {}
             for panel in self._settings().panels:
-                wanted.setdefault(panel.url, set()).update(panel.metrics)
+                for url in panel.url:
+                    wanted.setdefault(url, set()).update(panel.metrics)
             self._pages = {url: self._pages.get(url, _Page()) for url in wanted}
             if self._tls is None and wanted:  # reads all the authorities there are, which takes a while
                 self._tls = await asyncio.to_thread(httpx.create_ssl_context, trust_env=False)
@@ -69,13 +71,15 @@ class Panels:
         return [self._show(panel) for panel in self._settings().panels]
 
     def _show(self, panel: Panel) -> shapes.Panel:
-        page = self._pages.get(panel.url, _Page())
-        samples = [sample for name in panel.metrics for sample in page.samples.get(name, ())]
+        pages = [self._pages.get(url, _Page()) for url in panel.url]
+        told = (page.samples.get(name, ()) for name in panel.metrics for page in pages)
+        samples = _summed(chain.from_iterable(told))
+        fetched = [page.at for page in pages if page.at is not None]
         return {
             "title": panel.title,
             "samples": samples[:MAX_SAMPLES],
-            "seconds_old": None if page.at is None else round(self._clock() - page.at, 1),
-            "error": page.error,
+            "seconds_old": round(self._clock() - min(fetched), 1) if fetched else None,
+            "error": next((page.error for page in pages if page.error), None),
             "left_out": max(0, len(samples) - MAX_SAMPLES),
         }
 
@@ -105,6 +109,16 @@ class Panels:
             page.error = f"no page of metrics: {type(error).__name__}"
         else:
             page.error, page.at = None, self._clock()
+
+
+def _summed(samples: Iterable[shapes.Sample]) -> list[shapes.Sample]:
+    """One sample for each name and labels, in the order of the first."""
+    found: dict[tuple[object, ...], shapes.Sample] = {}
+    for sample in samples:
+        key = (sample["metric"], *sorted(sample["labels"].items()))
+        seen = found.get(key)
+        found[key] = sample if seen is None else {**sample, "value": seen["value"] + sample["value"]}
+    return list(found.values())
 
 
 async def _bounded(answer: httpx.Response) -> bytes:

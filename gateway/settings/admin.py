@@ -30,7 +30,7 @@ class AdminToken(Settings):
     """One bearer of a token; `tidegate token` makes the token and its hash."""
 
     name: Name
-    """Who that is, for the audit trail."""
+    """Who that is, for the trail."""
     role: Role = "viewer"
     """A viewer sees; an operator switches too, and sees users and addresses."""
     token_sha256: Annotated[str, AfterValidator(_hash), Field(json_schema_extra={"pattern": _HASH.pattern})]
@@ -53,8 +53,13 @@ class Panel(Settings):
 
     title: str = Field(min_length=1, max_length=80)
     """Its heading."""
-    url: Annotated[str, Field(pattern=r"^https?://[!-~]+$"), AfterValidator(_web)]
-    """A page of metrics in Prometheus's format, fetched by the master while somebody looks."""
+    url: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^https?://[!-~]+$"), AfterValidator(_web)], ...],
+        BeforeValidator(lambda v: (v,) if isinstance(v, str) else v),
+        Field(min_length=1, max_length=20, json_schema_extra={"x-kind": "one-or-more"}),
+    ]
+    """A page of metrics in Prometheus's format, fetched by the master while somebody looks; or several, whose
+    numbers of the same name and labels are summed."""
     metrics: tuple[Annotated[str, Field(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$")], ...] = Field(
         min_length=1, max_length=20
     )
@@ -62,10 +67,16 @@ class Panel(Settings):
 
 
 def _without_empty(panels: object) -> object:
-    """Panels whose URL `${VARIABLE:-}` left empty count as left out."""
+    """Pages whose URL `${VARIABLE:-}` left empty count as left out, and panels that have no other."""
     if not isinstance(panels, list):
         return panels
-    return [panel for panel in panels if not (isinstance(panel, dict) and panel.get("url", 1) == "")]
+    kept = []
+    for panel in panels:
+        if isinstance(panel, dict) and isinstance(panel.get("url"), list):
+            panel = {**panel, "url": [url for url in panel["url"] if url != ""]}
+        if not (isinstance(panel, dict) and panel.get("url", 1) in ("", [])):
+            kept.append(panel)
+    return kept
 
 
 class Admin(Settings):
@@ -86,7 +97,7 @@ class Admin(Settings):
     """How long a browser stays logged in."""
     state_file: Annotated[Path | None, BeforeValidator(none_when_empty)] = None
     """Where switches are kept, so that they survive a restart even with Redis away. Beside it stand, by the
-    same name, `.keys` (which requests with an Idempotency-Key were passed on), `.audit.jsonl` (who changed
+    same name, `.keys` (which requests with an Idempotency-Key were passed on), `.trail.jsonl` (who changed
     what) and `.refused.jsonl` (who was refused); each is bounded."""
     panels: Annotated[tuple[Panel, ...], BeforeValidator(_without_empty), Field(max_length=20)] = ()
     """Numbers of what stands behind the gate, on the console and in its status."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,6 +45,21 @@ def test_the_admin_api_switches_every_worker(
 
     assert admin.put("/api/features/recommendations", json={"state": "auto"}).is_success
     wait_until(lambda: _degraded(stack) == {None}, what="on in every worker")
+
+
+def test_a_page_keeps_its_style_in_an_emergency(stack: Any, admin: httpx.Client) -> None:
+    """Where only what is critical passes, whoever waits for a key still sees a page, not bare text."""
+    page = httpx.get(stack.url).text
+    styles = re.findall(r'"(/static/[^"]+\.css)"', page)
+    assert styles
+    try:
+        assert admin.put("/api/step", json={"step": 3, "for": "1m"}).json()["name"] == "emergency"
+        newcomer = f"?{uuid.uuid4()}"  # no cache has it
+        assert {httpx.get(stack.url + style + newcomer).status_code for style in styles} == {200}
+        assert httpx.get(f"{stack.url}/p/steam-50{newcomer}").status_code == 503
+        assert httpx.post(f"{stack.url}/static/style.css").status_code == 503  # only what is read is critical
+    finally:
+        admin.put("/api/step", json={"step": "auto"})
 
 
 def test_an_edit_of_the_config_switches_every_worker(stack: Any, wait_until: Callable[..., Any]) -> None:

@@ -125,7 +125,7 @@ def test_it_speaks_to_nobody_else(browser: Browser, stack: Any) -> None:
 def test_the_shop_stands_behind_the_gate(console: Callable[..., Page]) -> None:
     """Stock, orders and queues of the shop are there, as its own pages of metrics have them."""
     page = console()
-    for title in ("Stock", "Orders taken", "Queues"):
+    for title in ("Stock", "Orders, by the states they came to", "Queues", "Messages to buyers (outbox)"):
         panel = page.locator("#panels .panel").filter(has=page.get_by_role("heading", name=title))
         expect(panel.locator("tbody tr").first).to_be_visible()
     expect(page.locator("#panels")).to_contain_text(SKU)

@@ -130,7 +130,7 @@ async def test_a_long_trail_is_told_without_stopping_the_master(tmp_path: Path) 
 
     counting = asyncio.create_task(count())
     by = Principal("vera", "viewer", "10.0.0.1")
-    answer = await Looks(master, Overview(master)).audit(Call(Request({"type": "http"}), by, None))
+    answer = await Looks(master, Overview(master)).trail(Call(Request({"type": "http"}), by, None))
     counting.cancel()
 
     told = json.loads(bytes(answer.body))
