@@ -19,7 +19,7 @@ import redis
 from hypothesis import settings
 
 from ops import embedded
-from tests import running_stack
+from tests import running_stack, waiting
 from tests.running_stack import ROOT, Stack
 
 settings.register_profile("ours", deadline=None)  # a busy machine is no defect
@@ -31,7 +31,7 @@ settings.load_profile("ours")
 @pytest.fixture(scope="session")
 def wait_until() -> Callable[..., Any]:
     """`wait_until(condition, within=15.0, what="")`: for synchronous tests and other processes."""
-    return running_stack.wait_until
+    return waiting.wait_until
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ import redis
 from ops import embedded
 from ops.programs import find_redis
 from ops.service import Service
-from tests.running_stack import free_port, wait_until
+from tests.running_stack import free_port
+from tests.waiting import wait_until
 
 MASTER = "the-master"  # as the sentinels call it
 DOWN_AFTER = 500  # milliseconds after which a sentinel takes a silent server for dead
@@ -163,6 +164,12 @@ class Sentinels:
         self.sentinels = sentinels
         places = ",".join(f"127.0.0.1:{one.port}" for one in sentinels)
         self.url = f"redis+sentinel://{places}/{MASTER}"
+
+    def replicated(self, master: Node) -> bool:
+        """Whether the replica has all that the master has written by now, over whatever connection."""
+        written = master.client.info("replication")["master_repl_offset"]
+        (replica,) = (server for server in self.servers if server is not master)
+        return bool(replica.client.info("replication")["slave_repl_offset"] >= written)
 
     def master(self) -> Node:
         """The server that the last sentinel takes for the master."""

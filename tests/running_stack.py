@@ -9,8 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,20 +17,9 @@ from typing import Any
 import pytest
 
 from ops import ports
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def wait_until(
-    condition: Callable[[], Any], *, within: float = 15.0, what: str = "", every: float = 0.02
-) -> Any:
-    """Wait for a condition (truthy), return its value, fail after `within` seconds."""
-    deadline = time.monotonic() + within
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {within:g} s: {what or condition}")
-        time.sleep(every)
-    return value
 
 
 def free_port() -> int:

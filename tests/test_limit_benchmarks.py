@@ -40,7 +40,14 @@ async def test_switches(tmp_path: Path) -> None:
         "a feature's switch": 2,
         "a limit's rate": 2,
     }
-    assert "within 500 ms" in switches.text(found)
+    assert all(time > 0 for times in found.values() for time in times)
+
+
+def test_switches_are_judged_by_the_slowest() -> None:
+    """Within half a second or not, by the last worker of the slowest change."""
+    rows = switches.text({"a feature's switch": [1.0, 500.0], "a limit's rate": [1.0, 500.1]}).splitlines()
+    verdicts = {row.split("|")[1].strip(): row.split("|")[-2].strip() for row in rows}
+    assert (verdicts["a feature's switch"], verdicts["a limit's rate"]) == ("yes", "no")
 
 
 @pytest.mark.skipif(

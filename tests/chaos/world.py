@@ -20,7 +20,8 @@ from ops import stores as ops_stores
 from tests.chaos import catalog, stores
 from tests.chaos.proxy import Proxy
 from tests.chaos.schedule import CLOCKS
-from tests.running_stack import ROOT, Stack, start_stack, wait_until
+from tests.running_stack import ROOT, Stack, start_stack
+from tests.waiting import wait_until
 
 # Sales are short here, so everything that takes minutes takes seconds.
 SHOP: dict[str, dict[str, Any]] = {

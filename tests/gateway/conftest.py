@@ -19,6 +19,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from ops import embedded
+from tests.waiting import until
 
 TOKEN = "a-token-for-tests"
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter, "Seen"], Awaitable[None]]
@@ -192,22 +193,6 @@ class GatewayProcess:
         if self._reading is not None:
             await self._reading
         return code
-
-
-async def until(
-    condition: Callable[[], Any], why: Callable[[], Any] = lambda: "", within: float = 20.0
-) -> Any:
-    """Wait for a condition, plain or awaitable."""
-    deadline = asyncio.get_running_loop().time() + within
-    while True:
-        value = condition()
-        if isinstance(value, Awaitable):
-            value = await value
-        if value:
-            return value
-        if asyncio.get_running_loop().time() > deadline:
-            pytest.fail(f"not within {within:g} s: {why()}")
-        await asyncio.sleep(0.02)
 
 
 @pytest.fixture(name="until", scope="session")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gateway.config import load
 from gateway.state.pins import Pin, Pins
 from gateway.state.switches import LiveSwitches, Switches, work_out
+from tests.clock import Clock
 
 CONFIG = load(
     b"""
@@ -23,14 +24,6 @@ routes: [{match: '/**', upstream: shop}]
     "test.yaml",
     {},
 )
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 pins = st.builds(
@@ -46,7 +39,7 @@ pins = st.builds(
 @given(st.lists(pins, max_size=12), st.randoms())
 def test_hosts_agree_in_whatever_order_they_hear(heard: list[Pin], random: object) -> None:
     """Merging is commutative and idempotent: hosts that heard the same hold the same."""
-    one, other = Pins(None, Clock()), Pins(None, Clock())
+    one, other = Pins(None, Clock(1_000_000.0)), Pins(None, Clock(1_000_000.0))
     shuffled = list(heard)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     one.merge(heard)
@@ -59,7 +52,7 @@ def test_hosts_agree_in_whatever_order_they_hear(heard: list[Pin], random: objec
 
 def test_a_pin_ends_and_remembers_what_was_before() -> None:
     """`for` ends a pin; the next one names what it replaced; even on a clock that is behind it is newer."""
-    clock = Clock()
+    clock = Clock(1_000_000.0)
     kept = Pins(None, clock)
     kept.put("feature", "a", "off", lasts=10, reason="", by="x")
     assert kept.value("feature", "a") == "off"
@@ -75,21 +68,21 @@ def test_a_pin_ends_and_remembers_what_was_before() -> None:
 def test_pins_are_kept_in_their_file(tmp_path: Path) -> None:
     """Over a restart, pins are what they were; a spoilt file is told of and means none."""
     path = tmp_path / "deep" / "switches.json"
-    first = Pins(path, Clock())
+    first = Pins(path, Clock(1_000_000.0))
     first.put("step", "", "2", lasts=None, reason="sale", by="x")
 
-    second = Pins(path, Clock())
+    second = Pins(path, Clock(1_000_000.0))
 
     assert second.value("step", "") == "2"
     assert [pin.reason for pin in second.all()] == ["sale"]
     path.write_text('{"pins": [{"kind": "nonsense"}]}')
-    assert Pins(path, Clock()).all() == []
+    assert Pins(path, Clock(1_000_000.0)).all() == []
 
 
 def test_an_unwritable_file_stops_no_switch(tmp_path: Path) -> None:
     """The switch works; only a restart would forget it."""
     (tmp_path / "file").write_text("")
-    kept = Pins(tmp_path / "file" / "switches.json", Clock())
+    kept = Pins(tmp_path / "file" / "switches.json", Clock(1_000_000.0))
 
     kept.put("feature", "a", "off", lasts=None, reason="", by="x")
 
@@ -124,7 +117,7 @@ def test_what_is_no_pin_is_refused(raw: str) -> None:
 
 def test_pin_over_configuration_over_ladder() -> None:
     """A pin wins over the file's word, which wins over the ladder; rungs add up."""
-    kept = Pins(None, Clock())
+    kept = Pins(None, Clock(1_000_000.0))
 
     def off(climbed: int) -> set[str]:
         return set(work_out(CONFIG, climbed, kept.value).off)

@@ -16,6 +16,7 @@ from gateway.policies.shut_off import Shut
 from gateway.policies.shut_offs import ASKING, LONGEST, MAX_BYTES, MAX_HELD, ShutOff, ShutOffs
 from gateway.state.known_keys import KnownKeys
 from gateway.state.known_shared import SharedKeys
+from tests.clock import Clock
 
 KNOWN = SharedKeys(KnownKeys(), None)
 ROUTES = [
@@ -203,9 +204,9 @@ def shut(value: str = "a", until: float = 5.0) -> ShutOff:
 
 async def test_it_ends_by_itself() -> None:
     """To the moment; the next answer comes from the upstream again, and may shut anew."""
-    now = [0.0]
+    clock = Clock(0.0)
     told: list[ShutOff] = []
-    policy = Shut(ShutOffs(told.append, clock=lambda: now[0]), KNOWN)
+    policy = Shut(ShutOffs(told.append, clock=clock), KNOWN)
     asked = 0
 
     async def upstream(_: Exchange) -> Reply:
@@ -214,7 +215,7 @@ async def test_it_ends_by_itself() -> None:
         return Reply(410, [(b"tidegate-shut", b"sku=a; for=5")], b"gone")
 
     for moment, calls in ((0.0, 1), (4.9, 1), (5.0, 2), (9.9, 2), (10.0, 3)):
-        now[0] = moment
+        clock.now = moment
         assert (await policy(request(), upstream)).status == 410
         assert asked == calls
     assert len(told) == 3
@@ -225,8 +226,8 @@ async def test_one_asks_anew_for_a_crowd() -> None:
 
     So each time; once it is answered otherwise, all pass.
     """
-    now = [0.0]
-    policy = Shut(ShutOffs(clock=lambda: now[0]), KNOWN)
+    clock = Clock(0.0)
+    policy = Shut(ShutOffs(clock=clock), KNOWN)
     asked = 0
     answer = Reply(410, [(b"tidegate-shut", b"sku=a; for=5")], b"gone")
 
@@ -238,12 +239,12 @@ async def test_one_asks_anew_for_a_crowd() -> None:
 
     await policy(request(), upstream)
     for moment in (5.0, 10.0, 15.0):
-        now[0] = moment
+        clock.now = moment
         crowd = await asyncio.gather(*(policy(request(), upstream) for _ in range(100)))
         assert {reply.status for reply in crowd} == {410}
     assert asked == 4
 
-    answer, now[0] = Reply(200, [], b"back"), 20.0
+    answer, clock.now = Reply(200, [], b"back"), 20.0
     first = await asyncio.gather(*(policy(request(), upstream) for _ in range(100)))
     assert [reply.status for reply in first].count(200) == 1
     assert {(await policy(request(), upstream)).status for _ in range(3)} == {200}
@@ -251,8 +252,8 @@ async def test_one_asks_anew_for_a_crowd() -> None:
 
 async def test_one_who_asks_and_gets_nothing_holds_nobody_up() -> None:
     """The client who asked for all leaves, or the upstream hangs: the next one asks."""
-    now = [0.0]
-    held = ShutOffs(clock=lambda: now[0])
+    clock = Clock(0.0)
+    held = ShutOffs(clock=clock)
     policy = Shut(held, KNOWN)
     stuck = asyncio.Event()
 
@@ -264,7 +265,7 @@ async def test_one_who_asks_and_gets_nothing_holds_nobody_up() -> None:
         return Reply(200, [])
 
     held.add(shut())
-    now[0] = 5.0
+    clock.now = 5.0
     asking = asyncio.create_task(policy(request(), hanging))
     await asyncio.sleep(0)
     assert (await policy(request(), well)).status == 410
@@ -273,10 +274,10 @@ async def test_one_who_asks_and_gets_nothing_holds_nobody_up() -> None:
     assert (await policy(request(), well)).status == 200
 
     held.add(shut(until=10.0))
-    now[0] = 10.0
+    clock.now = 10.0
     asking = asyncio.create_task(policy(request(), hanging))
     await asyncio.sleep(0)
-    now[0] = 10.0 + ASKING
+    clock.now = 10.0 + ASKING
     assert (await policy(request(), well)).status == 200
     stuck.set()
     await asking

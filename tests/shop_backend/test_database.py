@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from shop_backend.config import DatabaseSettings, Settings
 from shop_backend.errors import Unavailable
 from shop_backend.metrics import PoolCollector
 from shop_backend.storage.database import Database
+from tests.waiting import until
 
 LEAVERS = 5000
 DELAY = 5  # seconds the replica is behind
@@ -33,13 +34,6 @@ async def opened(url: str, replica_url: str | None = None, **settings: Any) -> A
         yield database
     finally:
         await database.close()
-
-
-async def until(condition: Callable[[], Any], what: str) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - another process decides
-            await asyncio.sleep(0.02)
-    assert condition(), what
 
 
 # ---- pools -----------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import psycopg
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from shop_backend import deadline
 from shop_backend.config import Settings
 from shop_backend.metrics import REGISTRY
+from tests.waiting import until
 
 TOO_LATE = "urn:tidegate:too-late"
 SOON = {"tidegate-deadline": "300"}  # milliseconds
@@ -24,13 +25,6 @@ _keys = itertools.count()
 
 def dropped(at: str) -> float:
     return REGISTRY.get_sample_value("shop_dropped_requests_total", {"at": at}) or 0.0
-
-
-async def until(condition: Callable[[], Any], what: str) -> None:
-    async with asyncio.timeout(20):
-        while not await condition():  # noqa: ASYNC110 - another process decides
-            await asyncio.sleep(0.02)
-    assert await condition(), what
 
 
 @contextlib.asynccontextmanager

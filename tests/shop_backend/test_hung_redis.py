@@ -20,6 +20,7 @@ from shop_backend.config import Settings
 from shop_backend.parts import redis_client
 from shop_backend.storage.bounded_redis import Away
 from shop_backend.workers.worker import Worker
+from tests.waiting import until
 
 LONG = 8.0  # seconds: far above every limit, far below "without bound"
 
@@ -99,8 +100,8 @@ async def test_pages_and_catalogue_outlive_a_hung_stock(frail: Any, servers: dic
             assert int(answer.headers["retry-after"]) >= 1
         assert (ready.status_code, ready.json()["database"]) == (503, "ok")
         assert ready.json()["stock"] != "ok"
-    await _until(lambda: _status(frail.order(headers=buyer), 202))
-    await _until(lambda: _status(frail.client.get("/readyz"), 200))
+    await until(lambda: _status(frail.order(headers=buyer), 202))
+    await until(lambda: _status(frail.client.get("/readyz"), 200))
 
 
 async def test_selling_outlives_hung_sessions(frail: Any, servers: dict[str, Server]) -> None:
@@ -121,7 +122,7 @@ async def test_selling_outlives_hung_sessions(frail: Any, servers: dict[str, Ser
         assert int(cart.headers["retry-after"]) >= 1
         assert ready.status_code == 200
         assert ready.json()["sessions"] != "ok"
-    await _until(lambda: _status(frail.client.get("/api/cart", headers=buyer), 200))
+    await until(lambda: _status(frail.client.get("/api/cart", headers=buyer), 200))
 
 
 async def test_a_hung_server_is_asked_by_one_at_a_time(servers: dict[str, Server]) -> None:
@@ -140,7 +141,7 @@ async def test_a_hung_server_is_asked_by_one_at_a_time(servers: dict[str, Server
             with pytest.raises(Away, match="not asked again"):
                 await pipe.execute()
         assert client.connection_pool.get_connection_count() == connections
-    await _until(lambda: _ping(client))
+    await until(lambda: _ping(client))
     await client.aclose()
 
 
@@ -165,7 +166,7 @@ async def test_cancelled_calls_never_hand_their_answer_on(servers: dict[str, Ser
         hang = servers["volatile"].hung() if number % 400 == 200 else contextlib.nullcontext()
         with hang:
             await asyncio.gather(*(echo(number + each) for each in range(40)))
-    await _until(lambda: _ping(client))
+    await until(lambda: _ping(client))
     for number in range(20):
         assert await client.execute_command("ECHO", f"last{number}") == f"last{number}"
     await client.aclose()
@@ -176,19 +177,19 @@ async def test_the_worker_carries_on_after_both_hung(frail: Any, servers: dict[s
     stop = asyncio.Event()
     working = asyncio.create_task(Worker(frail.settings, frail.parts, mailer=frail.mailbox).run(stop))
     first = (await frail.order()).json()
-    await _until(lambda: _has_checkout(frail, first))
+    await until(lambda: _has_checkout(frail, first))
     with servers["durable"].hung(), servers["volatile"].hung():
         # Long enough for every loop to have run into its limit.
-        await _until(lambda: _away(frail))
-    await _until(lambda: _status(frail.order(), 202))
+        await until(lambda: _away(frail))
+    await until(lambda: _status(frail.order(), 202))
     second = (await frail.order()).json()
-    await _until(lambda: _has_checkout(frail, second))
+    await until(lambda: _has_checkout(frail, second))
     payment = await frail.pay(first)
-    await _until(lambda: _status(frail.callback(first, payment), 200))
-    await _until(lambda: _is(frail, first, "delivered"))
-    await _until(lambda: _ping(frail.parts.redis_durable))
+    await until(lambda: _status(frail.callback(first, payment), 200))
+    await until(lambda: _is(frail, first, "delivered"))
+    await until(lambda: _ping(frail.parts.redis_durable))
     await frail.parts.redis_durable.zadd("{stock}:holds", {second["order_id"]: 1})
-    await _until(lambda: _is(frail, second, "expired"))
+    await until(lambda: _is(frail, second, "expired"))
     assert not working.done()
     stop.set()
     async with asyncio.timeout(LONG):
@@ -199,12 +200,6 @@ _NEWS = (
     '{"type": "payment.failed", "data": {"payment_id": "p", "order_id": "o",'
     ' "amount_cents": 1, "currency": "EUR", "channel": "sandbox"}}'
 )
-
-
-async def _until(condition: Callable[[], Any], within: float = 15.0) -> None:
-    async with asyncio.timeout(within):
-        while not await condition():  # noqa: ASYNC110 - what another process does sets no event
-            await asyncio.sleep(0.05)
 
 
 async def _status(answer: Any, wanted: int) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psycopg
@@ -18,6 +17,7 @@ from shop_backend.storage import migrate
 from shop_backend.storage.database import Database, share_cards
 from shop_backend.storage.partitions import EVENTS_AT_MOST, Partitions, lowest_id
 from shop_backend.workers.watch import PartitionKeeper
+from tests.waiting import until
 
 PER_PARTITION = 2
 
@@ -27,18 +27,6 @@ def tiny(shop_settings: Settings) -> Settings:
     """Partitions of two orders each."""
     small = shop_settings.database.model_copy(update={"partition_rows": PER_PARTITION * EVENTS_AT_MOST})
     return shop_settings.model_copy(update={"database": small})
-
-
-@pytest.fixture
-def wait() -> Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]:
-    """Waits for a condition, given as a coroutine function, without blocking the loop."""
-
-    async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-        async with asyncio.timeout(30):
-            while not await condition():  # noqa: ASYNC110 - the server has no event for it
-                await asyncio.sleep(0.01)
-
-    return until
 
 
 def tables(url: str, parent: str) -> dict[str, int]:
@@ -87,7 +75,7 @@ async def test_partitions_are_made_ahead_and_once(tiny: Settings) -> None:
     assert list(tables(tiny.require("database_url"), "orders")) == ["orders_before", *names]
 
 
-async def test_a_partition_is_attached_between_transactions_not_among_them(shop: Any, wait: Any) -> None:
+async def test_a_partition_is_attached_between_transactions_not_among_them(shop: Any) -> None:
     """One that moves cards and then writes history, and one that makes a partition meanwhile: no deadlock."""
     order = await shop.placed("plain")
     watching = await psycopg.AsyncConnection.connect(shop.settings.require("database_url"), autocommit=True)
@@ -100,7 +88,7 @@ async def test_a_partition_is_attached_between_transactions_not_among_them(shop:
             cursor = await watching.execute("SELECT FROM pg_locks WHERE NOT granted")
             return bool(cursor.rowcount)
 
-        await wait(waits)
+        await until(waits, "somebody waits for a lock")
         await connection.execute(
             "INSERT INTO order_events (order_id, from_state, to_state, reason) VALUES (%s, 'a', 'b', '')",
             (order["order_id"],),

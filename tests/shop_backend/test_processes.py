@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from shop_backend.config import Settings
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., subprocess.Popen[bytes]]
@@ -70,15 +71,6 @@ async def ready(client: httpx.AsyncClient) -> None:
                 return
         await asyncio.sleep(0.05)
     pytest.fail(f"{client.base_url} is not ready")
-
-
-async def until(what: str, condition: Callable[[], Any]) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + 60
-    while not await condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"not in time: {what}")
-        await asyncio.sleep(0.1)
 
 
 async def _order(client: httpx.AsyncClient, body: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
@@ -137,14 +129,14 @@ async def test_every_accepted_order_survives_kill_9(
                     seen[order["order_id"]] = answer.json()
             return all(field in state and (value is None or state[field] == value) for state in seen.values())
 
-        await until("every order can be paid", lambda: all_are("pay_url"))
+        await until(lambda: all_are("pay_url"), "every order can be paid", within=60)
         for number, state in enumerate(list(seen.values())):
             if number == 20:
                 workers.pop(0).send_signal(signal.SIGKILL)
                 workers.append(run(env, "worker", "--metrics-port", "0"))
             paid = await client.post(f"{state['pay_url']}/pay", json={"outcome": "success", "duplicates": 1})
             assert paid.status_code == 200, paid.text
-        await until("every order is delivered", lambda: all_are("status", "delivered"))
+        await until(lambda: all_are("status", "delivered"), "every order is delivered", within=60)
     for process in (shop, *workers):
         process.send_signal(signal.SIGTERM)
     # The youngest worker may not have come to installing its handler.

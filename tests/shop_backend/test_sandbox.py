@@ -14,7 +14,7 @@ import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from shop_backend.sandbox.app import create_app
 from shop_backend.sandbox.callbacks import LAST_RETRY, back_off
 from shop_backend.sandbox.ledger import Ledger
 from shop_backend.sandbox.requests import is_under
+from tests.waiting import until
 
 SECRET = "whsec_" + base64.b64encode(b"a rehearsal secret, 32 bytes ok!").decode()
 
@@ -109,11 +110,6 @@ class Shop:
     async def pay(self, checkout: dict[str, Any], **body: Any) -> httpx.Response:
         return await self.http.post(f"/checkouts/{checkout['id']}/pay", json={"outcome": "success", **body})
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(15):
-            while not condition():  # noqa: ASYNC110 - the condition lies in another process's hands
-                await asyncio.sleep(0.005)
-
 
 def sandbox_settings(data_dir: Path, shop_url: str, sandbox_url: str = "http://127.0.0.1:8200") -> Settings:
     return Settings.model_validate(
@@ -185,7 +181,7 @@ async def test_a_capture_is_called_back_signed(shop: Shop) -> None:
     """The callback verifies by Standard Webhooks and says what was paid."""
     checkout = await shop.checkout()
     payment = (await shop.pay(checkout)).json()
-    await shop.until(lambda: len(shop.merchant.taken) == 1)
+    await until(lambda: len(shop.merchant.taken) == 1)
 
     _, body = shop.merchant.taken[0]
     assert body == {
@@ -216,12 +212,14 @@ async def test_a_refused_callback_is_sent_again(shop: Shop) -> None:
     """A merchant that is busy gets the same message later, until it takes it."""
     shop.merchant.refuse = 2
     await shop.pay(await shop.checkout())
-    await shop.until(lambda: len(shop.merchant.taken) == 1)
+    await until(lambda: len(shop.merchant.taken) == 1)
 
     assert shop.merchant.refused == 2
-    async with asyncio.timeout(5):
-        while await shop.ledger.debts.owed():  # noqa: ASYNC110 - erased just after the merchant's answer
-            await asyncio.sleep(0.005)
+
+    async def settled() -> bool:
+        return not await shop.ledger.debts.owed()
+
+    await until(settled, "what is owed is erased just after the merchant's answer")
 
 
 async def test_duplicates_and_storms_repeat_the_same_messages(shop: Shop) -> None:
@@ -229,7 +227,7 @@ async def test_duplicates_and_storms_repeat_the_same_messages(shop: Shop) -> Non
     checkout = await shop.checkout()
     await shop.pay(checkout, outcome="fail")
     await shop.pay(checkout, duplicates=3, storm=10)
-    await shop.until(lambda: len(shop.merchant.taken) == 1 + 4 + 20)
+    await until(lambda: len(shop.merchant.taken) == 1 + 4 + 20)
 
     names = [(name, body["type"]) for name, body in shop.merchant.taken]
     assert len(set(names)) == 2
@@ -258,7 +256,7 @@ async def test_a_payment_is_refunded_once(shop: Shop) -> None:
     assert sorted(a.status_code for a in answers) == [200] * 9 + [201]
     assert len({a.json()["id"] for a in answers}) == 1
     assert (await shop.http.get("/payments")).json()["payments"][0]["refunded_cents"] == 999
-    await shop.until(lambda: len(shop.merchant.taken) == 2)
+    await until(lambda: len(shop.merchant.taken) == 2)
 
 
 async def test_only_the_whole_capture_is_refunded(shop: Shop) -> None:
@@ -524,7 +522,7 @@ async def test_a_killed_provider_forgets_nothing(tmp_path: Path) -> None:
             os.kill(running.pid, signal.SIGKILL)
         merchant.refuse = 0
         async with process(tmp_path, shop_url):
-            await shop.until(lambda: {b["data"]["payment_id"] for _, b in merchant.taken} == paid)
+            await until(lambda: {b["data"]["payment_id"] for _, b in merchant.taken} == paid)
 
 
 async def test_callbacks_go_to_callbacks_only(shop: Shop) -> None:

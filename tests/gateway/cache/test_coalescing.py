@@ -15,6 +15,7 @@ from gateway.errors import BadRequest, GatewayError, UpstreamError, UpstreamUnav
 from gateway.exchange import Exchange, Reply
 from gateway.policies.cache_flight import Flight, Turn
 from gateway.policies.cache_key import Key
+from tests.waiting import until
 
 KEY: Key = (("shop", "http", b"h", b"/x"), (), ())
 
@@ -203,8 +204,7 @@ async def test_who_waits_too_long_goes_alone(bench: Callable[..., Any]) -> None:
     leader = asyncio.create_task(b.get())
     await settle()
     waiter = asyncio.create_task(b.get())
-    while len(held.gates) < 2:  # noqa: ASYNC110 - bounded by the test's timeout
-        await asyncio.sleep(0)
+    await until(lambda: len(held.gates) == 2)
     for gate in held.gates:
         gate.set_result(None)
     await asyncio.gather(leader, waiter)

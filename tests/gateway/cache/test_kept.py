@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.policies.cache_key import primary_key
-from tests.gateway.cache.conftest import request
+from tests.gateway.cache.bench import request
 
 PUBLIC = "cache-control: public, max-age=10"
 

@@ -13,6 +13,7 @@ from gateway.exchange import Exchange, Headers
 from gateway.policies.cache_key import Key, primary_key
 from gateway.policies.cache_rules import Terms
 from gateway.policies.cache_store import MAX_PASSES, OVERHEAD, PASS_FOR, Entry, Store
+from tests.clock import Clock
 
 TERMS = Terms(0, 10, 0, 0, public=True)
 BOUND = 10 * OVERHEAD
@@ -115,13 +116,13 @@ def test_what_can_t_be_found_again_is_not_put(vary: str, request_for: Callable[.
 
 def test_passes_are_bounded_and_end() -> None:
     """A million private targets leave ten thousand marks, each for a few seconds."""
-    now = [0.0]
-    store = Store(clock=lambda: now[0])
+    clock = Clock(0.0)
+    store = Store(clock=clock)
     keys: list[Key] = [(("shop", "http", b"h", b"/%d" % n), (), ()) for n in range(MAX_PASSES + 5)]
     for key in keys:
         store.pass_by(key)
 
     assert not store.passes(keys[0])
     assert store.passes(keys[-1])
-    now[0] = PASS_FOR
+    clock.now = PASS_FOR
     assert not store.passes(keys[-1])

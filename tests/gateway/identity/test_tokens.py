@@ -23,6 +23,7 @@ from gateway.errors import BadRequest
 from gateway.exchange import Exchange, Headers
 from gateway.identity import Identity
 from gateway.tokens import MAX_TOKEN, load_keys, thumbprint
+from tests.clock import Clock
 
 NOW = 1_800_000_000.0
 SECRET = "a secret of more than thirty-two bytes"
@@ -45,16 +46,9 @@ def key() -> Ed25519PrivateKey:
     return Ed25519PrivateKey.generate()
 
 
-class Clock:
-    now = NOW
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(NOW)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -11,20 +10,7 @@ import redis
 
 from gateway.state.limits import SharedLimits
 
-Eventually = Callable[[Callable[[], object]], Awaitable[None]]
 NewStore = Callable[..., Awaitable[SharedLimits]]
-
-
-@pytest.fixture
-def eventually() -> Eventually:
-    """Wait, without holding up the loop, until a condition is true."""
-
-    async def wait(condition: Callable[[], object], within: float = 15.0) -> None:
-        async with asyncio.timeout(within):
-            while not condition():  # noqa: ASYNC110 - what happens is outside this process
-                await asyncio.sleep(0.005)
-
-    return wait
 
 
 @pytest.fixture

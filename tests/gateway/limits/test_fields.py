@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gateway.errors import RateLimited
 from gateway.exchange import ALGORITHMS, Exchange
 from gateway.state.limits import LocalLimits
+from tests.clock import Clock
 from tests.gateway.limits.test_policy import limit, policy, request, upstream
 
 limits_ = st.dictionaries(
@@ -35,10 +36,10 @@ def fields(exchange: Exchange) -> dict[str, dict[str, dict[str, Any]]]:
 @given(limits=limits_, pauses=pauses)
 def test_what_the_fields_say_is_true(limits: dict[str, tuple[int, int, str]], pauses: list[float]) -> None:
     """Whatever the limits: both fields parse, and exactly as many more pass at once as the least `r` says."""
-    now = [1000.25]
+    clock = Clock(1000.25)
     limiter = policy(
         {name: limit(f"{q}/{w} seconds", algorithm=kind) for name, (q, w, kind) in limits.items()},
-        store=LocalLimits(clock=lambda: now[0]),
+        store=LocalLimits(clock=clock),
     )
 
     def ask() -> tuple[bool, dict[str, dict[str, dict[str, Any]]]]:
@@ -48,7 +49,7 @@ def test_what_the_fields_say_is_true(limits: dict[str, tuple[int, int, str]], pa
         return refused is None, fields(exchange)
 
     for pause in [0.0, *pauses]:
-        now[0] += pause
+        clock.now += pause
         admitted, told = ask()
         assert told["ratelimit-policy"] == {name: {"q": q, "w": w} for name, (q, w, _) in limits.items()}
         assert told["ratelimit"].keys() <= limits.keys()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gateway.exchange import ALGORITHMS
 from gateway.state.limits_full import LONGEST, FullKeys
 from gateway.state.limits_local import LocalLimits
+from tests.clock import Clock
 from tests.gateway.limits.reference import hit_of, told
 
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ steps = st.tuples(
 @given(st.sampled_from(ALGORITHMS), st.lists(steps, min_size=1, max_size=60))
 def test_who_is_refused_here_redis_would_refuse(algorithm: str, schedule: list[Any]) -> None:
     """Random costs, capacities, pauses and delays: a refusal from memory is always one of the store's too."""
-    now = [1_760_000_000.0]
-    store, full = LocalLimits(clock=lambda: now[0]), FullKeys(lambda: now[0])
+    clock = Clock(1_760_000_000.0)
+    store, full = LocalLimits(clock=clock), FullKeys(clock)
     for pause, delay, cost, capacity in schedule:
-        now[0] += pause / 1e6
+        clock.now += pause / 1e6
         hit = hit_of("user", "u", capacity, 1.0, algorithm, cost=cost)
         known = full.verdict([hit])
         if known is not None:
@@ -40,8 +41,8 @@ def test_who_is_refused_here_redis_would_refuse(algorithm: str, schedule: list[A
             assert not charge.allowed
             assert told(known)[0].retry_after <= charge.retry_after + 1
             continue
-        asked = round(now[0] * 1e6)
-        now[0] += delay / 1e6
+        asked = round(clock.now * 1e6)
+        clock.now += delay / 1e6
         (charge,) = told(store.judge([hit]))
         if not charge.allowed:
             full.learn(hit, charge, asked)
@@ -72,14 +73,14 @@ async def test_an_attacker_costs_no_round_trip(new_store: NewStore, limits_url: 
 
 async def test_memory_ends_when_the_store_is_lost(new_store: NewStore, limits_url: str) -> None:
     """A Redis whose counters were wiped is asked again soon, however long the window is."""
-    now = [0.0]
-    limits = await new_store(clock=lambda: now[0])
+    clock = Clock(0.0)
+    limits = await new_store(clock=clock)
     hit = hit_of("user", "u", 1, 86400.0)
     await asyncio.gather(*(limits.take([hit]) for _ in range(2)))
     with redis.Redis.from_url(limits_url) as client:
         client.flushdb()
     assert limits.try_take([hit]) is not None
-    now[0] += LONGEST / 1e6
+    clock.now += LONGEST / 1e6
     assert limits.try_take([hit]) is None
     (charge,) = told(await limits.take([hit]))
     assert charge.allowed

@@ -14,10 +14,11 @@ import redis
 from gateway.exchange import Hit
 from gateway.state.limits import SharedLimits
 from tests.gateway.limits.reference import Told, hit_of, told
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import OwnRedis
-    from tests.gateway.limits.conftest import Eventually, NewStore
+    from tests.gateway.limits.conftest import NewStore
 
 HIT = hit_of("user", "u", 10, 3600.0)
 
@@ -27,10 +28,10 @@ def at_once(limits: SharedLimits, hits: list[Hit]) -> list[Told]:
     return told(limits.try_take(hits))
 
 
-async def test_frozen_redis(own_redis: OwnRedis, new_store: NewStore, eventually: Eventually) -> None:
+async def test_frozen_redis(own_redis: OwnRedis, new_store: NewStore) -> None:
     """Who waits is judged locally after the time-out; then nobody waits; then a probe brings Redis back."""
     limits = await new_store(own_redis.url, timeout=0.05)
-    await eventually(lambda: limits.up)
+    await until(lambda: limits.up)
     own_redis.freeze()
     verdicts = await asyncio.gather(*(limits.take([HIT]) for _ in range(20)))
     assert all(told(verdict)[0].fallback for verdict in verdicts)
@@ -39,26 +40,28 @@ async def test_frozen_redis(own_redis: OwnRedis, new_store: NewStore, eventually
     assert not at_once(limits, [HIT])[0].allowed
 
     own_redis.thaw()
-    await eventually(lambda: limits.up)
+    await until(lambda: limits.up)
     await eventually_shared(limits)
 
 
 async def eventually_shared(limits: SharedLimits) -> None:
     """A loaded machine may lose Redis again; it must come back for good."""
-    async with asyncio.timeout(15):
-        while told(await limits.take([HIT]))[0].fallback:  # noqa: ASYNC110 - waits for a probe to succeed
-            await asyncio.sleep(0.01)
+
+    async def shared() -> bool:
+        return not told(await limits.take([HIT]))[0].fallback
+
+    await until(shared, "a probe succeeds")
 
 
-async def test_restarted_redis(own_redis: OwnRedis, new_store: NewStore, eventually: Eventually) -> None:
+async def test_restarted_redis(own_redis: OwnRedis, new_store: NewStore) -> None:
     """A Redis that stops is noticed while idle, and a new one with nothing in it is taken up."""
     limits = await new_store(own_redis.url)
     assert limits.up
     own_redis.stop()
-    await eventually(lambda: not limits.up)
+    await until(lambda: not limits.up)
     assert at_once(limits, [HIT])[0].fallback
     own_redis.start()
-    await eventually(lambda: limits.up)
+    await until(lambda: limits.up)
     assert not told(await limits.take([HIT]))[0].fallback
 
 
@@ -120,9 +123,7 @@ class Fixed(random.Random):
         return self.drawn
 
 
-async def test_hosts_return_together(
-    own_redis: OwnRedis, new_store: NewStore, eventually: Eventually
-) -> None:
+async def test_hosts_return_together(own_redis: OwnRedis, new_store: NewStore) -> None:
     """Who finds Redis first waits for the other: shares and whole limit never count at the same time."""
     hit = hit_of("global", "", 40, 3600.0, "fixed-window")
     stores = [await new_store(own_redis.url, workers=1, rng=Fixed(drawn)) for drawn in (0.1, 1.5)]
@@ -132,9 +133,9 @@ async def test_hosts_return_together(
             return dict(client.zrange("{test}:limit-workers", 0, -1, withscores=True))
 
         newest = max(beats().values())
-        await eventually(lambda: min(beats().values()) > newest)  # each knows of the other
+        await until(lambda: min(beats().values()) > newest)  # each knows of the other
     own_redis.stop()
-    await eventually(lambda: not any(store.up for store in stores))
+    await until(lambda: not any(store.up for store in stores))
     passed = 0
 
     def offer(store: SharedLimits) -> None:
@@ -183,9 +184,7 @@ async def relay(url: str, replies: Relay) -> tuple[asyncio.Server, str]:
     return server, f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-async def test_a_reply_out_of_step_is_never_believed(
-    new_store: NewStore, limits_url: str, eventually: Eventually
-) -> None:
+async def test_a_reply_out_of_step_is_never_believed(new_store: NewStore, limits_url: str) -> None:
     """When a reply comes twice, the next caller does not take it for its own: the connection is dropped."""
     repeat = [False]
 
@@ -203,7 +202,7 @@ async def test_a_reply_out_of_step_is_never_believed(
         await limits.take([hit_of("user", "first", 100, 3600.0)])
         (charge,) = told(await limits.take([hit_of("user", "second", 10, 3600.0)]))
         assert charge.fallback or charge.remaining == 9
-        await eventually(lambda: limits.up)
+        await until(lambda: limits.up)
         (charge,) = told(await limits.take([hit_of("user", "third", 20, 3600.0)]))
         assert charge.remaining == 19
         await limits.aclose()
@@ -223,7 +222,7 @@ async def test_a_black_hole(new_store: NewStore) -> None:
         await limits.aclose()
 
 
-async def test_probes_are_jittered(new_store: NewStore, short_tmp: Path, eventually: Eventually) -> None:
+async def test_probes_are_jittered(new_store: NewStore, short_tmp: Path) -> None:
     """The pauses between probes are drawn, so that gateways don't come back all at once."""
     drawn: list[float] = []
 
@@ -233,6 +232,6 @@ async def test_probes_are_jittered(new_store: NewStore, short_tmp: Path, eventua
             return drawn[-1] / 100
 
     await new_store(f"unix://{short_tmp}/nobody.sock", rng=Drawing(1))
-    await eventually(lambda: len(drawn) >= 5)
+    await until(lambda: len(drawn) >= 5)
     assert len(set(drawn)) == len(drawn)
     assert all(0.5 <= factor <= 1.5 for factor in drawn)

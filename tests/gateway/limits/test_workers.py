@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from gateway.exchange import ALGORITHMS
 from gateway.state.counters import WAYS, SharedCounters, shared_memory
 from gateway.state.limits_local import LocalLimits
+from tests.clock import Clock
 from tests.gateway.limits.reference import Reference, hit_of, judge, told
 
 CLOCK = 1_760_000_000.0  # one moment: what passes is the capacity, however long the test takes
@@ -137,15 +138,15 @@ amounts = st.lists(
 @given(algorithm=st.sampled_from(ALGORITHMS), schedule=amounts)
 def test_two_workers_and_the_reference_agree(memory: int, algorithm: str, schedule: list[Any]) -> None:
     """Request by request, from either worker, the verdict is that of exact arithmetic on one counter."""
-    now = [CLOCK]
-    workers = [LocalLimits(SharedCounters(memory), workers=2, clock=lambda: now[0]) for _ in range(2)]
+    clock = Clock(CLOCK)
+    workers = [LocalLimits(SharedCounters(memory), workers=2, clock=clock) for _ in range(2)]
     name = os.urandom(8).hex()  # counters of its own for each example
     hits = [hit_of(name, f"u:{n}", 3, 1.0, algorithm) for n in range(6)]
     references = [Reference(hit) for hit in hits]
     for pause, user, worker in schedule:
-        now[0] += pause / 1e6
+        clock.now += pause / 1e6
         (charge,) = told(workers[worker].judge([hits[user]]))
-        assert [(charge.allowed, charge.remaining)] == judge(round(now[0] * 1e6), [references[user]])
+        assert [(charge.allowed, charge.remaining)] == judge(round(clock.now * 1e6), [references[user]])
 
 
 def test_the_largest_rate_fits(memory: int) -> None:
@@ -160,16 +161,16 @@ def test_the_largest_rate_fits(memory: int) -> None:
 def test_a_full_table_forgets_what_is_whole_soonest() -> None:
     """Memory is bounded: who is limited for longest is forgotten last, and what is whole takes no place."""
     fd = shared_memory(WAYS)  # one bucket
-    now = [CLOCK]
+    clock = Clock(CLOCK)
     counters = SharedCounters(fd)
-    limits = LocalLimits(counters, clock=lambda: now[0])
+    limits = LocalLimits(counters, clock=clock)
     day = hit_of("day", "u", 1, 86400.0)
     limits.judge([day])
     for n in range(50):
         limits.judge([hit_of("minute", f"u:{n}", 1, 60.0)])
     assert len(counters) == WAYS
     assert not told(limits.judge([day]))[0].allowed
-    now[0] += 200
+    clock.now += 200
     assert told(limits.judge([hit_of("minute", "new", 1, 60.0)]))[0].allowed
     assert not told(limits.judge([day]))[0].allowed
     os.close(fd)

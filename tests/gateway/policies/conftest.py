@@ -8,20 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.exchange import Exchange
+from tests.clock import Clock
 from tests.gateway import exchanges
-
-
-class Clock:
-    """Seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
 
 
 async def _nothing() -> dict[str, Any]:

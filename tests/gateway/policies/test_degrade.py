@@ -12,6 +12,7 @@ from gateway.config import Fallback
 from gateway.errors import FeatureOff, Overloaded
 from gateway.exchange import Exchange, Reply, compose
 from gateway.policies.degrade import MAX_FILE, Degrade, build_fallback
+from tests.gateway.cache.bench import Bench, request
 
 Make = Callable[..., Exchange]
 ITEMS = build_fallback(Fallback.model_validate({"json": {"items": []}}))
@@ -151,37 +152,39 @@ def test_replies_do_not_share_their_headers(exchange: Make) -> None:
 # ---- what was kept ---------------------------------------------------------------------------
 
 
-class Kept:
-    """A cache that keeps one answer of so many seconds."""
+async def kept_for(seconds: float) -> Bench:
+    """A cache whose one answer stopped being fresh that long ago; it may stand in for 60 s more."""
+    bench = Bench(stale_if_error="60s")
+    bench.answer = bench.says("cache-control: public, max-age=10", body=b"kept")
+    await bench.get()
+    bench.clock.advance(10 + seconds)
+    return bench
 
-    def __init__(self, old: float) -> None:
-        self.old = old
 
-    def last(self, _: Exchange, stale_for: float = 60.0) -> Reply | None:
-        return Reply(200, [], b"kept") if self.old < stale_for else None
-
-
-@pytest.mark.parametrize(("old", "body"), [(0, b"kept"), (599, b"kept"), (600, b"[]")])
-async def test_off_is_answered_by_what_was_kept(exchange: Make, old: float, body: bytes) -> None:
+@pytest.mark.parametrize(("old", "body"), [(-10, b"kept"), (599, b"kept"), (600, b"[]")])
+async def test_off_is_answered_by_what_was_kept(old: float, body: bytes) -> None:
     """As long as the operator allows; then by the configured answer, the feature named either way."""
-    fallback = build_fallback(Fallback.model_validate({"stale": "10m", "json": []}), Kept(old).last)
-    asked = exchange()
+    cache = (await kept_for(old)).cache
+    fallback = build_fallback(Fallback.model_validate({"stale": "10m", "json": []}), cache.last)
+    asked = request()
     reply = await compose(Degrade("recs", "optional", Board("recs"), fallback), then=_ok)(asked)
     assert (reply.body, asked.outcome) == (body, "degraded")
     assert asked.reply_headers == [(b"tidegate-degraded", b"recs")]
 
 
-async def test_nothing_kept_and_nothing_else_is_503(exchange: Make) -> None:
+async def test_nothing_kept_and_nothing_else_is_503() -> None:
     """Kept answers may be all that stands in."""
-    fallback = build_fallback(Fallback.model_validate({"stale": "10m"}), Kept(700).last)
+    cache = (await kept_for(600)).cache
+    fallback = build_fallback(Fallback.model_validate({"stale": "10m"}), cache.last)
     with pytest.raises(FeatureOff, match="recs"):
-        await compose(Degrade("recs", "optional", Board("recs"), fallback), then=_ok)(exchange())
+        await compose(Degrade("recs", "optional", Board("recs"), fallback), then=_ok)(request())
 
 
-@pytest.mark.parametrize(("old", "body"), [(0, b"kept"), (61, b'{"items":[]}')])
-async def test_in_an_emergency_what_is_kept_is_still_given(exchange: Make, old: float, body: bytes) -> None:
+@pytest.mark.parametrize(("old", "body"), [(-10, b"kept"), (59, b"kept"), (60, b'{"items":[]}')])
+async def test_in_an_emergency_what_is_kept_is_still_given(old: float, body: bytes) -> None:
     """It costs the upstream nothing; the fallback is for when there is none."""
-    asked = exchange()
-    gate = Degrade("recs", "normal", Board(emergency=True), ITEMS, Kept(old).last)
+    cache = (await kept_for(old)).cache
+    asked = request()
+    gate = Degrade("recs", "normal", Board(emergency=True), ITEMS, cache.last)
     assert (await compose(gate, then=_ok)(asked)).body == body
     assert bool(asked.reply_headers) is (body != b"kept")

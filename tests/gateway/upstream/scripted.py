@@ -83,14 +83,6 @@ class Scripted:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def wait_until(condition: Callable[[], bool], *, within: float = 10.0) -> None:
-    """Let the loop run until the condition holds."""
-    end = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < end, "the condition never came to hold"
-        await asyncio.sleep(0.001)
-
-
 async def settled(figure: Callable[[], int]) -> int:
     """Wait until a figure that has begun to grow no longer does, and return it."""
     before, same = 0, 0

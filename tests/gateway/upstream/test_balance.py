@@ -14,15 +14,9 @@ from gateway import config
 from gateway.upstream.balance import Balancer, Server
 from gateway.upstream.health import EJECT_AFTER, Health
 from gateway.upstream.pool import Endpoint, Pool
-from tests.gateway.upstream.scripted import OK, Bench, Peer, always, make_exchange, wait_until
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
+from tests.gateway.upstream.scripted import OK, Bench, Peer, always, make_exchange
+from tests.waiting import until
 
 
 def make(count: int, clock: Clock) -> Balancer:
@@ -43,7 +37,7 @@ def picked(balancer: Balancer) -> set[str]:
 
 def test_failures_in_a_row_eject_for_longer_each_time() -> None:
     """Five in a row eject for 1 s; once back, one more for 2 s, then 4 s; a success forgives all."""
-    clock = Clock()
+    clock = Clock(0.0)
     balancer = make(2, clock)
     bad, good = balancer.servers
     fail(balancer, bad, EJECT_AFTER - 1)
@@ -63,7 +57,7 @@ def test_failures_in_a_row_eject_for_longer_each_time() -> None:
 
 def test_a_lone_server_is_never_ejected() -> None:
     """There is nowhere else to go."""
-    balancer = make(1, Clock())
+    balancer = make(1, Clock(0.0))
     fail(balancer, balancer.servers[0], 100)
     assert picked(balancer) == {"http://s0"}
     assert balancer.well(balancer.servers[0])
@@ -74,7 +68,7 @@ def test_at_most_half_are_ejected_and_somebody_is_always_picked(
     count: int, events: list[tuple[int, int]]
 ) -> None:
     """Whatever fails when, at least half of the servers stay in use."""
-    clock = Clock()
+    clock = Clock(0.0)
     balancer = make(count, clock)
     for index, kind in events:
         server = balancer.servers[index % count]
@@ -92,7 +86,7 @@ def test_at_most_half_are_ejected_and_somebody_is_always_picked(
 
 def test_below_half_well_all_are_used() -> None:
     """The panic threshold: one well server of three could not carry the load."""
-    balancer = make(3, Clock())
+    balancer = make(3, Clock(0.0))
     for server in balancer.servers[:2]:
         server.health.answers_probes = False
     balancer.refresh()
@@ -123,7 +117,7 @@ async def test_the_less_busy_of_two_is_picked(bench: Bench) -> None:
     _, fast = await bench.server(always())
     upstream = await bench.upstream(slow, fast)
     tasks = [asyncio.ensure_future(upstream(make_exchange())) for _ in range(40)]
-    await wait_until(lambda: sum(task.done() for task in tasks) >= 19)
+    await until(lambda: sum(task.done() for task in tasks) >= 19)
     for _ in range(20):
         assert (await upstream(make_exchange())).status == 200  # with two servers, always the idle one
     for task in tasks:
@@ -168,12 +162,12 @@ async def test_probes_take_a_server_out_and_in_again(bench: Bench) -> None:
     _, first = await bench.server(moody)
     _, second = await bench.server(always())
     upstream = await bench.upstream(first, second, health={"interval": 0.1, "unhealthy_after": 1})
-    await wait_until(lambda: not upstream.servers()[0]["healthy"])
+    await until(lambda: not upstream.servers()[0]["healthy"])
     for _ in range(30):
         await upstream(make_exchange())
     assert not seen
     ready = True
-    await wait_until(lambda: bool(upstream.servers()[0]["healthy"]))
+    await until(lambda: bool(upstream.servers()[0]["healthy"]))
     started = time.monotonic()
     while not seen:
         assert time.monotonic() - started < 5

@@ -9,16 +9,9 @@ import pytest
 from gateway.errors import UpstreamError, UpstreamTimeout
 from gateway.upstream.http1 import READ_HIGH, Connection
 from gateway.upstream.scripted_transport import ScriptedTransport
+from tests.clock import Clock
 
 FAR = 1e9  # a deadline nobody reaches
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def pair(clock: Clock | None = None) -> tuple[Connection, ScriptedTransport]:

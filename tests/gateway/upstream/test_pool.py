@@ -13,7 +13,8 @@ from gateway import config
 from gateway.errors import PoolExhausted, UpstreamError
 from gateway.upstream.http1 import Connection
 from gateway.upstream.pool import Endpoint, Pool
-from tests.gateway.upstream.scripted import Bench, Peer, always, wait_until
+from tests.gateway.upstream.scripted import Bench, Peer, always
+from tests.waiting import until
 
 
 async def make_pool(bench: Bench, size: int, keep_alive: float = 60.0, **script: Any) -> tuple[Pool, Any]:
@@ -106,7 +107,7 @@ async def test_an_expired_connection_is_not_taken(bench: Bench) -> None:
     late = 61.0
     assert pool.take() is None
     assert (pool.in_use, pool.idle) == (0, 0)
-    await wait_until(lambda: scripted.open == 0)
+    await until(lambda: scripted.open == 0)
 
 
 async def test_an_idle_connection_that_the_upstream_closes_leaves_the_pool(bench: Bench) -> None:
@@ -122,7 +123,7 @@ async def test_an_idle_connection_that_the_upstream_closes_leaves_the_pool(bench
     connection = await pool.acquire(soon())
     await use(connection)
     pool.release(connection)
-    await wait_until(lambda: pool.idle == 0)
+    await until(lambda: pool.idle == 0)
     assert pool.in_use == 0
     assert await pool.acquire(soon())
 
@@ -149,7 +150,7 @@ async def test_a_closed_pool_lets_exchanges_end_and_keeps_nothing(bench: Bench) 
     await use(connection)
     pool.release(connection)
     assert (pool.in_use, pool.idle) == (0, 0)
-    await wait_until(lambda: scripted.open == 0)
+    await until(lambda: scripted.open == 0)
 
 
 async def test_a_refused_connection_gives_its_place_back(bench: Bench) -> None:

@@ -11,7 +11,8 @@ import pytest
 from gateway.errors import BadRequest, PayloadTooLarge, PoolExhausted, RequestTimeout, UpstreamError
 from gateway.exchange import ClientGone
 from gateway.upstream.http1 import READ_HIGH
-from tests.gateway.upstream.scripted import OK, Bench, Peer, always, make_exchange, settled, wait_until
+from tests.gateway.upstream.scripted import OK, Bench, Peer, always, make_exchange, settled
+from tests.waiting import until
 
 MIB = 1 << 20
 
@@ -163,8 +164,8 @@ async def test_an_early_answer_is_handed_on(bench: Bench) -> None:
     upstream = await bench.upstream(url)
     reply = await upstream(make_exchange("POST", receive=never, length=MIB))
     assert (reply.status, reply.body) == (413, b"no")
-    await wait_until(lambda: server.open == 0)
-    await wait_until(lambda: asked_in_vain == 0)  # nobody reads from the client any more
+    await until(lambda: server.open == 0)
+    await until(lambda: asked_in_vain == 0)  # nobody reads from the client any more
     assert upstream.servers()[0]["in_flight"] == upstream.servers()[0]["idle"] == 0
 
 
@@ -201,7 +202,7 @@ async def test_a_client_that_leaves_is_no_fault_of_the_upstream(bench: Bench, le
     upstream = await bench.upstream(url)
     with pytest.raises(ClientGone):
         await upstream(make_exchange("POST", receive=leaving, length=length))
-    await wait_until(lambda: server.open == 0)
+    await until(lambda: server.open == 0)
     assert upstream.servers()[0]["in_flight"] == 0
 
 
@@ -231,7 +232,7 @@ async def test_a_stream_dropped_half_read_closes_its_connection(bench: Bench, ta
     await reply.aclose()
     await reply.aclose()
     assert [piece async for piece in reply.stream] == []
-    await wait_until(lambda: server.open == 0)
+    await until(lambda: server.open == 0)
     assert upstream.servers()[0]["in_flight"] == upstream.servers()[0]["idle"] == 0
 
 
@@ -291,7 +292,7 @@ async def test_a_storm_of_disconnects_leaves_nothing_in_use(bench: Bench, seed: 
     assert state["in_flight"] == 0
     assert (await upstream(make_exchange())).body == b"ok"
     await upstream.aclose()
-    await wait_until(lambda: server.open == 0)
+    await until(lambda: server.open == 0)
 
 
 async def test_time_to_the_header_is_noted(bench: Bench) -> None:
@@ -322,5 +323,5 @@ async def test_closing_lets_exchanges_end(bench: Bench) -> None:
     going.set()
     assert reply.stream is not None
     assert b"".join([piece async for piece in reply.stream]) == b"half"
-    await wait_until(lambda: server.open == 0)
+    await until(lambda: server.open == 0)
     assert upstream.servers()[0]["in_flight"] == upstream.servers()[0]["idle"] == 0
