@@ -111,7 +111,8 @@ def take_console(browser: Browser, stack: Stack) -> None:
     desk.wait_for_timeout(max(0.0, began + SWITCH_AT - time.monotonic()) * 1000)
     switch(desk)
     desk.wait_for_timeout(max(0.0, began + LOOK_AT - time.monotonic()) * 1000)
-    desk.evaluate("scrollTo(0, 0); document.activeElement.blur()")
+    desk.evaluate("scrollTo({top: 0, behavior: 'instant'}); document.activeElement.blur()")
+    desk.wait_for_function("scrollY === 0")
     for page, name in ((desk, "console"), (hand, "console-phone"), (night, "console-night")):
         save(page, name)
     hand.locator("#s-features").scroll_into_view_if_needed()
