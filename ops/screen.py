@@ -39,9 +39,15 @@ class Sheet:
 Block = Sequence[Sheet | Sequence[Sheet]]  # side by side where there is room; a sequence one below another
 
 
+def standard_output() -> Console:
+    """Standard output; without a terminal its lines are as long as they are."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDE)
+
+
 def show(blocks: Sequence[Block], console: Console | None = None) -> None:
     """Print them, one block below another; to standard output unless told otherwise."""
-    console = console or Console()
+    console = console or standard_output()
     if console.is_terminal:
         for block in blocks:
             columns = [Group(*(_drawn(sheet, console) for sheet in _sheets(one))) for one in block]

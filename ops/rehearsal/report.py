@@ -13,6 +13,7 @@ from rich.text import Text
 from ops.rehearsal.notes import Notes, percentile
 from ops.rehearsal.promises import LATE, Verdict
 from ops.rehearsal.timeline import KINDS, Second, bars
+from ops.screen import standard_output
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class Report:
 
 def show(report: Report, console: Console | None = None) -> None:
     """Print it: what was played, how it went second by second, and each promise with its verdict."""
-    out = console or Console()
+    out = console or standard_output()
     out.print(Text(report.headline))
     out.print()
     curves = Table.grid(padding=(0, 2))

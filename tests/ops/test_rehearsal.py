@@ -17,7 +17,7 @@ from ops.rehearsal import page, pulse, timeline
 from ops.rehearsal.crowd import Scene, walk_through
 from ops.rehearsal.notes import Buyer, Note, Notes, percentile
 from ops.rehearsal.promises import judge
-from ops.rehearsal.report import Report
+from ops.rehearsal.report import Report, show
 from ops.rehearsal.watch import Glance
 
 # ---- the crowd ------------------------------------------------------------------------------------
@@ -188,6 +188,15 @@ def test_the_page_needs_nothing_and_escapes() -> None:
     assert "http" not in text
     assert "a&lt;b" in text
     assert text.count("<svg") == 3
+
+
+def test_a_pipe_gets_a_line_for_each_promise(capsys: pytest.CaptureFixture[str]) -> None:
+    """However long its figure: a log is read by programs too."""
+    verdicts = [replace(verdict, figure="x" * 200) for verdict in judge(good(), {"I1": []}, calm=True)]
+    show(Report("steam", 9, 30.0, good(), [], verdicts))
+
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [(line[0], line[-1]) for line in lines if line and line[0] == "kept"] == [("kept", "x" * 200)] * 9
 
 
 # ---- against a real stack -------------------------------------------------------------------------
