@@ -3,7 +3,7 @@
     python docs/generate.py            # write what is not current
     python docs/generate.py --check    # say what is not current, exit status 1
 
-Meanings stand beside the keys in gateway/settings/ and shop_backend/config.py.
+Meanings stand beside the keys in gateway/settings/ and shop_backend/{config,sections}.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SIZES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 HEAD = """\
 # Every setting
 
-<!-- Written by docs/generate.py from gateway/settings/ and shop_backend/config.py; edit those. -->
+<!-- Written by docs/generate.py from gateway/settings/ and shop_backend/{config,sections}.py; edit those. -->
 
 Two files: [config/gateway.yaml](../config/gateway.yaml) for the gateway and [config/shop.yaml](../config/shop.yaml)
 for the shop. Neither has to say more than what differs from the defaults below; the smallest whole gateway

@@ -13,9 +13,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from shop_backend.catalog import Catalog
-from shop_backend.config import SessionSettings
 from shop_backend.errors import NotFound, Unavailable, Unprocessable
 from shop_backend.requests import Body, parse, read
+from shop_backend.sections import SessionSettings
 
 if TYPE_CHECKING:
     from shop_backend.context import Context  # wiring; nothing here needs it at run time

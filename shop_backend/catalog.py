@@ -18,8 +18,8 @@ from starlette.routing import Route
 
 from shop_backend.cache.shared_value import SharedValue
 from shop_backend.cache.single_flight import Clock, SingleFlight
-from shop_backend.config import CatalogSettings
 from shop_backend.errors import NotFound, Unavailable
+from shop_backend.sections import CatalogSettings
 from shop_backend.stock.ledger import StockLedger
 from shop_backend.storage.database import Connection, Database
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from shop_backend.config import OutboxSettings
 from shop_backend.letters import Channel, Letters, Message
 from shop_backend.metrics import MESSAGES
 from shop_backend.money import money
+from shop_backend.sections import OutboxSettings
 from shop_backend.storage.database import Connection, Database
 
 _log = logging.getLogger(__name__)

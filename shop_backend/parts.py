@@ -17,12 +17,13 @@ from redis.exceptions import RedisError
 
 from shop_backend.cache.shared_value import SharedValue
 from shop_backend.catalog import Catalog
-from shop_backend.config import CatalogSettings, Settings
+from shop_backend.config import Settings
 from shop_backend.errors import SetupError
 from shop_backend.providers import PaymentProvider
 from shop_backend.providers.sandbox import SandboxProvider
 from shop_backend.providers.stripe import StripeProvider
 from shop_backend.restock import current_epoch
+from shop_backend.sections import CatalogSettings
 from shop_backend.stock.ledger import StockLedger
 from shop_backend.storage.bounded_redis import BoundedCluster, BoundedRedis, Patience
 from shop_backend.storage.database import Database

@@ -16,8 +16,8 @@ from typing import Any, cast
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from shop_backend.config import StockSettings
 from shop_backend.errors import Unavailable
+from shop_backend.sections import StockSettings
 from shop_backend.stock import keys
 from shop_backend.stock.ledger import StockLedger
 from shop_backend.stock.order_ids import partition_of, seed_of

@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from shop_backend.config import SessionSettings
 from shop_backend.contact import ContactBody
 from shop_backend.errors import Unauthenticated
 from shop_backend.letters import LANGUAGES, Language
 from shop_backend.requests import parse, read
+from shop_backend.sections import SessionSettings
 from shop_backend.tokens import Tokens
 
 if TYPE_CHECKING:

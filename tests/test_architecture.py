@@ -113,12 +113,12 @@ RULES = (
         ("gateway.exchange", *_LEAVES, *_WORDS, "gateway.upstream"),
     ),
     Rule(
-        "stock and storage know config, errors, the deadline and batches",
+        "stock and storage know their settings, errors, the deadline and batches",
         ("shop_backend.stock", "shop_backend.storage"),
         ("shop_backend",),
         (
-            *("shop_backend.batcher", "shop_backend.config", "shop_backend.deadline", "shop_backend.errors"),
-            *("shop_backend.stock", "shop_backend.storage"),
+            *("shop_backend.batcher", "shop_backend.deadline", "shop_backend.errors"),
+            *("shop_backend.sections", "shop_backend.stock", "shop_backend.storage"),
         ),
     ),
     Rule(
@@ -201,7 +201,7 @@ def test_imports_keep_to_the_rules(rule: Rule) -> None:
         (
             "shop_backend.stock.ledger",
             "from shop_backend import orders",
-            "stock and storage know config, errors, the deadline and batches",
+            "stock and storage know their settings, errors, the deadline and batches",
         ),
         (
             "shop_backend.orders",

@@ -11,10 +11,10 @@ import hmac
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from shop_backend.errors import SetupError
 from shop_backend.providers import (
@@ -28,60 +28,13 @@ from shop_backend.providers import (
     RefundState,
     Stale,
 )
+from shop_backend.providers.stripe_amounts import cents_of, smallest_units
+from shop_backend.providers.stripe_objects import Event, Intent, Refund, Session, refund_state, valid
 
 _VERSION = "2024-06-20"  # the API this is written to
 _TOLERANCE = 300.0  # seconds, as Stripe's own libraries have it
 _SHORTEST = 1860.0  # seconds; a session lives for at least 30 minutes, and asking takes a moment
 _LONGEST = 23 * 3600.0  # and for at most 24 hours
-# docs.stripe.com/currencies: amounts are in the smallest unit, which is not always a hundredth.
-_WHOLE = frozenset({"BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV"})
-_WHOLE |= {"XAF", "XOF", "XPF"}
-_THOUSANDTHS = frozenset(["BHD", "JOD", "KWD", "OMR", "TND"])
-_REFUND_STATES: Mapping[str, RefundState] = {
-    "succeeded": "refunded",
-    "pending": "requested",
-    "requires_action": "requested",
-    "failed": "failed",
-    "canceled": "failed",
-}
-
-_Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,100}$")]
-_Amount = Annotated[int, Field(ge=0, lt=2**53)]
-
-
-class _Object(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-
-class _Session(_Object):
-    id: _Id
-    url: str | None = None
-    client_reference_id: str | None = None
-    payment_status: Literal["paid", "unpaid", "no_payment_required"]
-    payment_intent: _Id | None = None
-    amount_total: _Amount | None = None
-    currency: str | None = None
-
-
-class _Intent(_Object):
-    id: _Id
-    amount: _Amount
-    currency: str
-    metadata: dict[str, str] = {}
-
-
-class _Refund(_Object):
-    id: _Id
-    payment_intent: _Id | None = None
-    status: str | None = None
-
-
-class _Event(_Object):
-    type: str
-    data: dict[str, Any]
-
-
-_T = TypeVar("_T", bound=_Object)
 
 
 class StripeProvider:
@@ -134,7 +87,7 @@ class StripeProvider:
             ProviderError: try again.
         """
         order_id, quantity = str(order["id"]), int(order["quantity"])
-        unit = _smallest_units(order["amount_cents"] // quantity, order["currency"])
+        unit = smallest_units(order["amount_cents"] // quantity, order["currency"])
         where = f"{self._public}/orders/{order_id}"
         form = {
             "mode": "payment",
@@ -151,7 +104,7 @@ class StripeProvider:
             "payment_intent_data[metadata][order_id]": order_id,
         }
         answer = await self._ask("POST", "/v1/checkout/sessions", form, key=f"checkout-{order_id}")
-        session = _valid(_Session, answer)
+        session = valid(Session, answer)
         if not session.url:
             raise ProviderError(f"checkout session {session.id} of order {order_id} has no url any more")
         return Checkout(session.id, session.url)
@@ -165,7 +118,7 @@ class StripeProvider:
         if not order["checkout_id"]:
             return []
         answer = await self._ask("GET", f"/v1/checkout/sessions/{order['checkout_id']}", None)
-        news = self._of_session(_valid(_Session, answer), "succeeded")
+        news = self._of_session(valid(Session, answer), "succeeded")
         return [news] if isinstance(news, Payment) else []
 
     async def withdraw(self, order: Mapping[str, Any]) -> None:
@@ -189,14 +142,14 @@ class StripeProvider:
             ProviderError: try again.
         """
         listed = await self._ask("GET", "/v1/refunds", {"payment_intent": payment_id, "limit": "100"})
-        known = [_valid(_Refund, each) for each in listed.get("data", [])]
+        known = [valid(Refund, each) for each in listed.get("data", [])]
         for refund in known:
-            if (state := _refund_state(refund)) != "failed":
+            if (state := refund_state(refund)) != "failed":
                 return state
-        amount = _smallest_units(amount_cents, currency)
+        amount = smallest_units(amount_cents, currency)
         form = {"payment_intent": payment_id, "amount": str(amount)}
         key = f"refund-{payment_id}-{len(known)}"
-        return _refund_state(_valid(_Refund, await self._ask("POST", "/v1/refunds", form, key=key)))
+        return refund_state(valid(Refund, await self._ask("POST", "/v1/refunds", form, key=key)))
 
     # ---- what it tells us --------------------------------------------------------------------
 
@@ -229,20 +182,20 @@ class StripeProvider:
             ValueError: it is no event as Stripe documents it.
         """
         try:
-            event = _Event.model_validate_json(body)
+            event = Event.model_validate_json(body)
             about = event.data.get("object")
             match event.type:
                 case "checkout.session.completed" | "checkout.session.async_payment_succeeded":
-                    return self._of_session(_Session.model_validate(about), "succeeded")
+                    return self._of_session(Session.model_validate(about), "succeeded")
                 case "checkout.session.async_payment_failed":
-                    return self._of_session(_Session.model_validate(about), "failed")
+                    return self._of_session(Session.model_validate(about), "failed")
                 case "payment_intent.payment_failed":
-                    return self._of_intent(_Intent.model_validate(about))
+                    return self._of_intent(Intent.model_validate(about))
                 case "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated":
-                    refund = _Refund.model_validate(about)
+                    refund = Refund.model_validate(about)
                     if refund.payment_intent is None:
                         return Irrelevant("a refund of no payment intent")
-                    return Refunded(self.name, refund.payment_intent, _refund_state(refund))
+                    return Refunded(self.name, refund.payment_intent, refund_state(refund))
                 case _:
                     return Irrelevant(event.type)
         except ValidationError as error:
@@ -253,7 +206,7 @@ class StripeProvider:
 
     # ---- inside ------------------------------------------------------------------------------
 
-    def _of_session(self, session: _Session, outcome: Literal["succeeded", "failed"]) -> Payment | Irrelevant:
+    def _of_session(self, session: Session, outcome: Literal["succeeded", "failed"]) -> Payment | Irrelevant:
         if session.client_reference_id is None or session.payment_intent is None:
             return Irrelevant(f"session {session.id} is not of this shop, or not paid yet")
         if (session.payment_status == "paid") != (outcome == "succeeded"):
@@ -266,17 +219,17 @@ class StripeProvider:
             session.payment_intent,
             session.client_reference_id,
             outcome,
-            _cents(session.amount_total, currency),
+            cents_of(session.amount_total, currency),
             currency,
             self.name,
         )
 
-    def _of_intent(self, intent: _Intent) -> Payment | Irrelevant:
+    def _of_intent(self, intent: Intent) -> Payment | Irrelevant:
         order_id = intent.metadata.get("order_id")
         if order_id is None:
             return Irrelevant(f"payment intent {intent.id} is not of this shop")
         currency = intent.currency.upper()
-        amount = _cents(intent.amount, currency)
+        amount = cents_of(intent.amount, currency)
         return Payment(self.name, intent.id, order_id, "failed", amount, currency, self.name)
 
     async def _ask(
@@ -311,49 +264,6 @@ def _said(answer: object) -> str:
     return " ".join(str(error[name])[:100] for name in ("type", "code", "param") if error.get(name))
 
 
-def _valid(model: type[_T], answer: object) -> _T:
-    try:
-        return model.model_validate(answer)
-    except ValidationError as error:
-        places = ", ".join(".".join(map(str, e["loc"])) or "body" for e in error.errors())
-        raise ProviderError(f"not {model.__name__[1:]} as Stripe documents it: {places}") from error
-
-
-def _refund_state(refund: _Refund) -> RefundState:
-    state = _REFUND_STATES.get(refund.status or "")
-    if state is None:
-        raise ProviderError(f"refund {refund.id} is in the unknown status {refund.status!r}"[:200])
-    return state
-
-
 def _session_end(created: datetime, expires: datetime) -> int:
     """When a session ends, Unix seconds: the same whenever it is asked for, or the key would not match."""
     return int(min(expires.timestamp() + _SHORTEST, created.timestamp() + _LONGEST))
-
-
-def _smallest_units(cents: int, currency: str) -> int:
-    """Our hundredths as Stripe counts.
-
-    Raises:
-        ProviderError: the currency has no such part.
-    """
-    if currency in _WHOLE:
-        if cents % 100:
-            raise ProviderError(f"{currency} has no hundredths: {cents} can't be charged")
-        return cents // 100
-    return cents * 10 if currency in _THOUSANDTHS else cents
-
-
-def _cents(units: int, currency: str) -> int:
-    """What Stripe counts, as our hundredths.
-
-    Raises:
-        ProviderError: it is no whole number of them.
-    """
-    if currency in _WHOLE:
-        return units * 100
-    if currency in _THOUSANDTHS:
-        if units % 10:
-            raise ProviderError(f"{units} thousandths of {currency} are no hundredths")
-        return units // 10
-    return units

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from shop_backend.config import StockSettings
-from shop_backend.errors import (
-    CapReached,
-    KeyReused,
-    NotFound,
-    OutsideWindow,
-    SoldOut,
-    TooManyOpen,
-    Unavailable,
-)
+from shop_backend.errors import Unavailable
+from shop_backend.sections import StockSettings
 from shop_backend.stock import keys
+from shop_backend.stock.claims import Claims
 from shop_backend.stock.order_ids import seed_of
-from shop_backend.stock.records import Due, Hold, Intent, Snapshot, StockClosed
+from shop_backend.stock.records import Due, Hold, Intent, Snapshot
+from shop_backend.stock.refusals import away, closed, refusal
 from shop_backend.stock.scripts import Scripts
 
-_SET_ANEW = frozenset(
-    {"round", "epoch", "expires_ms", "at_ms"}
-)  # fields of an intent that its taking decides
+_SET_ANEW = frozenset(("round", "epoch", "expires_ms", "at_ms"))  # of an intent, by its taking
 
 
 class StockLedger:
@@ -49,6 +40,7 @@ class StockLedger:
         self.shards = settings.shards
         # Every shard counts for itself, so each may fill its part of a partition.
         self._partition_orders = max(1, partition_orders // settings.shards)
+        self._claims = Claims(redis, settings.shards, lifetime=settings.remember + settings.hold_for)
         self._scripts = Scripts(redis, together=not settings.cluster)
 
     @property
@@ -67,8 +59,7 @@ class StockLedger:
             Unavailable: Redis gave no answer; it may have reserved. Asking again is safe.
         """
         shard = self._shard(intent.sku)
-        if self.shards > 1:
-            await self._claim(intent)
+        await self._claims.make(intent.seed, intent.sku)
         answer = await self._run(
             "reserve",
             intent.seed,
@@ -103,28 +94,9 @@ class StockLedger:
                 intent.phone,
             ],
         )
-        match answer:
-            case ["held", order_id, expires_ms, number, new]:
-                return Hold(order_id, int(expires_ms), int(number), new == "new")
-            case ["reused"]:
-                raise _reused()
-            case ["early", starts_ms]:
-                starts = _iso(int(starts_ms))
-                raise OutsideWindow(f"the sale begins at {starts}", starts_at=starts)
-            case ["over", ends_ms]:
-                raise OutsideWindow(f"the sale ended at {_iso(int(ends_ms))}")
-            case ["cap", left]:
-                raise CapReached(f"you may order {max(0, int(left))} more of this", left=max(0, int(left)))
-            case ["open"]:
-                raise TooManyOpen("pay your open orders first, or let them expire")
-            case ["origin"]:
-                raise TooManyOpen("too many unpaid orders from your address; pay some, or try again later")
-            case ["sold", free]:
-                left = max(0, int(free))
-                raise SoldOut("sold out" if not left else f"only {left} left; order fewer", left=left)
-            case ["unknown"]:
-                raise NotFound(f"there is no stock of {intent.sku}")
-        raise _closed()
+        if answer[0] != "held":
+            raise refusal(answer, intent.sku)
+        return Hold(answer[1], int(answer[2]), int(answer[3]), answer[4] == "new")
 
     async def retake(
         self,
@@ -170,7 +142,7 @@ class StockLedger:
                 return "cap"
             case ["sold", _] | ["unknown"]:
                 return "sold"
-        raise _closed()
+        raise closed()
 
     async def withdraw(self, sku: str, at_most: int) -> int:
         """Take free stock off sale without an order; how much it was.
@@ -182,10 +154,10 @@ class StockLedger:
         names = [keys.on(shard, keys.EPOCH), keys.on(shard, keys.SKU) + sku]
         match await self._run("withdraw", sku, names, [self.mark, sku, at_most]):
             case ["closed"]:
-                raise _closed()
+                raise closed()
             case [taken]:
                 return int(taken)
-        raise _closed()
+        raise closed()
 
     async def confirm(self, orders: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Make the holds of orders, given as (order id, SKU), final.
@@ -240,7 +212,7 @@ class StockLedger:
             try:
                 answer = await self._scripts.run("expire", names, args)
             except RedisError as error:
-                raise _away(error) from error
+                raise away(error) from error
             if answer[0] == "due":
                 flat = answer[1:]
                 found += [Due(flat[i], flat[i + 1], int(flat[i + 2])) for i in range(0, len(flat), 3)]
@@ -250,13 +222,10 @@ class StockLedger:
         """The hold's fields as in docs/data.md, or None."""
         seed = seed_of(order_id)
         try:
-            shard = 0
-            if self.shards > 1:
-                sku: Any = self._redis.get(self._claim_key(seed))
-                shard = self._shard(await sku or "")
+            shard = await self._claims.shard_of(seed)
             found: Any = await self._redis.hgetall(keys.on(shard, keys.HOLD) + seed)
         except RedisError as error:
-            raise _away(error) from error
+            raise away(error) from error
         return found if found.get("id") == order_id else None
 
     async def free(self, skus: Iterable[str]) -> dict[str, int]:
@@ -268,7 +237,7 @@ class StockLedger:
                     pipe.hget(keys.on(self._shard(sku), keys.SKU) + sku, "free")
                 answers = await pipe.execute()
         except RedisError as error:
-            raise _away(error) from error
+            raise away(error) from error
         return {sku: int(free) for sku, free in zip(names, answers, strict=True) if free is not None}
 
     async def snapshot(self) -> Snapshot:
@@ -282,7 +251,7 @@ class StockLedger:
             try:
                 mark, free, held = await self._scripts.run("snapshot", names, args)
             except RedisError as error:
-                raise _away(error) from error
+                raise away(error) from error
             epoch, _, shards = mark.partition("/")
             epochs.add(int(epoch) if shards == str(self.shards) else 0)
             stock |= {free[i]: int(free[i + 1]) for i in range(0, len(free), 2)}
@@ -293,13 +262,11 @@ class StockLedger:
         """The highest number of a partition that new orders get."""
         try:
             numbers = [
-                await cast(
-                    "Awaitable[str | None]", self._redis.hget(keys.on(shard, keys.SERIES), "partition")
-                )
+                await cast("Awaitable[str]", self._redis.hget(keys.on(shard, keys.SERIES), "partition"))
                 for shard in range(self.shards)
             ]
         except RedisError as error:
-            raise _away(error) from error
+            raise away(error) from error
         return max(int(number or 0) for number in numbers)
 
     # ---- inside ------------------------------------------------------------------------------
@@ -321,53 +288,12 @@ class StockLedger:
             keys.on(shard, keys.OPEN),
         ]
 
-    def _claim_key(self, seed: str) -> str:
-        return keys.on(self._shard(seed), keys.CLAIM) + seed
-
-    async def _claim(self, intent: Intent) -> None:
-        """Notice a key that was used for an SKU of another shard, whose hold the script can't see.
-
-        Between two such requests at the same moment both may be held; SQL takes one and gives the other back.
-
-        Raises:
-            KeyReused: that SKU has a hold under this seed.
-        """
-        name = self._claim_key(intent.seed)
-        lifetime = int((self._settings.remember + self._settings.hold_for) * 1000)
-        try:
-            claimed: Any = await self._redis.set(name, intent.sku, nx=True, get=True, px=lifetime)
-            if claimed is None or claimed == intent.sku:
-                return
-            shard = self._shard(claimed)
-            if shard != self._shard(intent.sku):
-                if await self._redis.exists(keys.on(shard, keys.HOLD) + intent.seed):
-                    raise _reused()
-                await self._redis.set(name, intent.sku, px=lifetime)  # it was refused then
-        except RedisError as error:
-            raise _away(error) from error
-
     async def _run(self, name: str, echo: str, names: list[str], args: list[Any]) -> list[Any]:
         try:
             answer: list[Any] = await self._scripts.run(name, names, args)
         except RedisError as error:
-            raise _away(error) from error
+            raise away(error) from error
         # A connection that lost step would hand us another caller's answer; nobody may act on that.
         if answer[0] != echo:
             raise Unavailable("the stock answered out of turn; try again", retry_after=1)
         return answer[1:]
-
-
-def _reused() -> KeyReused:
-    return KeyReused("this Idempotency-Key was used with another body; use a new key")
-
-
-def _closed() -> StockClosed:
-    return StockClosed("the stock is being counted; nothing is lost, try again in a moment", retry_after=2)
-
-
-def _away(error: RedisError) -> Unavailable:
-    return Unavailable(f"the stock does not answer ({type(error).__name__}); try again", retry_after=1)
-
-
-def _iso(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat().replace("+00:00", "Z")

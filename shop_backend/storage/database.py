@@ -14,8 +14,8 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from shop_backend import deadline
-from shop_backend.config import DatabaseSettings
 from shop_backend.errors import SetupError, Unavailable
+from shop_backend.sections import DatabaseSettings
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from psycopg import errors, sql
 
-from shop_backend.config import DatabaseSettings
+from shop_backend.sections import DatabaseSettings
 from shop_backend.storage.database import Connection, Database, own_cards
 
 TABLES = {"orders": "id", "order_events": "order_id"}  # and the column that holds an order's id

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from redis.exceptions import RedisError
 
-from shop_backend.config import WorkerSettings
 from shop_backend.delivery import CardsBusy
 from shop_backend.metrics import CALLBACKS
 from shop_backend.payments import Mismatch, Payments, UnknownOrder
 from shop_backend.providers import Irrelevant, News, Payment, PaymentProvider, Refunded
+from shop_backend.sections import WorkerSettings
 from shop_backend.stock import keys
 from shop_backend.storage.database import Connection, Database, is_outage
 from shop_backend.workers.entries import Entry, Hopeless, Parked

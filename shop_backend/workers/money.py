@@ -7,10 +7,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shop_backend.config import WorkerSettings
 from shop_backend.delivery import CardsBusy
 from shop_backend.payments import Mismatch, Payments, UnknownOrder
 from shop_backend.providers import Checkout, PaymentProvider, ProviderError, Refunded
+from shop_backend.sections import WorkerSettings
 from shop_backend.storage.database import Database
 
 _log = logging.getLogger(__name__)

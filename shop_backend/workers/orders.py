@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shop_backend import history
-from shop_backend.config import WorkerSettings
 from shop_backend.delivery import CardsBusy, CardsMissing, lock_available
+from shop_backend.sections import WorkerSettings
 from shop_backend.stock import keys
 from shop_backend.stock.ledger import StockLedger
 from shop_backend.stock.order_ids import partition_of

@@ -18,8 +18,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from shop_backend import tracing
-from shop_backend.config import WorkerSettings
 from shop_backend.metrics import DEAD
+from shop_backend.sections import WorkerSettings
 from shop_backend.stock import keys
 from shop_backend.storage.database import Database, is_outage
 from shop_backend.workers.entries import Entry, Handler, Hopeless, Parked, brief, bury

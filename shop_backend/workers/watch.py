@@ -10,10 +10,10 @@ from typing import Any
 from redis.asyncio import Redis
 
 from shop_backend import metrics
-from shop_backend.config import StockSettings
 from shop_backend.notifications import counts
 from shop_backend.payments import open_refunds
 from shop_backend.restock import current_epoch, restock
+from shop_backend.sections import StockSettings
 from shop_backend.stock import keys
 from shop_backend.stock.ledger import StockLedger
 from shop_backend.storage.database import Database

@@ -16,9 +16,10 @@ import pytest
 from ops import embedded
 from ops.programs import find_postgres
 from ops.spawn import spawn
-from shop_backend.config import DatabaseSettings, Settings
+from shop_backend.config import Settings
 from shop_backend.errors import Unavailable
 from shop_backend.metrics import PoolCollector
+from shop_backend.sections import DatabaseSettings
 from shop_backend.storage.database import Database
 from tests.waiting import until
 

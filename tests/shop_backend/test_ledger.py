@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from shop_backend.config import StockSettings
 from shop_backend.errors import (
     CapReached,
     KeyReused,
@@ -25,6 +24,7 @@ from shop_backend.errors import (
     TooManyOpen,
 )
 from shop_backend.parts import redis_client
+from shop_backend.sections import StockSettings
 from shop_backend.stock import keys
 from shop_backend.stock.ledger import StockLedger
 from shop_backend.stock.records import Intent, StockClosed

@@ -19,11 +19,12 @@ from starlette.applications import Starlette
 from shop_backend import pages
 from shop_backend.cache.shared_value import SharedValue
 from shop_backend.catalog import Catalog, Product
-from shop_backend.config import DatabaseSettings, Settings
+from shop_backend.config import Settings
 from shop_backend.errors import ShopError, on_shop_error
 from shop_backend.money import money
 from shop_backend.pages.assets import Assets, folder, takes_gzip
 from shop_backend.pages.views import view
+from shop_backend.sections import DatabaseSettings
 from shop_backend.seed import read_products
 from shop_backend.stock.ledger import StockLedger
 from shop_backend.storage.database import Database

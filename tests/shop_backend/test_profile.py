@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from starlette.applications import Starlette
 
 from shop_backend import profile
-from shop_backend.config import DatabaseSettings, SessionSettings
+from shop_backend.sections import DatabaseSettings, SessionSettings
 from shop_backend.sessions import Sessions
 from shop_backend.storage.database import Database
 from shop_backend.tokens import Tokens

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shop_backend.config import DatabaseSettings
 from shop_backend.errors import NotFound
 from shop_backend.recommendations import FRESH_FOR, SHOWN, Recommendations
+from shop_backend.sections import DatabaseSettings
 from shop_backend.storage.database import Database
 
 # sku, brand, kind, featured

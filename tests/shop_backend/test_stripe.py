@@ -17,6 +17,7 @@ from shop_backend.config import Settings
 from shop_backend.errors import SetupError
 from shop_backend.providers import Forged, Irrelevant, Payment, ProviderError, Refunded, Stale
 from shop_backend.providers.stripe import StripeProvider
+from shop_backend.providers.stripe_amounts import cents_of, smallest_units
 from tests.shop_backend.fake_stripe import KEY, SECRET, FakeStripe, recorded, signed
 from tests.shop_backend.serving import serve
 
@@ -96,14 +97,12 @@ def test_nonsense_is_refused(body: str) -> None:
 @given(currency=st.sampled_from(["eur", "jpy", "krw", "kwd", "usd"]), cents=st.integers(1, 10**9))
 def test_amounts_survive_the_way_to_stripe_and_back(currency: str, cents: int) -> None:
     """In every kind of currency: hundredths, whole units, thousandths."""
-    from shop_backend.providers.stripe import _cents, _smallest_units
-
     code = currency.upper()
     if code in ("JPY", "KRW") and cents % 100:
         with pytest.raises(ProviderError, match="no hundredths"):
-            _smallest_units(cents, code)
+            smallest_units(cents, code)
     else:
-        assert _cents(_smallest_units(cents, code), code) == cents
+        assert cents_of(smallest_units(cents, code), code) == cents
 
 
 # ---- signatures ------------------------------------------------------------------------------
