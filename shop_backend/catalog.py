@@ -168,8 +168,12 @@ class Catalog:
     async def _fill(self, *, primary: bool = False) -> dict[str, Product]:
         """From SQL to Redis; what another has made out of date since does not get there."""
         names = ", ".join(Product.__dataclass_fields__)
-        async with self._database.primary() if primary else self._database.read() as connection:
-            # One snapshot for both, or the products might be newer than their version says, or older.
+        database = self._database
+        async with (
+            database.latest() if primary else database.read() as connection,
+            connection.transaction(),
+        ):
+            # One snapshot for both: the products are not newer than their version says.
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             version = await _version(connection)
             cursor = await connection.execute(f"SELECT {names} FROM products ORDER BY position, sku")  # noqa: S608 - our own column names

@@ -61,7 +61,11 @@ class Queued(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a record; never waits."""
         # What the request has at hand is taken now; the rest is the thread's work.
-        record.msg, record.args = record.getMessage(), None
+        try:
+            record.msg = record.getMessage()
+        except Exception as error:  # noqa: BLE001 - a message that can't be written is no reason to end a request
+            record.msg = f"{record.msg} [{type(error).__name__} in its arguments]"
+        record.args = None
         record.trace_id = tracing.trace_id()
         if record.exc_info:
             record.trace = "".join(traceback.format_exception(*record.exc_info))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import ssl
 from base64 import encodebytes
@@ -137,8 +138,11 @@ class SmtpMailer:
             raise
         if len(self._idle) < _KEPT:
             self._idle.append(client)
-        else:
+            return
+        # The mail is taken; what goes wrong with a farewell must not send it again.
+        with contextlib.suppress(aiosmtplib.SMTPException, OSError):
             await client.quit()
+        client.close()
 
 
 def _for_good(error: BaseException) -> str | None:

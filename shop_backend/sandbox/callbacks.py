@@ -90,6 +90,10 @@ class Sender:
         except sqlite3.Error as error:
             log.error("the ledger can't be read (%s); callbacks wait %.0f s", error, TROUBLE)  # noqa: TRY400 - one line
             return TROUBLE
+        except Exception:
+            # A sender that ends on what nobody foresaw would owe for ever.
+            log.exception("callbacks can't be looked up; they wait %.0f s", TROUBLE)
+            return TROUBLE
         for callback in callbacks:
             task = asyncio.create_task(self._deliver(http, callback))
             self._busy[callback.seq] = task
@@ -101,6 +105,15 @@ class Sender:
         self._wake.set()
 
     async def _deliver(self, http: HttpClient, callback: Callback) -> None:
+        try:
+            await self._try(http, callback)
+        except Exception as error:
+            # Owed still, and not to come again at once.
+            unforeseen = not isinstance(error, sqlite3.Error)
+            log.error("callback %s will repeat: %r", callback.message_id, error, exc_info=unforeseen)  # noqa: TRY400 - as above
+            await asyncio.sleep(TROUBLE)
+
+    async def _try(self, http: HttpClient, callback: Callback) -> None:
         body = callback.body
         now = datetime.now(tz=UTC)
         headers = {
@@ -114,20 +127,16 @@ class Sender:
             status, why = answer.status, f"HTTP {answer.status}"
         except NoAnswer as error:
             status, why = 0, str(error)
-        try:
-            if 200 <= status < 300:
-                await self._debts.taken(callback.seq)
-                return
-            delay = back_off(callback.attempts, random.random())  # noqa: S311 - jitter
-            attempt = callback.attempts + 1
-            log.warning(
-                "callback %s not taken (%s), attempt %d, again in %.1f s",
-                callback.message_id,
-                why,
-                attempt,
-                delay,
-            )
-            await self._debts.retry(callback.seq, delay)
-        except sqlite3.Error as error:
-            log.error("the ledger can't be written (%s); callback %s will repeat", error, callback.message_id)  # noqa: TRY400 - one line
-            await asyncio.sleep(TROUBLE)
+        if 200 <= status < 300:
+            await self._debts.taken(callback.seq)
+            return
+        delay = back_off(callback.attempts, random.random())  # noqa: S311 - jitter
+        attempt = callback.attempts + 1
+        log.warning(
+            "callback %s not taken (%s), attempt %d, again in %.1f s",
+            callback.message_id,
+            why,
+            attempt,
+            delay,
+        )
+        await self._debts.retry(callback.seq, delay)

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from shop_backend.stock import keys
 from shop_backend.stock.second_copy import SecondCopy
 from shop_backend.storage.database import Database
-from shop_backend.workers.entries import Entry, Parked, bury
+from shop_backend.workers.entries import Entry, Parked, brief, bury
 from shop_backend.workers.orders import OrderHandler
 
 _log = logging.getLogger(__name__)
@@ -76,8 +76,9 @@ class Recovery:
                 break
             await asyncio.sleep(_PAUSE)  # others have the cards locked, and may give them back
         for entry in failed:
-            _log.error("order %s can't be recovered: %s", entry.fields["order_id"], failures[entry.id])
-            await bury(self._database, self._orders, entry, f"not recovered: {failures[entry.id]}")
+            why = brief(failures[entry.id])  # all that SQL says may quote the row, with its buyer's address
+            _log.error("order %s can't be recovered: %s", entry.fields["order_id"], why)
+            await bury(self._database, self._orders, entry, f"not recovered: {why}")
         return len(entries) - len(failed)
 
 

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -105,6 +106,21 @@ async def test_who_read_the_old_can_not_write_it_back(shop: Any) -> None:
     await shop.parts.redis_cache.delete("cache:{catalog}")
     assert await shared.put(version, body.encode()) is False
     assert await price(another(shop)) == 900
+
+
+async def test_products_are_no_newer_than_their_version(shop: Any, shop_settings: Settings) -> None:
+    """A change that comes between the two questions is in neither answer."""
+    shared = SharedValue(shop.parts.redis_cache, "catalog", 60.0)
+    version = await shared.version()
+    await shop.parts.redis_cache.delete("cache:{catalog}")
+    async with await psycopg.AsyncConnection.connect(shop_settings.require("database_url")) as other:
+        await other.execute("LOCK TABLE products IN ACCESS EXCLUSIVE MODE")
+        reading = asyncio.create_task(price(another(shop)))
+        waiting = "SELECT count(*) AS n FROM pg_locks WHERE NOT granted AND relation = 'products'::regclass"
+        while not (await shop.row(waiting))["n"]:  # noqa: ASYNC110 - PostgreSQL has no event for it
+            await asyncio.sleep(0)
+        await other.execute("UPDATE products SET price_cents = 900 WHERE sku = 'plain'")
+    assert (await reading, await shared.version()) == (1000, version)
 
 
 async def test_every_change_raises_the_version(shop: Any) -> None:

@@ -92,6 +92,17 @@ def test_what_waited_is_written_at_once(wait_until: Callable[..., Any]) -> None:
     assert out.pieces[1].count("\n") == 100
 
 
+def test_a_message_that_does_not_fit_its_arguments_ends_nothing() -> None:
+    """Whoever logs it goes on; the line is there, with what is wrong, and without the arguments."""
+    out = Written()
+    out.gate.set()
+    handler = logs.Queued(out)  # type: ignore[arg-type]  # as above
+    logger(handler).info("%d orders of %s", "secret")
+    handler.stop()
+    (line,) = "".join(out.pieces).splitlines()
+    assert json.loads(line)["message"] == "%d orders of %s [TypeError in its arguments]"
+
+
 def test_a_full_disk_is_counted_and_forgiven() -> None:
     """Writing fails: nobody hears of it but the metric, and the thread goes on."""
     before = _counted()

@@ -43,6 +43,12 @@ class PostOffice:
     taken: list[tuple[str, EmailMessage]] = field(default_factory=list)
     sessions: set[int] = field(default_factory=set)
     go: asyncio.Event = field(default_factory=asyncio.Event)
+    farewells: int = 0
+
+    async def handle_QUIT(self, server: SMTP, _: Session, __: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
+        self.farewells += 1
+        server.transport.abort()
+        return "221 bye"
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
         self, _: SMTP, session: Session, envelope: Envelope, address: str, __: list[str]
@@ -148,6 +154,26 @@ async def test_connections_are_used_again_and_replaced(post: tuple[PostOffice, s
     idle.transport.abort()
     await mailer.send("a@b.example", Message("r4", "s", "t"))
     assert [mail["Message-ID"] for _, mail in office.taken][-1] == "<r4@tidegate.example>"
+    await mailer.close()
+
+
+async def test_a_mail_that_was_taken_is_not_sent_again(post: tuple[PostOffice, str]) -> None:
+    """More connections than are kept: the server hangs up on QUIT instead of answering, and nobody minds."""
+    office, url = post
+    mailer = SmtpMailer(url, "shop@tidegate.example", timeout=5.0)
+    office.slow = "a"  # all arrive before the first goes on
+    sending = [
+        asyncio.create_task(mailer.send("a@b.example", Message(f"r{number}", "s", "t")))
+        for number in range(12)
+    ]
+    while len(office.sessions) < 12:  # noqa: ASYNC110 - the server has no event for it
+        await asyncio.sleep(0)
+    office.go.set()
+    await asyncio.gather(*sending)
+    assert sorted(mail["Message-ID"] for _, mail in office.taken) == sorted(
+        f"<r{number}@tidegate.example>" for number in range(12)
+    )
+    assert office.farewells == 4
     await mailer.close()
 
 

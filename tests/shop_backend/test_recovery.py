@@ -100,6 +100,24 @@ async def test_an_order_whose_cards_are_gone_is_accounted_for(shop: Any) -> None
     assert stranger.status_code == 404
 
 
+async def test_what_can_not_be_recovered_names_no_buyer(shop: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """SQL quotes the row that it refuses; log and letter have its first line only."""
+    order = (await shop.order("plain")).json()
+    redis = shop.parts.redis_volatile
+    ((entry, fields),) = await redis.xrange(NAME)
+    await redis.xdel(NAME, entry)
+    await redis.xadd(NAME, {**fields, "unit_cents": "-1"})
+    await shop.parts.redis_durable.flushall()
+
+    await shop.keeper.check()
+
+    letter = await shop.row("SELECT * FROM dead_letters")
+    assert str(letter["order_id"]) == order["order_id"]
+    assert "violates check constraint" in letter["error"]
+    assert f"order {order['order_id']} can't be recovered" in caplog.text
+    assert fields["email"] not in letter["error"] + caplog.text
+
+
 @pytest.mark.parametrize(
     ("stream", "replayed"), [(keys.CALLBACKS, False), (keys.ORDERS, True)], ids=["callback", "replayed order"]
 )

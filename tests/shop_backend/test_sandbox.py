@@ -14,7 +14,8 @@ import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,10 @@ from starlette.routing import Route
 
 from shop_backend.config import Settings
 from shop_backend.errors import SetupError
+from shop_backend.sandbox import callbacks
 from shop_backend.sandbox.app import create_app
 from shop_backend.sandbox.callbacks import LAST_RETRY, back_off
+from shop_backend.sandbox.debts import Callback, Debts
 from shop_backend.sandbox.ledger import Ledger
 from shop_backend.sandbox.requests import is_under
 from tests.waiting import until
@@ -279,6 +282,44 @@ async def test_the_ledger_is_read_by_a_cursor(shop: Shop) -> None:
         seen += [each["id"] for each in page]
         since = answer["next"]
     assert seen == ids
+
+
+class Stumbling(Debts):
+    """Fails once in each of its ways, as nobody foresaw."""
+
+    stumbles = 2
+
+    async def due(self, limit: int, *, besides: Sequence[int] = ()) -> tuple[list[Callback], float | None]:
+        if self.stumbles == 2:
+            self.stumbles = 1
+            raise KeyError("due")
+        return await super().due(limit, besides=besides)
+
+    async def taken(self, seq: int) -> None:
+        if self.stumbles == 1:
+            self.stumbles = 0
+            raise KeyError("taken")
+        await super().taken(seq)
+
+
+async def test_what_nobody_foresaw_ends_no_sending(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The sender says so, with a traceback, and goes on: what is owed is delivered, and owed no more."""
+    monkeypatch.setattr(callbacks, "TROUBLE", 0.0)
+    assert shop.ledger is not None
+    # Due later by the clock of the app's own sender, now by that of this one.
+    debts = Stumbling(shop.ledger._books, clock=lambda: time.time() + 100)
+    await shop.pay(await shop.checkout(), delay=50)
+    sending = asyncio.create_task(callbacks.Sender(debts, SECRET).run())
+    while debts.stumbles or await debts.owed():
+        await asyncio.sleep(0)
+        assert not sending.done()
+    sending.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await sending
+    assert len(shop.merchant.taken) == 2, "the one that could not be noted came again"
+    assert caplog.text.count("Traceback") == 2
 
 
 # ---- who may, and what is refused ------------------------------------------------------------
