@@ -21,7 +21,6 @@ from shop_backend.notifications import Undeliverable
 
 _LINE = 998  # characters of a line, RFC 5322, 2.1.1
 _SUBJECT = 68  # characters that need no folding
-_KEPT = 8  # connections that wait for the next mail
 _PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 
 
@@ -70,12 +69,16 @@ class SmtpMailer:
             `[user:password@]host[:port]`. With `smtp://` STARTTLS is used when the server offers it.
         sender: the From address.
         timeout: seconds for each step.
+        kept: connections that wait for the next mail; with fewer than are used at once, each mail of a rush
+            would pay for opening one.
 
     Raises:
         SetupError: the URL is malformed; it is not shown.
     """
 
-    def __init__(self, url: str, sender: str, *, timeout: float, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, url: str, sender: str, *, timeout: float, kept: int = 8, tls: ssl.SSLContext | None = None
+    ) -> None:
         try:
             parts = urlsplit(url)
             port = parts.port or _PORTS[parts.scheme]
@@ -88,6 +91,7 @@ class SmtpMailer:
         self._password = unquote(parts.password) if parts.password else None
         self._sender = sender
         self._timeout = timeout
+        self._kept = kept
         self._tls = tls
         self._idle: list[aiosmtplib.SMTP] = []
 
@@ -136,7 +140,7 @@ class SmtpMailer:
             if (why := _for_good(error)) is not None:
                 raise Undeliverable(why) from error
             raise
-        if len(self._idle) < _KEPT:
+        if len(self._idle) < self._kept:
             self._idle.append(client)
             return
         # The mail is taken; what goes wrong with a farewell must not send it again.

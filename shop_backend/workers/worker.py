@@ -121,7 +121,12 @@ def _mailer(settings: Settings) -> Notifier:
     sender = settings.outbox.sender
     if settings.smtp_url is None:
         return FileMailbox(settings.data_dir / "mail", sender)
-    return SmtpMailer(settings.smtp_url.get_secret_value(), sender, timeout=settings.outbox.timeout)
+    return SmtpMailer(
+        settings.smtp_url.get_secret_value(),
+        sender,
+        timeout=settings.outbox.timeout,
+        kept=settings.outbox.at_once,
+    )
 
 
 def _texts(settings: Settings) -> Notifier:
