@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from shop_backend.batcher import Batcher
+from tests.clock import Clock
+from tests.waiting import until
 
 
 class Server:
@@ -98,33 +100,29 @@ async def test_whoever_leaves_takes_nobody_along() -> None:
     assert server.calls == [[0, 1], [2, 4]]
 
 
-class Clock:
+class SleepingClock(Clock):
     """Time that stands still until somebody sleeps it away, when `go` is set."""
 
     def __init__(self) -> None:
-        self.now = 100.0
+        super().__init__()
         self.slept: list[float] = []
         self.go = asyncio.Event()
-
-    def __call__(self) -> float:
-        return self.now
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         await self.go.wait()
-        self.now += seconds
+        self.advance(seconds)
 
 
 async def test_calls_keep_their_distance() -> None:
     """The first is asked at once; those that come too soon after it wait, and go together."""
-    server, clock = Server(), Clock()
+    server, clock = Server(), SleepingClock()
     server.gate.set()
     batcher = Batcher(server.answer, every=5.0, clock=clock, sleep=clock.sleep)
     assert await batcher.ask(1) == 2
-    clock.now += 2
+    clock.advance(2)
     early = [asyncio.create_task(batcher.ask(2))]
-    while not clock.slept:  # noqa: ASYNC110 - it takes some turns of the loop, no time
-        await asyncio.sleep(0)
+    await until(lambda: clock.slept)
     early += [asyncio.create_task(batcher.ask(n)) for n in (3, 4, 5)]
     await asyncio.sleep(0)
     early[1].cancel()
@@ -138,12 +136,12 @@ async def test_calls_keep_their_distance() -> None:
 
 async def test_whoever_comes_seldom_waits_for_no_distance() -> None:
     """Nor does a batch that is full."""
-    server, clock = Server(), Clock()
+    server, clock = Server(), SleepingClock()
     server.gate.set()
     batcher = Batcher(server.answer, at_most=3, every=5.0, clock=clock, sleep=clock.sleep)
     for n in range(3):
         assert await batcher.ask(n) == n * 2
-        clock.now += 5
+        clock.advance(5)
     assert await asyncio.gather(*(batcher.ask(n) for n in range(6))) == [n * 2 for n in range(6)]
     assert clock.slept == []
 

@@ -19,6 +19,7 @@ from shop_backend.catalog import Catalog, Product
 from shop_backend.config import Settings
 from shop_backend.metrics import REGISTRY
 from shop_backend.parts import redis_client
+from tests.waiting import until
 
 
 def count(level: str, result: str) -> float:
@@ -117,8 +118,11 @@ async def test_products_are_no_newer_than_their_version(shop: Any, shop_settings
         await other.execute("LOCK TABLE products IN ACCESS EXCLUSIVE MODE")
         reading = asyncio.create_task(price(another(shop)))
         waiting = "SELECT count(*) AS n FROM pg_locks WHERE NOT granted AND relation = 'products'::regclass"
-        while not (await shop.row(waiting))["n"]:  # noqa: ASYNC110 - PostgreSQL has no event for it
-            await asyncio.sleep(0)
+
+        async def blocked() -> bool:
+            return bool((await shop.row(waiting))["n"])
+
+        await until(blocked)
         await other.execute("UPDATE products SET price_cents = 900 WHERE sku = 'plain'")
     assert (await reading, await shared.version()) == (1000, version)
 

@@ -30,6 +30,7 @@ from shop_backend.mail import FileMailbox, SmtpMailer, compose
 from shop_backend.notifications import Outbox, counts
 from shop_backend.sms import SmsFiles, SmsWebhook
 from tests.shop_backend.serving import serve
+from tests.waiting import until
 
 SECRET = "whsec_c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"
 
@@ -167,8 +168,7 @@ async def test_a_mail_that_was_taken_is_not_sent_again(post: tuple[PostOffice, s
         asyncio.create_task(mailer.send("a@b.example", Message(f"r{number}", "s", "t")))
         for number in range(12)
     ]
-    while len(office.sessions) < 12:  # noqa: ASYNC110 - the server has no event for it
-        await asyncio.sleep(0)
+    await until(lambda: len(office.sessions) == 12)
     office.go.set()
     await asyncio.gather(*sending)
     assert sorted(mail["Message-ID"] for _, mail in office.taken) == sorted(

@@ -312,9 +312,12 @@ async def test_what_nobody_foresaw_ends_no_sending(
     debts = Stumbling(shop.ledger._books, clock=lambda: time.time() + 100)
     await shop.pay(await shop.checkout(), delay=50)
     sending = asyncio.create_task(callbacks.Sender(debts, SECRET).run())
-    while debts.stumbles or await debts.owed():
-        await asyncio.sleep(0)
+
+    async def settled() -> bool:
         assert not sending.done()
+        return not debts.stumbles and not await debts.owed()
+
+    await until(settled)
     sending.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await sending
