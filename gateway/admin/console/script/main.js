@@ -81,7 +81,7 @@ $("enter").addEventListener("submit", async (event) => {
     entering = true;
     enter(page);
   } catch (error) {
-    $("refused-entry").textContent = error.message;
+    $("refused-entry").textContent = error.status === 401 ? t("enter.wrong") : error.message;
     $("token").focus();
   }
 });
