@@ -233,10 +233,9 @@ def findings(rounds: Sequence[Round], failures: int) -> list[Finding]:
         Finding(f"admitted a second by one host alone (share {share:g})", max(alone), share * SLACK),
         Finding(f"fullest second while Redis is there (limit {LIMIT})", steadily, NO_BOUND),
         Finding(
-            "fullest second since it was let go (sliding window: 2 × limit)",
+            f"fullest second since it was let go (limit {LIMIT})",
             max(one.fullest_second(one.resumed, one.ended) for one in rounds),
-            2
-            * LIMIT,  # its own bound, C (1 + T/W): what is owed is charged at once, then all is free at once
+            LIMIT * SLACK,
         ),
         Finding(
             f"admitted a second, on average, from {BEFORE:g} s before it was let go to the end",

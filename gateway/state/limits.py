@@ -19,7 +19,7 @@ from gateway.state.limits_batch import MAX_HITS, OutOfStepError, Waiting
 from gateway.state.limits_full import FullKeys
 from gateway.state.limits_link import Link
 from gateway.state.limits_local import LocalLimits
-from gateway.state.limits_owed import Owed
+from gateway.state.limits_share import HostShare
 
 __all__ = ["LocalLimits", "SharedLimits"]
 
@@ -27,9 +27,9 @@ HEARTBEAT = 1.0  # seconds between two signs of life, which also keep `up` true 
 FIRST_PROBE, LAST_PROBE = 0.1, 2.0  # seconds between probes while the store is away, before jitter
 STEADY = 5.0  # seconds up after which the next outage is probed as quickly as the first
 GRACE = 5  # loop passes after a time-out in which an answer that already arrived is still read
-GATHER = 0.05  # seconds between looks at who else is back, and between charges of what is admitted meanwhile
+GATHER = 0.02  # seconds between looks at who else is back
 ALL_BACK = LAST_PROBE * 1.5 + 1.0  # seconds after which those who are not back are given up
-UNCHECKED = 1_000_000  # microseconds for which `on_store_failure: refuse` refuses
+ALL_SETTLED = 1.0  # seconds after which those who are back, but don't get their debts charged, are given up
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -38,14 +38,16 @@ log = logging.getLogger(__name__)
 class SharedLimits:
     """A LimitStore in Redis, with this host's share while Redis is away.
 
-    One task owns one connection, so a caller that is cancelled never touches it, and replies can't be swapped
-    (redis-py#2665); any error or time-out drops it. Calls are made one after the other, each within
-    `timeout` / 2: a request waits at most for the call under way and for its own, together `timeout`.
-    A key that Redis refused is refused here until it can pass again, so an attacker costs no round trip.
-    After a failure nothing is sent until a jittered probe succeeds; meanwhile each limit's `on_store_failure`
-    decides: "local" judges this host's share (limit x its workers ÷ all that live), "allow" admits, "refuse"
-    refuses for a second (the policy answers that with 503, for it is not the client's doing). What was
-    admitted locally is charged before Redis judges again, and all who shared before return together.
+    One task owns one connection, so a caller that is cancelled never touches it, and replies can't be
+    swapped (redis-py#2665); any error or time-out drops it. Calls are made one after the other, each within
+    `timeout` / 2: a request waits at most for the call under way and for its own, together `timeout`. A key
+    that Redis refused is refused here until it can pass again, so an attacker costs no round trip. After a
+    failure nothing is sent until a jittered probe succeeds; meanwhile HostShare decides. All who shared
+    before return together, in two steps. First each finds Redis again, and judges by its share until all
+    have. Then each charges what it admitted meanwhile, to the moments at which it did; from there on a
+    request must pass both the share and Redis, until all have done so. Hence the share of one is never
+    judged beside the whole limit of another: up to the moment when the last one has settled, each host
+    admits its share at most; from then on Redis judges everything, knowing all of it.
 
     Args:
         url: see RedisUrl.
@@ -75,10 +77,7 @@ class SharedLimits:
         self._link = Link(url, prefix, secrets.token_hex(8), self._unjudged)
         self._call_timeout = timeout / 2
         self._counters: Counters = counters if counters is not None else OwnCounters()
-        self._local = LocalLimits(self._counters, workers=workers, clock=clock, fallback=True)
-        self._judges = 1 if self._counters.lock is None else workers  # who judge together what is judged here
-        self._workers = workers
-        self._owed = Owed()
+        self._share = HostShare(self._counters, workers, clock)
         self._full = FullKeys(clock)
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
@@ -88,21 +87,27 @@ class SharedLimits:
         self._returned = self._counters.returned
         self._beat_at = 0.0
         self._expected = 0  # workers, over all hosts, that shared before the store was lost
+        self._patience = 0.0  # until when they are waited for
+        self._settled = False  # nothing is owed, and nothing admitted without Redis; `up` or about to be
         self._task: asyncio.Task[None] | None = None
 
     # ---- for policies -------------------------------------------------------------------------
 
     def try_take(self, hits: Sequence[Hit]) -> Verdict | None:
         """As `take` when there is nothing to wait for; else None, and `take` is to be awaited."""
-        return self._full.verdict(hits) if self.up else self._without_store(hits)
+        if self.up:
+            return self._full.verdict(hits)
+        if self._settled:
+            return self._full.verdict(hits) or self._share.refusal(hits)
+        return self._without_store(hits)
 
     def take(self, hits: Sequence[Hit]) -> asyncio.Future[Verdict]:
-        """Charge every limit at once, or none; shadow limits never refuse.
+        """Charge every limit at once, or none, after `try_take` had no verdict; shadow limits never refuse.
 
         Waits at most `timeout`; never raises for the store's sake.
         """
         future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        if self.up:
+        if self._settled:
             self._queue.append((hits, future))
             if len(self._queue) == 1:
                 self._wake.set()
@@ -127,7 +132,7 @@ class SharedLimits:
     async def _run(self) -> None:
         pause = FIRST_PROBE
         while True:
-            while not self.up:
+            while not self._settled:
                 # Jittered, so that the gateways don't all come back in the same moment.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause * self._rng.uniform(0.5, 1.5)):
@@ -154,7 +159,8 @@ class SharedLimits:
             except Exception:
                 log.exception("limits are judged locally, a call to Redis failed inside the gateway")
             finally:
-                self._expected = 0 if moved or self._link.alive == 1 else self._link.alive
+                if self.up:
+                    self._expected = 0 if moved or self._link.alive == 1 else self._link.alive
                 await self._drop()
             if moved:
                 await self._try_connect()
@@ -167,7 +173,7 @@ class SharedLimits:
         wake = self._wake
         while True:
             if not self._queue:
-                timer = loop.call_later(HEARTBEAT, wake.set)
+                timer = loop.call_later(max(0.0, self._beat_at - self._clock()), wake.set)
                 wake.clear()
                 await wake.wait()
                 timer.cancel()
@@ -183,39 +189,41 @@ class SharedLimits:
                 raise
             if beat:
                 self._living()
+                if not self.up and (self._link.settled >= self._expected or self._clock() >= self._patience):
+                    self._return()
 
     async def _try_connect(self) -> None:
         try:
             await self._link.open()
-            await self._settle()  # first, since others go by the sign of life
-            await self._bounded(self._link.call([], beat=True))  # as quick as it must be for requests
+            # As quick as it must be for requests.
+            await self._bounded(self._link.call([], beat=True, settled=False))
             self._counters.returned = self._returned = time.monotonic_ns()
             await self._gather()
             await self._settle()
         except (RedisError, OSError, TimeoutError, OutOfStepError) as error:
             log.debug("Redis is still away: %s: %s", type(error).__name__, error)
             await self._link.close()
-        else:
-            log.info("limits are shared through Redis")
-            self._living()
-            self.up = True
+            return
+        self._settled = True  # at once: nobody may be admitted in between
+        self._beat_at = self._clock()
+        self._patience = self._beat_at + ALL_SETTLED
+        if not self._expected:
+            self._return()
+
+    def _return(self) -> None:
+        """Let Redis alone decide."""
+        log.info("limits are shared through Redis")
+        self.up = True
+        self._share.resize(self._link.alive)
 
     def _living(self) -> None:
-        """Take in how many workers there are, over all hosts."""
-        self._beat_at = self._clock() + HEARTBEAT
-        self._local.share = (self._judges, max(self._link.alive, self._workers))
-
-    async def _settle(self) -> None:
-        """Charge what was admitted while Redis was away. Whoever is admitted meanwhile is charged too."""
-        new_future = asyncio.get_running_loop().create_future
-        while self._owed:
-            hits = self._owed.settle(round(self._clock() * 1e6))
-            for first in range(0, len(hits), MAX_HITS):
-                some: list[Waiting] = [([hit], new_future()) for hit in hits[first : first + MAX_HITS]]
-                await self._bounded(self._link.call(some, owed=True))
+        """Take in how many workers there are, over all hosts; while they return it is as it was."""
+        self._beat_at = self._clock() + (HEARTBEAT if self.up else GATHER)
+        if self.up:
+            self._share.resize(self._link.alive)
 
     async def _gather(self) -> None:
-        """Judge locally on, and charge it, until all who shared before are back, or can't be expected to be.
+        """Judge locally on, until all who shared before are back, or can't be expected to be.
 
         The first to return would have the whole limit, on top of the shares that the others still judge.
         Only who says something from now on is back: a Redis that was frozen still answers what it was told
@@ -224,8 +232,15 @@ class SharedLimits:
         until = self._clock() + ALL_BACK
         while self._link.present < self._expected and self._clock() < until:
             await asyncio.sleep(GATHER)
-            await self._settle()
-            await self._bounded(self._link.call([], beat=True))
+            await self._bounded(self._link.call([], beat=True, settled=False))
+        self._expected = min(self._expected, self._link.present)
+
+    async def _settle(self) -> None:
+        """Charge what was admitted while Redis was away. Whoever is admitted meanwhile is charged too."""
+        while self._share.owed:
+            debts = list(self._share.owed.pop(round(self._clock() * 1e6), MAX_HITS))
+            if debts:
+                await self._bounded(self._link.owe(debts))
 
     async def _leave(self) -> None:
         """Let the others have this worker's share at once."""
@@ -233,7 +248,7 @@ class SharedLimits:
             await self._bounded(self._link.leave())
 
     async def _drop(self) -> None:
-        self.up = False
+        self.up = self._settled = False
         self._returned = self._counters.returned
         self._probe.clear()
         self._full.clear()
@@ -274,23 +289,4 @@ class SharedLimits:
     def _without_store(self, hits: Sequence[Hit]) -> Verdict:
         if self._counters.returned != self._returned:
             self._probe.set()  # another worker of this host has Redis back
-        local = [hit for hit in hits if hit[0].on_store_failure == "local"]
-        refused = any(terms.on_store_failure == "refuse" and not terms.shadow for terms, _ in hits)
-        judged = self._local.judge(local, refused=True) if refused else self._local.try_take(local)
-        both = list(zip(local, judged, strict=True))
-        if not refused and all(charge is not None and (charge[0] or hit[0].shadow) for hit, charge in both):
-            now = round(self._clock() * 1e6)
-            for (terms, key), charge in both:
-                if charge is not None and charge[0]:
-                    self._owed.add(terms, key, now)
-        if len(local) == len(hits):
-            return judged
-        answers = iter(judged)
-        return [
-            next(answers)
-            if terms.on_store_failure == "local"
-            else (True, terms.capacity, terms.capacity, 0, 0, True)
-            if terms.on_store_failure == "allow"
-            else (False, 0, terms.capacity, UNCHECKED, UNCHECKED, True)
-            for terms, _ in hits
-        ]
+        return self._share.judge(hits)

@@ -16,6 +16,9 @@ MAX_HITS = 512  # per script call: about a millisecond of Redis's only thread, a
 
 Waiting = tuple[Sequence[Hit], "asyncio.Future[Verdict]"]
 
+# Tokens of one key that were admitted without Redis: pairs of how long ago (microseconds) and how many.
+Debt = tuple[Terms, str, Sequence[float]]
+
 
 class OutOfStepError(Exception):
     """The reply is not the one to this call; the connection can't be trusted any more."""
@@ -28,15 +31,16 @@ class Batch:
         number: of the call; the reply must have it too.
         prefix: of every key.
         waiting: the requests, each with whoever waits for its verdict.
-        owed: what was admitted already is charged, whether there is room or not.
+        debts: charged before any request is judged, whether there is room or not.
     """
 
-    __slots__ = ("_charges", "_owed", "_pairs", "keys", "number", "specs", "waiting")
+    __slots__ = ("_charges", "_debts", "_pairs", "keys", "number", "specs", "waiting")
 
-    def __init__(self, number: int, prefix: str, waiting: Sequence[Waiting], *, owed: bool = False) -> None:
+    def __init__(
+        self, number: int, prefix: str, waiting: Sequence[Waiting], debts: Sequence[Debt] = ()
+    ) -> None:
         self.number = b"%d" % number
         self.waiting = waiting
-        self._owed = owed
         self.keys: dict[str, int] = {}
         self.specs: dict[Terms, int] = {}
         keys, specs = self.keys, self.specs
@@ -57,11 +61,18 @@ class Batch:
             pairs.append(",".join(request))
         self._pairs = "],[".join(pairs)
         self._charges = charges
+        owed: list[str] = []
+        for terms, key, taken in debts:
+            place = keys.setdefault(prefix + terms.counter + key, len(keys) + 1)
+            spec = specs.setdefault(terms, len(specs) + 1)
+            owed.append(",".join(map(str, (place, spec, *taken))))
+        self._debts = f"[{'],['.join(owed)}]" if owed else ""
 
     def call(self) -> str:
         """The JSON that take.lua reads."""
         specs = "],[".join([self._spec(terms) for terms in self.specs])
-        return f'{{"specs":[[{specs}]],"requests":[[{self._pairs}]]}}'
+        requests = f"[{self._pairs}]" if self.waiting else ""
+        return f'{{"specs":[[{specs}]],"requests":[{requests}],"debts":[{self._debts}]}}'
 
     def command(self, *script: str) -> bytes:
         """The call as it goes over the wire; `script` is EVALSHA and a hash, or EVAL and the source."""
@@ -96,8 +107,7 @@ class Batch:
 
     def _spec(self, terms: Terms) -> str:
         """What take.lua must know of a limit."""
-        shadow = 2 if self._owed else int(terms.shadow)
-        return f"{terms.capacity},{terms.microseconds},{terms.kind},{shadow},{terms.cost}"
+        return f"{terms.capacity},{terms.microseconds},{terms.kind},{terms.shadow:d},{terms.cost}"
 
 
 def split(waiting: Sequence[Waiting]) -> list[list[Waiting]]:

@@ -13,7 +13,7 @@ from redis.exceptions import AskError, MovedError, NoScriptError, TryAgainError
 
 from gateway.exchange import Charge, Hit
 from gateway.redis_url import RedisUrl
-from gateway.state.limits_batch import LUA, TAKE, Batch, OutOfStepError, Waiting, split
+from gateway.state.limits_batch import LUA, TAKE, Batch, Debt, OutOfStepError, Waiting, split
 from gateway.state.redis_place import locate
 
 CONNECT_TIMEOUT = 1.0  # seconds; no request waits for a connect
@@ -37,16 +37,18 @@ class Link:
     Attributes:
         alive: workers that live, over all hosts, as far as is known.
         present: those of them that have said so since this connection was opened.
+        settled: those who have said since then that they admit nothing without this Redis.
     """
 
     def __init__(
         self, url: str, prefix: str, name: str, unjudged: Callable[[Sequence[Waiting]], None]
     ) -> None:
-        self.alive = self.present = 0
+        self.alive = self.present = self.settled = 0
         self._url = url
         self._place = RedisUrl.parse(url)
         self._counters = f"{{{prefix}}}:limit:"  # the braces keep all keys in one slot
         self._living = f"{{{prefix}}}:limit-workers"
+        self._settled = f"{{{prefix}}}:limit-workers-settled"
         self._name = name
         self._unjudged = unjudged
         self._connection: AbstractConnection | None = None
@@ -65,7 +67,7 @@ class Link:
             self._connection = await _connect(await locate(self._url, self._living))
             self._take = await _load(self._connection, TAKE)
             self._alive = await _load(self._connection, ALIVE)
-        self._opened = self.present = 0
+        self._opened = self.present = self.settled = 0
 
     async def close(self) -> None:
         """Hang up, at once."""
@@ -76,14 +78,14 @@ class Link:
                 await connection.disconnect(nowait=True)
 
     async def call(
-        self, waiting: Sequence[Waiting], *, beat: bool = False, owed: bool = False
+        self, waiting: Sequence[Waiting], *, beat: bool = False, settled: bool = True
     ) -> list[tuple[Hit, Charge]]:
         """Send all that wait, in batches, and settle them from the replies; returns what refused somebody.
 
         Args:
             waiting: the requests.
             beat: also say that this worker lives.
-            owed: charge what was admitted already, whether there is room or not.
+            settled: and that it admits nothing without this Redis.
 
         Raises:
             RedisError, OSError, OutOfStepError: the link is of no use any more.
@@ -92,11 +94,11 @@ class Link:
         batches: list[Batch] = []
         for some in split(waiting):
             self._calls += 1
-            batches.append(Batch(self._calls, self._counters, some, owed=owed))
+            batches.append(Batch(self._calls, self._counters, some))
         commands = [batch.command("EVALSHA", self._take) for batch in batches]
         if beat:
             self._calls += 1
-            commands.append(self._beat(LIFE))
+            commands.append(self._beat(LIFE, settled=settled))
         number = self._calls
         await connection.send_packed_command(commands, check_health=False)
         full: list[tuple[Hit, Charge]] = []
@@ -114,6 +116,20 @@ class Link:
             full += await self._again(batch, why)
         return full
 
+    async def owe(self, debts: Sequence[Debt]) -> None:
+        """Charge what was admitted already, whether there is room or not, in one script call.
+
+        Raises:
+            RedisError, OSError, OutOfStepError: as `call`.
+        """
+        self._calls += 1
+        connection, batch = self._usable(), Batch(self._calls, self._counters, (), debts)
+        await connection.send_packed_command([batch.command("EVALSHA", self._take)], check_health=False)
+        try:
+            batch.settle(await connection.read_response())
+        except (NoScriptError, AskError) as error:
+            await self._again(batch, error)
+
     async def leave(self) -> None:
         """Say that this worker lives no more.
 
@@ -121,7 +137,7 @@ class Link:
             RedisError, OSError, OutOfStepError: as `call`.
         """
         self._calls += 1
-        await self._usable().send_packed_command([self._beat(0)], check_health=False)
+        await self._usable().send_packed_command([self._beat(0, settled=False)], check_health=False)
         await self._count(self._calls)
 
     def _usable(self) -> AbstractConnection:
@@ -129,9 +145,10 @@ class Link:
             raise OutOfStepError("the connection is gone")
         return self._connection
 
-    def _beat(self, life: float) -> bytes:
-        life = round(life * 1000)
-        words = ("EVALSHA", self._alive, 1, self._living, self._calls, self._name, life, self._opened)
+    def _beat(self, life: float, *, settled: bool) -> bytes:
+        keys = (self._living, self._settled)
+        said = (self._calls, self._name, round(life * 1000), self._opened, 1 + settled)
+        words = ("EVALSHA", self._alive, len(keys), *keys, *said)
         packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stub wants a 1-tuple
         return packed
 
@@ -151,9 +168,9 @@ class Link:
             raise OutOfStepError("Redis answered another call than the one asked")
         self.alive = int(reply[1])
         if self._opened:
-            self.present = int(reply[2])
+            self.present, self.settled = int(reply[2]), int(reply[3])
         else:
-            self._opened = int(reply[3])
+            self._opened = int(reply[4])
 
     async def _again(self, batch: Batch, why: Exception) -> list[tuple[Hit, Charge]]:
         """Another attempt, of a batch that the server did not judge."""

@@ -1,54 +1,146 @@
-"""What was admitted while the shared store was away, and is to be charged when it is back."""
+"""What was admitted while the shared store was away, and is to be charged when it is back.
+
+How much a return admits, C being the capacity, W the window, c the share of a host; all shares together are
+C (see algorithms.py for the bounds without an outage). Up to a moment r each admission is within its host's
+share; by r all debts are charged, and from r on the store judges (see SharedLimits). An interval of length
+T that begins after the store was lost and ends before r holds what shares allow, and they add up. One that
+ends later:
+
+- sliding window: **at most C (1 + T/W) for T ≤ W**, as ever. Proof. The last admission, judged by the
+  store, is at offset e of a window that had n tokens before it; the window before has b, of which b₁ are in
+  the interval. If that window weighs nothing by then, see algorithms.py. The store knows min(b, C) and,
+  since it admits one more, all of n. If b ≤ C, it judges as ever, and so is the bound. If b > C, shares
+  alone admitted them, for the store does not go beyond C: so b₁ ≤ C (1 + (T - e)/W), and the window at hand
+  has C - C (W - e)/W = C e/W at most.
+- fixed window: in the store's window that has r, at most C, or what shares admitted if that is more (their
+  windows begin elsewhere, so 2 C at most); then C in each.
+- token bucket: at most C (1 + (T + d)/W), d being the time between the first charge of debts and the last,
+  which is that of two looks around. Proof, in token·time. For a worker with share c, whose debt is a bucket
+  of that rate, W times its tokens from s to r are at most debt(r) + c (r - s). The store's bucket has the
+  sum of debts at r, less C d; it admits C W - that + C (e - r) up to e. The sum of both is C W + C (e - s)
+  + C d. Where the debts were cut at C W, the store admits C (e - r), and shares by their own bound C W + C
+  (r - s).
+
+That holds for the MAX_KEYS of each worker that were asked for last, and while no charge of debts fails.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Iterator
 
-from gateway.exchange import Hit, Terms
+from gateway.exchange import ALGORITHMS, Terms
+from gateway.state.limits_batch import Debt
 
 MAX_KEYS = 20_000  # remembered per worker; the oldest go first
-
-
-_Taken = tuple[Terms, str, int, int, int]  # whose; a window's number, tokens taken in it, in the one before
+SLICES = 32  # of a window: when a token was taken is remembered no finer, and told rather too late
+_KEPT = 2 * SLICES + 2  # two windows, their slices rounded down to whole microseconds
+_BUCKET = ALGORITHMS.index("token-bucket")
 
 
 class Owed:
-    """Tokens taken of each key in its last two windows, by a worker that judged alone.
+    """Tokens taken of each key by a worker that judged alone, and when.
 
     Without it a limit's whole capacity would be there again at the moment of return, on top of what was
-    admitted just before: a burst above the limit. What is remembered is at least what still counts, by any
-    of the algorithms, so the return is rather too strict, for a window, than too lax.
+    admitted just before. When they were taken matters as much as how many: charged to one moment they would
+    hold everybody up for a window, and then all be free at once. So tokens of windows are remembered for as
+    long as they count, in slices of time, and charged to the window in which they were taken; the store is
+    told how long ago that was, since its clock is not ours. Of a bucket's tokens those are remembered that
+    have not drained yet, at the rate of this worker's own share.
     """
 
     __slots__ = ("_keys",)
 
     def __init__(self) -> None:
-        self._keys: dict[
-            str, tuple[Terms, str, int, int, int]
-        ] = {}  # …, window's number, tokens in it, before it
+        self._keys: dict[str, _Taken] = {}
 
     def __len__(self) -> int:
         return len(self._keys)
 
-    def add(self, terms: Terms, key: str, now: int) -> None:
-        """A request was admitted; `now` in microseconds."""
-        name = terms.counter + key
-        window = now // terms.microseconds
-        _, _, last, taken, before = self._keys.get(name, (terms, key, window, 0, 0))
-        if window != last:
-            before = taken if window == last + 1 else 0
-            taken = 0
-        self._keys[name] = (terms, key, window, taken + terms.cost, before)
-        if len(self._keys) > MAX_KEYS:
-            del self._keys[next(iter(self._keys))]
+    def add(self, terms: Terms, key: str, now: int, judges: int) -> None:
+        """A request was admitted.
 
-    def settle(self, now: int) -> list[Hit]:
-        """What is owed at `now`, a hit for each key, and nothing afterwards."""
-        hits: list[Hit] = []
-        for terms, key, window, taken, before in self._keys.values():
-            late = now // terms.microseconds - window
-            tokens = taken + before if late == 0 else taken if late == 1 else 0
+        Args:
+            terms: of the limit.
+            key: whom it counts.
+            now: microseconds.
+            judges: workers, over all hosts, that have an equal share of the limit.
+        """
+        name = terms.counter + key
+        taken = self._keys.get(name)
+        if taken is None:
+            if len(self._keys) >= MAX_KEYS:
+                del self._keys[next(iter(self._keys))]
+            taken = self._keys[name] = (_Level if terms.kind == _BUCKET else _Slices)(terms, key, now)
+        taken.terms = terms
+        taken.add(now, judges)
+
+    def pop(self, now: int, most: int) -> Iterator[Debt]:
+        """Debts as they stand at `now`, latest keys first, until they have `most` parts or all are told."""
+        parts = 0
+        while self._keys and parts < most:
+            _, taken = self._keys.popitem()
+            told = taken.told(now)
+            if told:
+                parts += len(told)
+                yield taken.terms, taken.key, told
+
+
+class _Slices:
+    """Tokens by slice of time, the last one last."""
+
+    __slots__ = ("_last", "_tokens", "key", "terms")
+
+    def __init__(self, terms: Terms, key: str, now: int) -> None:
+        self.terms, self.key = terms, key
+        self._last = now // self._width
+        self._tokens = [0]
+
+    @property
+    def _width(self) -> int:
+        return max(1, self.terms.microseconds // SLICES)
+
+    def add(self, now: int, _: int) -> None:
+        passed = now // self._width - self._last
+        if passed > 0:
+            self._last += passed
+            self._tokens += [0] * min(passed, _KEPT)
+            del self._tokens[:-_KEPT]
+        self._tokens[-1] += self.terms.cost
+
+    def told(self, now: int) -> list[float]:
+        """Pairs of age, in microseconds, and tokens."""
+        width = self._width
+        told: list[float] = []
+        for slices, tokens in enumerate(reversed(self._tokens)):
+            age = max(0, now - (self._last - slices + 1) * width)  # where the slice ends
+            if age > 2 * self.terms.microseconds:
+                break
             if tokens:
-                hits.append((dataclasses.replace(terms, cost=min(tokens, terms.capacity)), key))
-        self._keys.clear()
-        return hits
+                told += (age, tokens)
+        return told
+
+
+class _Level:
+    """Tokens that have not drained yet."""
+
+    __slots__ = ("_at", "_judges", "_level", "key", "terms")
+
+    def __init__(self, terms: Terms, key: str, now: int) -> None:
+        self.terms, self.key = terms, key
+        self._at, self._level, self._judges = now, 0.0, 1
+
+    def _now(self, now: int) -> float:
+        drained = max(0, now - self._at) * self.terms.capacity / self.terms.microseconds / self._judges
+        return max(0.0, self._level - drained)
+
+    def add(self, now: int, judges: int) -> None:
+        self._level = self._now(now) + self.terms.cost
+        self._at, self._judges = now, judges
+
+    def told(self, now: int) -> list[float]:
+        """As if all of them were taken now."""
+        level = self._now(now)
+        return [0, level] if level else []
+
+
+_Taken = _Slices | _Level

@@ -1,10 +1,12 @@
--- Judge many requests against their limits; charge each request's limits together, or none.
+-- Judge many requests against their limits; charge each request's limits together, or none. Before that, charge
+-- what a gateway admitted by itself while this Redis was away, to the moments at which it did.
 -- KEYS[k]  state of one counter; all in one hash slot, so one Redis node
 -- ARGV[1]  a number of the caller's, returned first: proof that this reply is this call's
--- ARGV[2]  JSON {"specs": [[capacity, window, algorithm, shadow, cost], …], "requests": [[k, s, k, s, …], …]}:
---          tokens, microseconds, 0 sliding-window | 1 fixed-window | 2 token-bucket, shadow, tokens; shadow is
---          0 refuses | 1 counts what it would refuse | 2 is charged whether there is room or not (a debt);
---          each request is pairs of a key's and a spec's number, counted from 1, no key twice
+-- ARGV[2]  JSON {"specs": [[capacity, window, algorithm, shadow, cost], …], "requests": [[k, s, k, s, …], …],
+--          "debts": [[k, s, age, tokens, age, tokens, …], …]}:
+--          tokens, microseconds, 0 sliding-window | 1 fixed-window | 2 token-bucket, 1 if it never refuses, tokens;
+--          each request is pairs of a key's and a spec's number, counted from 1, no key twice;
+--          each debt is a key's and a spec's number, then how long ago (microseconds) how many tokens were taken
 -- returns  {ARGV[1], now, then for each pair in order: allowed, remaining, reset, wait}; times in microseconds
 -- State is numbers joined by spaces, and lives until the quota is whole again. gateway/state/algorithms.py
 -- holds the same algorithms, with their sources.
@@ -22,6 +24,12 @@ local function window_of(state, window)
     state.stepped_back = state[1] > index -- Redis's clock was set back: the counts are of this window now
     state[1] = index
     return passed
+end
+
+-- A count with what is owed to it, up to the capacity: beyond that it would hold others up for longer than the
+-- limit does, and then let all of them pass at once.
+local function filled(count, tokens, capacity)
+    return max(count, min(capacity, count + tokens))
 end
 
 local sliding = { -- index, hits in this window, in the one before, offsets of the last hit of each
@@ -43,6 +51,14 @@ local sliding = { -- index, hits in this window, in the one before, offsets of t
     end,
     charge = function(state, cost)
         state[2], state[4] = state[2] + cost, max(state[4], state.elapsed)
+    end,
+    owe = function(state, age, tokens, capacity, window)
+        local at = state.elapsed - age
+        if at >= 0 then
+            state[2], state[4] = filled(state[2], tokens, capacity), max(state[4], at)
+        elseif at >= -window then
+            state[3], state[5] = filled(state[3], tokens, capacity), max(state[5], at + window)
+        end
     end,
     reset = function(state, _, window)
         if state[2] > 0 then
@@ -72,6 +88,11 @@ local fixed = { -- index, hits in this window
     charge = function(state, cost)
         state[2] = state[2] + cost
     end,
+    owe = function(state, age, tokens, capacity)
+        if age <= state.elapsed then
+            state[2] = filled(state[2], tokens, capacity)
+        end
+    end,
     reset = function(state, _, window)
         return state[2] > 0 and window - state.elapsed or 0
     end,
@@ -92,6 +113,9 @@ local bucket = { -- debt in token·microseconds, when it was reckoned
     end,
     charge = function(state, cost, window)
         state[1] = state[1] + cost * window
+    end,
+    owe = function(state, _, tokens, capacity, window) -- what is left of them: they have drained since
+        state[1] = filled(state[1], tokens * window, capacity * window)
     end,
     reset = function(state, capacity)
         return ceil(state[1] / capacity)
@@ -128,6 +152,23 @@ local function state_of(k, algorithm, capacity, window)
     return state
 end
 
+local function changed(k, algorithm, capacity, window)
+    lifetimes[k] = { algorithm.size, algorithm.reset(states[k], capacity, window) }
+end
+
+-- ---- charge what is owed -------------------------------------------------------------------------------
+
+for _, debt in ipairs(call.debts) do
+    local k = debt[1]
+    local capacity, window, kind = unpack(call.specs[debt[2]])
+    local algorithm = algorithms[kind]
+    local state = state_of(k, algorithm, capacity, window)
+    for i = 3, #debt, 2 do
+        algorithm.owe(state, debt[i], debt[i + 1], capacity, window)
+    end
+    changed(k, algorithm, capacity, window)
+end
+
 -- ---- judge each request, then charge it; the next one sees what is left --------------------------
 
 local reply = { ARGV[1], now }
@@ -145,9 +186,9 @@ for _, pairs_ in ipairs(call.requests) do
         local capacity, window, kind, shadow, cost = unpack(call.specs[pairs_[i + 1]])
         local algorithm, state = algorithms[kind], states[k]
         local allowed = algorithm.room(state, capacity, window) >= cost
-        if (allowed or shadow == 2) and admitted then -- a full shadow limit is left as it would be if it were enforced
+        if allowed and admitted then -- a full shadow limit is left as it would be if it were enforced
             algorithm.charge(state, cost, window)
-            lifetimes[k] = { algorithm.size, algorithm.reset(state, capacity, window) }
+            changed(k, algorithm, capacity, window)
         end
         local n = #reply
         reply[n + 1] = allowed and 1 or 0

@@ -50,18 +50,25 @@ class Reference:
             interval = Fraction(window, capacity)
             return (now + window - max(self.arrival, Fraction(now))) / interval
         index = now // window
-        current = sum(at // window == index for at in self.hits)
+        # Debts may go beyond what it admits; they count up to that.
+        current = min(capacity, sum(at // window == index for at in self.hits))
         if self.hit[0].algorithm == "fixed-window":
             return Fraction(capacity - current)
         before = [at for at in self.hits if at // window == index - 1]
         if not before or max(before) <= now - window:
             return Fraction(capacity - current)
-        return capacity - current - len(before) * Fraction(window - now % window, window)
+        return capacity - current - min(capacity, len(before)) * Fraction(window - now % window, window)
 
     def charge(self, now: int) -> None:
         terms = self.hit[0]
         self.hits.extend([now] * terms.cost)
         self.arrival = max(self.arrival, Fraction(now)) + Fraction(self.window * terms.cost, terms.capacity)
+
+    def owe(self, now: int, age: int, tokens: int) -> None:
+        """Tokens that were taken elsewhere, `age` ago; of a bucket's, those that have not drained."""
+        self.hits.extend([now - age] * tokens)
+        arrival = max(self.arrival, Fraction(now)) + Fraction(self.window * tokens, self.hit[0].capacity)
+        self.arrival = max(self.arrival, min(arrival, Fraction(now + self.window)))
 
     def remaining(self, now: int) -> int:
         return max(0, math.floor(self.room(now)))

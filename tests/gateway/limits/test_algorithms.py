@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.exchange import ALGORITHMS, Hit
-from gateway.state.limits_batch import TAKE, Batch
+from gateway.state.limits_batch import TAKE, Batch, Debt
 from gateway.state.limits_local import LocalLimits
 from tests.gateway.limits.reference import Reference, Told, hit_of, judge, told
 
@@ -51,9 +52,12 @@ class Time:
         return self.now / 1e6
 
 
-def script(client: redis.Redis, now: int, requests: list[list[Hit]]) -> list[list[list[int]]]:
+def script(
+    client: redis.Redis, now: int, requests: list[list[Hit]], debts: Sequence[Debt] = ()
+) -> list[list[list[int]]]:
     """Call take.lua at a moment of the test's choosing; [allowed, remaining, reset, wait] for each hit."""
-    batch = Batch(7, "test", [(request, None) for request in requests])  # type: ignore[misc]  # nobody waits
+    waiting: Any = [(request, None) for request in requests]  # nobody waits
+    batch = Batch(7, "test", waiting, debts)
     clock = json.dumps([now // 1_000_000, now % 1_000_000])
     reply: Any = client.eval(ON_TEST_TIME, len(batch.keys), *batch.keys, batch.number, batch.call(), clock)
     assert reply[:2] == [b"7", now]

@@ -29,10 +29,11 @@ def test_what_is_owed_is_bounded() -> None:
     """With Redis away for long, the newest debts are kept; the oldest are forgiven."""
     owed, terms = Owed(), Terms("user", 5, 60.0)
     for n in range(USERS):
-        owed.add(terms, f"u:{n}", n)
+        owed.add(terms, f"u:{n}", n, 1)
     assert len(owed) == MAX_OWED
-    hits = owed.settle(USERS)
-    assert (len(hits), hits[-1][1]) == (MAX_OWED, f"u:{USERS - 1}")
+    debts = list(owed.pop(USERS, USERS * 2))
+    assert [key for _, key, _ in debts] == [f"u:{n}" for n in reversed(range(USERS - MAX_OWED, USERS))]
+    assert not owed
 
 
 def test_counters_of_a_host_are_bounded() -> None:
@@ -56,8 +57,8 @@ def test_a_store_that_is_away_is_bounded(short_tmp: Path) -> None:
     for hit in hits:
         assert limits.try_take([hit])
         assert limits.try_take([hit])
-    assert len(limits._owed) == MAX_OWED
-    assert len(limits._local._full) <= MAX_FULL
+    assert len(limits._share.owed) == MAX_OWED
+    assert len(limits._share._local._full) <= MAX_FULL
 
 
 def test_tokens_are_remembered_in_bounded_memory(tmp_path: Path) -> None:

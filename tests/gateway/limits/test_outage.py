@@ -123,39 +123,58 @@ class Fixed(random.Random):
         return self.drawn
 
 
-async def test_hosts_return_together(own_redis: OwnRedis, new_store: NewStore) -> None:
-    """Who finds Redis first waits for the other: shares and whole limit never count at the same time."""
-    hit = hit_of("global", "", 40, 3600.0, "fixed-window")
-    stores = [await new_store(own_redis.url, workers=1, rng=Fixed(drawn)) for drawn in (0.1, 1.5)]
-    with redis.Redis.from_url(own_redis.url) as client:
+async def all_know(url: str) -> None:
+    """Wait until each store knows of the others."""
+    with redis.Redis.from_url(url) as client:
 
         def beats() -> dict[bytes, float]:
             return dict(client.zrange("{test}:limit-workers", 0, -1, withscores=True))
 
         newest = max(beats().values())
-        await until(lambda: min(beats().values()) > newest)  # each knows of the other
+        await until(lambda: min(beats().values()) > newest)
+
+
+async def test_hosts_return_together(own_redis: OwnRedis, new_store: NewStore) -> None:
+    """Who finds Redis first waits for the other: shares and whole limit never count at the same time."""
+    hit = hit_of("global", "", 40, 3600.0, "fixed-window")
+    stores = [await new_store(own_redis.url, workers=1, rng=Fixed(drawn)) for drawn in (0.1, 1.5)]
+    await all_know(own_redis.url)
     own_redis.stop()
     await until(lambda: not any(store.up for store in stores))
     passed = 0
 
-    def offer(store: SharedLimits) -> None:
+    async def offer(store: SharedLimits) -> None:
         nonlocal passed
-        passed += sum(at_once(store, [hit])[0].allowed for _ in range(50))
+        verdicts = [store.try_take([hit]) or await store.take([hit]) for _ in range(50)]
+        passed += sum(told(verdict)[0].allowed for verdict in verdicts)
 
     for store in stores:
-        offer(store)
+        await offer(store)
     assert passed == 40  # each its half
     own_redis.start()
     async with asyncio.timeout(30):
         while not all(store.up for store in stores):
             for store in stores:
-                if store.up:
-                    passed += sum([told(await store.take([hit]))[0].allowed for _ in range(50)])
-                else:
-                    offer(store)
+                await offer(store)
             await asyncio.sleep(0.01)
     passed += sum([told(await store.take([hit]))[0].allowed for store in stores])
     assert passed == 40
+
+
+async def test_a_share_is_never_judged_beside_the_whole_limit(
+    own_redis: OwnRedis, new_store: NewStore
+) -> None:
+    """While one that is back has the whole limit, the other has no share of it, though it asked for none."""
+    hit = hit_of("global", "", 40, 3600.0, "fixed-window")
+    first, last = [await new_store(own_redis.url, workers=1, rng=Fixed(drawn)) for drawn in (0.1, 1.5)]
+    await all_know(own_redis.url)
+    own_redis.stop()
+    await until(lambda: not first.up and not last.up)
+    own_redis.start()
+    await until(lambda: first.up or last.up)
+    up, other = (first, last) if first.up else (last, first)
+    assert sum([told(await up.take([hit]))[0].allowed for _ in range(50)]) == 40
+    assert not told(other.try_take([hit]) or await other.take([hit]))[0].allowed
 
 
 # ---- between the gateway and Redis -----------------------------------------------------------
