@@ -192,8 +192,8 @@ class Parts:
         assert self.config is not None  # noqa: S101 - adopt comes first, by construction
         in_flight = queue_delay = critical_wait = 0.0
         for gate in self.gates.values():
-            gate.pressure()  # works out the waiting since it was last asked
-            in_flight = max(in_flight, gate.in_flight / gate.limit)
+            gate.pressure()  # works these out, since it was last asked
+            in_flight = max(in_flight, gate.fullness)
             queue_delay = max(queue_delay, gate.queue_delay / gate.settings.target)
             critical_wait = max(critical_wait, gate.critical_wait)
         return measured(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 FEW = 20  # answers; a mean over so many is worth half of what is known
+YOUNG = 200  # answers; a base of fewer is still their mean
 MOST_ROUTES = 10_000  # patterns come from the config; a bound all the same
 
 
@@ -16,14 +17,16 @@ class Base:
         slow: seconds; an answer that takes longer stood in a queue, unless requests differ much.
         count: answers in this window.
         total: their seconds.
+        age: answers at rest that made the base, while they are few.
     """
 
-    __slots__ = ("count", "seconds", "slow", "total")
+    __slots__ = ("age", "count", "seconds", "slow", "total")
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.slow = math.inf
         self.count = 0
+        self.age = 0
         self.total = 0.0
 
 
@@ -62,10 +65,18 @@ class Bases:
             expected += base.count * base.seconds
         return expected
 
-    def learn(self, weight: float) -> None:
-        """Move the bases towards the window's means, the less the fewer answers stand behind one."""
+    def learn(self, weight: float, *, young: bool = False) -> None:
+        """Move the bases towards the window's means, the less the fewer answers stand behind one.
+
+        Args:
+            weight: of a window of many answers.
+            young: that few were at rest yet is a reason to move further.
+        """
         for base in self.seen:
             share = weight * base.count / (base.count + FEW)
+            if young and base.age < YOUNG:
+                share = max(share, base.count / (base.age + base.count))
+                base.age += base.count
             base.seconds = max(base.seconds + share * (base.total / base.count - base.seconds), 1e-6)
 
     def begin(self, tolerance: float, slack: float) -> None:

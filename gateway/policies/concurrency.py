@@ -15,9 +15,12 @@ These things differ, each for a failing of the models:
   the sum of its latencies over what the same answers would have taken at their routes' bases.
 - What the gateway's own loop adds is measured and not taken for the upstream's (`own_delay`).
 - A limit that was not used lately proves nothing, and a rush that fills it at once is a queue before anybody
-  could measure it. So after a calm, what may be in flight (`open`) begins at twice what was, and grows with
-  each answer that is not slow, as TCP's congestion window does where its application held back (slow start,
-  RFC 7661). The first row of slow answers ends that, and the limit is what was open then.
+  could measure it. So after a calm, what may be in flight (`open`) begins at twice what was, and grows by
+  half with each window of answers without a queue (slow start, RFC 7661, at a pace that never opens much
+  beyond what is proven). The first queue ends that, and the limit is what was open then, less the queue.
+- After a change the slow ones of those let in since are still missing among the answers (`SETTLE`): a window
+  that counted the quick ones would not see a short queue, and one is enough where an upstream degrades.
+- It settles where the queue is short (`short_queue`), not wherever one is too long to be noise.
 """
 
 from __future__ import annotations
@@ -29,29 +32,36 @@ from collections.abc import Callable
 from gateway.config import Concurrency
 from gateway.exchange import Clock
 from gateway.policies.bases import FEW, Base, Bases
+from gateway.policies.short_queue import ShortQueue
 
 TOLERANCE = 1.3  # times the base: so much latency is no queue yet (Gradient2Limit's rttTolerance)
 SLACK = 0.002  # seconds on top; noise to an upstream that answers at once
 WINDOW = 0.1  # seconds; a window lasts at least so long, and twice the mean latency
-MANY = 50  # answers that a window needs at most, FEW at least; twice as many to judge an exploring cut
+MANY, SOME = 50, 30  # answers that a window needs at most and at least
 DROPS_FREE = 0.05  # failures that cost nothing: a bug in one page must not throttle the rest
 CUT = 0.7  # at most, in one window
 DEEP_CUT = 0.5  # for failures
 LONG_QUEUE = 3.0  # bases; then a cut goes to where the queue ends, but no deeper than
 DEEPEST_CUT = 0.2
 ROW = 20  # slow answers, one after the other, that make it needless to see a long queue's window to its end
+START_ROW = 8  # the same in a slow start, where any queue is long enough
 ENOUGH = 0.2  # cuts to this share must shorten any queue, whatever other workers do meanwhile
 DRAIN = 1.1  # bases; a cut for latency leaves so much of a queue, for answers that differ
-CREEP = 0.1  # of a step at least, however near a queue is
 EXPLORE_EVERY = 10.0  # seconds
 EXPLORE_ABOVE = 0.01  # seconds; a queue within that is not worth looking for
-EXPLORE_CUT = 0.7
+EXPLORE_CUT = 0.75
+NOISY = 0.08  # of the base; then an exploring cut is judged by twice as many answers
 DRIFT = 30.0  # seconds in which an unconfirmed base follows the latency of a quiet upstream up
-FEWEST_OPEN = 16  # requests that may always be in flight after a calm, if the limit is not below
-PROOF = 5.0  # latencies at rest, until a slow start shows what it has found
+SETTLE = 1.5  # latencies after a change, in which the slow of those let in since are still missing
 SLOW = 0.01  # seconds beyond TOLERANCE bases; below that no answer is slow
-DOUBT = 3  # of them, and nobody is let in who is to wait for it
-SLOW_ROW = 8  # slow answers, one after the other and for a window's time, that end the slow start
+# Of a slow start:
+FIRST_OPEN = 32  # requests that may be in flight before any was answered, if the limit is not below
+FEWEST_OPEN = 8  # the same after a calm
+OPENING = 1.5  # times what was open, after each window without a queue
+START_WINDOW = 1.5  # latencies that it lasts
+START_FEW = 10  # answers that it needs, or half as many as are open
+START_SLACK = 0.005  # seconds; so short a queue is worth no doubt
+START_ROW = 8  # slow answers, one after the other, that end it
 
 
 class AdaptiveLimit:
@@ -65,10 +75,9 @@ class AdaptiveLimit:
         limit: requests that may be in flight at once.
         open: those of them that may be used yet; the limit, but in a slow start.
         generation: grows with each change of the limit.
-        held_back: somebody found no slot in this window; set by the gate, cleared by each judgement.
+        held_back: somebody found no slot in this window; cleared by each judgement.
         own_delay: seconds that a turn of the gateway's own loop usually takes.
         stall: seconds that one took of late at the most.
-        proof: seconds in which a slow start shows what an upstream bears.
         base_ratio: the last window's latency, in bases; 1 is no queue.
 
     Args:
@@ -80,17 +89,19 @@ class AdaptiveLimit:
     __slots__ = (
         *("_bases", "_began", "_clock", "_confirmed", "_count", "_ends", "_exploring", "_failed", "_known"),
         *("_limit", "_listener", "_max", "_min", "_need", "_peak", "_row", "_row_actual", "_row_expected"),
-        *("_slow", "_slow_since", "_trial", "_was_saturated"),
-        *("base_ratio", "generation", "held_back", "limit", "open", "own_delay", "proof", "stall"),
+        *("_mean", "_open", "_row_long", "_row_need", "_settles", "_short", "_trial", "_was_saturated"),
+        *("base_ratio", "generation", "held_back", "limit", "open", "own_delay", "stall"),
     )
 
     def __init__(self, settings: Concurrency, clock: Clock = time.monotonic) -> None:
         self._min, self._max = settings.min, settings.max
         self._limit = float(settings.start)
-        self.limit = self.open = settings.start
+        self.limit = settings.start
+        self.open = min(settings.start, FIRST_OPEN)
+        self._open = float(self.open)
         self.generation = 1
         self.held_back = False
-        self.own_delay = self.stall = self.proof = 0.0
+        self.own_delay = self.stall = 0.0
         self.base_ratio = 1.0
         self._clock = clock
         self._listener: Callable[[], None] = lambda: None
@@ -101,12 +112,15 @@ class AdaptiveLimit:
         self._trial: tuple[float, float] | None = (
             None  # of the last cut: latency before it, in bases; its depth
         )
-        self._slow, self._slow_since = 0, 0.0  # slow answers of a slow start, one after the other
-        # This window's answers; failures among them; most in flight; when it may end.
+        self._short = ShortQueue()
+        self._mean = 0.0  # seconds that the last window's answers took; 0: there was none yet
+        # This window's answers; failures among them; most in flight; how many answers it needs.
         self._count = self._failed = self._peak = self._need = 0
         # Its slow answers, one after the other; what they took, and would have taken without a queue.
         self._row, self._row_actual, self._row_expected = 0, 0.0, 0.0
-        self._began = self._ends = 0.0
+        self._row_need, self._row_long = ROW, LONG_QUEUE
+        # When it began, when answers may be counted (0: now), when it may end.
+        self._began = self._settles = self._ends = 0.0
         self._begin(clock())
 
     def on_change(self, listener: Callable[[], None]) -> None:
@@ -127,25 +141,31 @@ class AdaptiveLimit:
         base = self._known.get(route)
         if base is None:
             base = self._know(route)
-        if self.open < self.limit:
-            self._slow_start(in_flight, seconds - base.slow)
         if generation != self.generation:
             return
-        if not base.count:
-            self._bases.seen.append(base)
-        base.count += 1
-        base.total += seconds
-        self._count += 1
         if in_flight > self._peak:
             self._peak = in_flight
         if seconds > base.slow:
             self._row += 1
             self._row_actual += seconds
             self._row_expected += base.seconds
-            if self._row >= ROW and self._row_actual > LONG_QUEUE * self._row_expected:
-                self._judge_row()
+            if (
+                self._row >= self._row_need
+                and self._row_actual > self._row_long * self._row_expected
+                and self._judge_row()
+            ):
+                return
         elif self._row:
             self._row, self._row_actual, self._row_expected = 0, 0.0, 0.0
+        if self._settles:
+            if self._clock() < self._settles:
+                return
+            self._settles = 0.0
+        if not base.count:
+            self._bases.seen.append(base)
+        base.count += 1
+        base.total += seconds
+        self._count += 1
         if self._count >= self._need and self._clock() >= self._ends:
             self._judge()
 
@@ -160,66 +180,78 @@ class AdaptiveLimit:
         if self._count >= self._need and self._clock() >= self._ends:
             self._judge()
 
-    def _slow_start(self, in_flight: int, late: float) -> None:
-        """Open further with each answer that is not slow, while what is open is used.
-
-        Args:
-            in_flight: requests that hold a slot now.
-            late: seconds beyond which the answer was slow; below 0 it was not.
-        """
-        if late <= 0:
-            self._slow = 0
-            if self.held_back or 2 * in_flight >= self.open:
-                self.open += 1
-                self._listener()
-        elif late <= 2 * self.stall or 2 * in_flight < self.open:
-            self._slow = 0  # late by our own doing, as far as anybody can tell, or for another reason
-        else:
-            now = self._clock()
-            if not self._slow:
-                self._slow_since = now
-            self._slow += 1
-            # Not before the loop has been timed meanwhile.
-            if self._slow >= SLOW_ROW and now >= self._slow_since + WINDOW:
-                self._limit, before = float(max(self.open, self._min)), self._limit
-                self._end(now, before, saturated=True)
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether a slow start is about to find the limit too high."""
-        return self.open < self.limit and self._slow >= DOUBT
+    def hold_back(self) -> None:
+        """Somebody found no slot."""
+        if not self.held_back:
+            if self.open < self.limit:
+                self._begin(self._clock(), rush=True)  # what was answered before tells nothing of it
+            self.held_back = True
 
     # ---- a window ends -----------------------------------------------------------------------
 
     @property
     def _saturated(self) -> bool:
+        if self.open < self.limit:
+            return self.held_back and 4 * self._peak >= 3 * self.open
         return self.held_back or 2 * self._peak >= self.limit
 
     def _judge(self) -> None:
         now = self._clock()
         answers = self._count - self._failed
         actual = self._bases.actual()
-        if answers and now < self._began + 2 * actual / answers:
-            # Too short for this latency: the slow would be missing among those that began within it.
-            self._ends = self._began + 2 * actual / answers
-            return
+        if answers:
+            first, self._mean = not self._mean, max(actual / answers, 1e-6)
+            if first:  # of those that began with us: the slow are missing
+                self._begin(now)
+                return
+            least = self._began + (2 if self.open == self.limit else START_WINDOW) * self._mean
+            if now < least:
+                # Too short for this latency: the slow would be missing among those that began within it.
+                self._ends = least
+                return
         saturated, before = self._saturated, self._limit
         if saturated:
             if self._failed > DROPS_FREE * self._count:
                 self._trial, self._exploring = None, False
-                self._limit *= max(DEEP_CUT, 1 - self._failed / self._count)
+                self._limit = self._used() * max(DEEP_CUT, 1 - self._failed / self._count)
             elif answers:
+                if not self._sure(now, answers, actual):
+                    self._need = self._count + START_FEW
+                    return
                 self._steer(now, answers, actual, self._bases.expected())
         elif answers:
-            self.proof = PROOF * actual / answers
             self._learn_at_rest(now, actual)
         self._end(now, before, saturated=saturated)
 
-    def _judge_row(self) -> None:
+    def _judge_row(self) -> bool:
         now, before = self._clock(), self._limit
-        if self._saturated and now >= self._began + WINDOW:  # by then the loop has been timed
-            self._steer(now, self._row, self._row_actual, self._row_expected)
-            self._end(now, before, saturated=True)
+        if not self._saturated or now < self._began + WINDOW:  # by then the loop has been timed
+            return False
+        self._steer(now, self._row, self._row_actual, self._row_expected)
+        self._end(now, before, saturated=True)
+        return True
+
+    def _used(self) -> float:
+        """The limit, or what a slow start has made of it."""
+        if self.open == self.limit:
+            return self._limit
+        return min(self._limit, float(max(self.open, self._peak, self._min)))
+
+    def _sure(self, now: float, answers: int, actual: float) -> bool:
+        """Whether a slow start's window shows that there is no queue, or beyond doubt that there is one."""
+        if self.open == self.limit:
+            return True
+        queued = self._queued(answers, actual, self._bases.expected())
+        if queued <= self._short.target(self.open):
+            return True
+        return answers >= (FEW if queued > TOLERANCE else MANY) and now >= self._began + WINDOW
+
+    def _queued(self, answers: int, actual: float, expected: float) -> float:
+        """The latency of answers in bases, without what the gateway itself adds."""
+        slack = SLACK + 2 * self.own_delay
+        if self.open < self.limit:
+            slack = max(slack, START_SLACK)
+        return 1 + max(0.0, actual - expected - answers * slack) / expected
 
     def _end(self, now: float, before: float, *, saturated: bool) -> None:
         """The limit is found; what may be used of it follows, and the next window begins."""
@@ -228,31 +260,35 @@ class AdaptiveLimit:
         starting = self.open < self.limit
         self.limit = int(self._limit)
         if not saturated:
-            self.open = min(self.limit, max(FEWEST_OPEN, 2 * self._peak))
-        elif not starting or self.open > self.limit:
-            self.open = self.limit
+            self._open = float(max(FEWEST_OPEN, 2 * self._peak))
+        elif not starting:
+            self._open = self._limit
+        self.open = min(self.limit, int(self._open))
         self._was_saturated = saturated
         self._begin(now)
-        if self._limit != before:
+        if self._limit != before or (saturated and self.open > told[1]):
             self.generation += 1
+            if self.open == self.limit:
+                self._settles = now + SETTLE * self._mean
+                self._ends = max(self._ends, self._settles + self._mean)
         if told != (self.limit, self.open):
             self._listener()
 
     def _steer(self, now: float, answers: int, actual: float, expected: float) -> None:
         """Cut or grow: requests come faster than the limit lets them in."""
         ratio = actual / expected
-        excess = actual - expected - answers * (SLACK + 2 * self.own_delay)
-        queued = self.base_ratio = 1 + max(0.0, excess) / expected
-        if queued > TOLERANCE and excess < answers * 2 * (self.stall - self.own_delay):
+        queued = self.base_ratio = self._queued(answers, actual, expected)
+        short, target = self._short, self._short.target(self.open)
+        if queued > TOLERANCE and (queued - 1) * expected < answers * 2 * (self.stall - self.own_delay):
             return  # late by our own doing, as far as anybody can tell
-        if self.open < self.limit:
-            # A slow start. What holds back is not the limit; whether that was too high is shown by a queue.
-            if queued <= TOLERANCE:
-                return
-            self._limit = float(max(self.open, self._min))
+        if self.open < self.limit and queued <= target:
+            self._open = self.open * OPENING
+            return
+        self._limit = self._used()
         if ratio < 1:
-            self._bases.learn(0.5 if ratio < 0.75 else 0.05)
-            if ratio < 0.75:
+            lower = ratio < min(0.75, 1 - 2 * short.noise)
+            self._bases.learn(0.5 if lower else 0.02)
+            if lower:
                 self._confirmed = -1
         exploring, self._exploring = self._exploring, False
         trial, self._trial = self._trial, None
@@ -262,7 +298,7 @@ class AdaptiveLimit:
             self._confirmed = self._spell(now)
             self._bases.learn(0.7)
             self._limit /= EXPLORE_CUT  # it cost throughput and found nothing: taken back
-        elif queued > TOLERANCE:
+        elif queued > max(TOLERANCE, 1 + 2 * short.noise):
             if trial is None or paid:
                 self._cut(max(DEEPEST_CUT if queued > LONG_QUEUE else CUT, DRAIN / queued), ratio)
             elif trial[1] > ENOUGH:
@@ -273,7 +309,7 @@ class AdaptiveLimit:
             else:
                 # Cuts so deep, and no shorter a queue: there was none, and the upstream has become slower.
                 self._confirmed = self._spell(now)
-                self._bases.learn(0.7)
+                self._bases.learn(1.0)
                 self._limit /= trial[1]  # they cost throughput and found nothing: taken back
         elif exploring or (
             self._was_saturated  # else the queue was still filling, and no latency to compare with
@@ -282,16 +318,23 @@ class AdaptiveLimit:
         ):
             self._cut(EXPLORE_CUT, ratio)
             self._exploring = self._trial is not None
+        elif queued > target:
+            self._limit, believed = short.let_down(self._limit, queued / target)
+            if believed:
+                self._bases.learn(0.7)
+            return
         else:
-            room = (TOLERANCE - queued) / (TOLERANCE - 1)
-            self._limit += max(math.sqrt(self._limit), self._limit / 8) * max(CREEP, room)
+            self._limit = short.grow(self._limit, (target - queued) / (target - 1))
+            return
+        short.over()
 
     def _cut(self, depth: float, ratio: float) -> None:
         after = max(self._limit * depth, float(self._min))
         if after < self._limit:
             self._trial = (ratio, after / self._limit)
-        else:  # nothing left to cut, so no more can be found out
+        else:  # nothing left to cut: it gets no quicker
             self._confirmed = self._spell(self._clock())
+            self._bases.learn(0.5)
         self._limit = after
 
     @staticmethod
@@ -302,12 +345,13 @@ class AdaptiveLimit:
         """The limit holds nobody back, so latency is the upstream's own: follow it down fast, up slowly."""
         ratio = actual / self._bases.expected()
         self.base_ratio = max(1.0, ratio)
+        self._short.at_rest(ratio)
         self._confirmed = self._spell(now)
         self._trial, self._exploring = None, False
         if ratio > 1:
-            self._bases.learn(1 - math.exp((self._began - now) / DRIFT))
+            self._bases.learn(1 - math.exp((self._began - now) / DRIFT), young=True)
         else:
-            self._bases.learn(0.3 if ratio < 0.75 else 0.05)
+            self._bases.learn(0.3 if ratio < 0.75 else 0.05, young=True)
 
     def _know(self, route: str) -> Base:
         base = self._bases.know(route)
@@ -315,12 +359,20 @@ class AdaptiveLimit:
             self._begin(self._clock())
         return base
 
-    def _begin(self, now: float) -> None:
+    def _begin(self, now: float, *, rush: bool = False) -> None:
         """Start a window."""
         self._bases.begin(TOLERANCE, max(SLOW, SLACK + 2 * self.own_delay))
         self._count = self._failed = self._peak = 0
         self._row, self._row_actual, self._row_expected = 0, 0.0, 0.0
         self.held_back = False
+        self._settles = 0.0
         self._began = now
+        self._row_need, self._row_long = ROW, LONG_QUEUE
+        noisy = self._exploring and self._short.noise > NOISY
+        self._need = min(MANY, max(SOME, 2 * self.limit)) * (2 if noisy else 1)
         self._ends = now + WINDOW
-        self._need = min(MANY, max(FEW, 2 * self.limit)) * (2 if self._exploring else 1)
+        if self.open < self.limit:
+            self._row_need, self._row_long = START_ROW, 0.0
+            if rush or not self._mean:
+                self._ends = now
+                self._need = min(MANY, max(START_FEW, self.open // 2))

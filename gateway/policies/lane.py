@@ -200,7 +200,7 @@ class Lane:
         patient = self._comes_first or (
             self.priority == "critical" and not self._late(slots.clock() - self._stood_since)
         )
-        longest = LONGER if patient else slots.proof if admissible else 0
+        longest = LONGER if patient or admissible else 0
         if intervals < longest:
             asyncio.get_running_loop().call_later(
                 slots.settings.interval, self._give_up, waiter, intervals + 1

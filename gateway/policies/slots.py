@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from gateway.config import Concurrency, Priority
 from gateway.exchange import Clock
 from gateway.policies.concurrency import AdaptiveLimit
-from gateway.policies.lane import LONGER, Lane
+from gateway.policies.lane import Lane
 
+_USUAL = 0.3  # share of the newest look in what is usual
 _STANDING = 4  # a queue that stands may be a quarter as long as the slots are many
 
 
@@ -29,6 +30,7 @@ class Slots:
         in_flight: requests that are.
         waiting: requests that wait for a slot.
         lanes: one for each priority.
+        fullness: share of the slots taken, when `pressure` was last asked: then and usually of late.
         queue_delay: seconds that a request waited for its slot on average, when `pressure` was last asked.
         critical_wait: share of the critical requests that found no slot at once, when it was last asked.
 
@@ -54,10 +56,12 @@ class Slots:
         self._delays = 0.0  # seconds waited since then, for a slot or in vain, by those above optional
         self._delayed = 0  # and by how many
         self._critical_delayed = 0  # and by how many of the critical
+        self.fullness = self._usual = 0.0
         self.queue_delay = 0.0
         self.critical_wait = 0.0
         if self.limiter is not None:
             self.limiter.on_change(self._resize)
+            self._resize()
 
     # ---- what others see ---------------------------------------------------------------------
 
@@ -70,6 +74,8 @@ class Slots:
         """How pressed the upstream is, 0 to 1, since this was last asked.
 
         It is full when its slots are taken, or when requests waited as long as the queue's target on average.
+        A moment in which many are taken is chance, unless many were before: at a third of its capacity an
+        upstream of few slots is half full in one look of ten, and a ladder would never come down.
         The optional's waiting does not count: they wait by design where others find room.
         """
         entered = sum(lane.entered for lane in self._ways)
@@ -79,7 +85,10 @@ class Slots:
         self._delays, self._delayed, self._critical_delayed = 0.0, 0, 0
         for lane in self._ways:
             lane.entered = 0
-        return min(1.0, max(self.in_flight / self.limit, self.queue_delay / self.settings.target))
+        now = self.in_flight / self.limit
+        self._usual += _USUAL * (now - self._usual)
+        self.fullness = min(now, self._usual)
+        return min(1.0, max(self.fullness, self.queue_delay / self.settings.target))
 
     # ---- for the lanes -----------------------------------------------------------------------
 
@@ -95,17 +104,10 @@ class Slots:
         # Who waits for a slow start would not else.
         return min(self.settings.size, slots) + self.limit - self.limiter.open
 
-    @property
-    def proof(self) -> int:
-        """Intervals until a slow start has shown whether the limit holds."""
-        if self.limiter is None or self.limiter.doubtful:
-            return LONGER
-        return min(LONGER, math.ceil(self.limiter.proof / self.settings.interval))
-
     def found_full(self) -> None:
         """Somebody found no slot."""
         if self.limiter is not None:
-            self.limiter.held_back = True
+            self.limiter.hold_back()
 
     def waited(self, priority: Priority, seconds: float) -> None:
         """Somebody waited so long, for a slot or in vain."""

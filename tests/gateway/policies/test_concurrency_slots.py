@@ -293,7 +293,22 @@ def test_pressure_is_how_full_it_is() -> None:
     assert slots.pressure() == 0.0
     fill(slots, "optional")
     slots.waited("optional", 5.0)
-    assert slots.pressure() == 0.6
+    for _ in range(20):
+        pressure = slots.pressure()
+    assert pressure == pytest.approx(0.6, rel=0.01)
+
+
+def test_a_full_moment_is_no_pressure_and_an_empty_one_is_none() -> None:
+    """Chance fills an upstream of few slots by half for a moment; a rush that is over is over at once."""
+    slots = fixed(10)
+    fill(slots)
+    assert slots.pressure() < 0.5
+    for _ in range(20):
+        slots.pressure()
+    assert slots.pressure() > 0.9
+    for _ in range(10):
+        slots.lanes["critical"].leave()
+    assert slots.pressure() == 0.0
 
 
 async def test_a_short_wait_among_many_is_no_pressure() -> None:
@@ -313,10 +328,10 @@ def calm(clock: Any, size: int = 64) -> Slots:
     """A limit of 100, twenty of which are open: so far at most ten were in flight, each for 10 ms."""
     slots = Slots(Concurrency(queue={"interval": 0.01, "target": 0.001, "size": size}), clock)
     assert slots.limiter is not None
-    while slots.limiter.open == slots.limit:
+    while slots.limiter.open != 20:
         clock.advance(0.01)
         slots.limiter.answered(slots.limiter.generation, "/x", 0.01, 10)
-    assert (slots.limit, slots.limiter.open) == (100, 20)
+    assert slots.limit == 100
     return slots
 
 
@@ -336,17 +351,19 @@ async def test_a_slow_start_refuses_nobody(clock: Any) -> None:
     assert slots.in_flight == 85
 
 
-async def test_an_answer_opens_one_more(clock: Any) -> None:
+async def test_answers_without_a_queue_open_more(clock: Any) -> None:
     """To who waits for it, at once."""
     slots = calm(clock)
     assert slots.limiter is not None
     fill(slots, "normal")
     waiting = asyncio.create_task(slots.lanes["normal"].wait("u"))
     await _turns()
-    for _ in range(2):  # 85 % of 22 are 18
+    for _ in range(20):  # so many of which have half as many again let in
+        clock.advance(0.001)
         slots.limiter.answered(slots.limiter.generation, "/x", 0.01, 17)
     await waiting
     assert slots.in_flight == 18
+    assert slots.limiter.open == 30
 
 
 def test_where_nobody_may_wait_all_is_open(clock: Any) -> None:
