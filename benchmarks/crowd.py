@@ -1,7 +1,8 @@
 """A crowd that meets one worker's app in its own process: as many users, without what sockets cost.
 
 Where a machine can't send a million requests in a minute. `python -m benchmarks.users --direct` starts it,
-once for each kind of crowd: `python -m benchmarks.crowd KIND USERS CONFIG`; it prints one line of JSON.
+for each kind of crowd and worker: `python -m benchmarks.crowd KIND FIRST USERS CONFIG`; it prints one line
+of JSON.
 """
 
 from __future__ import annotations
@@ -30,10 +31,9 @@ TOGETHER = 64  # requests in flight
 FORGED = b"Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1IiwiZXhwIjo5OTk5OTk5OTk5fQ.%043d"
 
 
-def fields(kind: str, secret: str) -> Iterator[tuple[bytes, bytes]]:
-    """The header field by which each user differs from the others, without end."""
-    signed = tokens(secret)
-    number = 0
+def fields(kind: str, number: int, secret: str) -> Iterator[tuple[bytes, bytes]]:
+    """The header field by which each user after that number differs from the others, without end."""
+    signed = tokens(secret, number)
     while True:
         number += 1
         if kind == "header":
@@ -46,17 +46,18 @@ def fields(kind: str, secret: str) -> Iterator[tuple[bytes, bytes]]:
             yield b"authorization", b"Bearer " + next(signed)
 
 
-async def crowd(kind: str, users: int, settings: config.Config, secret: str) -> dict[str, float]:
-    """What so many leave behind.
+async def crowd(kind: str, number: int, users: int, settings: config.Config, secret: str) -> dict[str, float]:
+    """What so many leave behind, those after that number.
 
     Returns:
-        `before` and `after` in bytes (PSS of this process), `seconds`, and `failed`: answers other than 200.
+        `before` and `after` in bytes (PSS of this process), `seconds`, of them `cpu`, and `failed`: answers
+        other than 200.
     """
     parts = Parts(1, WorkerMetrics(), counters=SharedCounters(shared_memory()))
     gateway = Gateway(parts)
     await gateway.adopt(settings)
     gateway.apply(work_out(settings, 0, lambda *_: None))
-    who, left, failed = fields(kind, secret), FEW, 0
+    who, left, failed = fields(kind, number, secret), FEW, 0
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"", "more_body": False}
@@ -84,20 +85,21 @@ async def crowd(kind: str, users: int, settings: config.Config, secret: str) -> 
             await gateway(scope, receive, send)
 
     await asyncio.gather(*(ask() for _ in range(TOGETHER)))
-    before, began, left = memory_bytes(os.getpid()), time.monotonic(), users
+    before, began, left = memory_bytes(os.getpid()), (time.monotonic(), time.process_time()), users
     await asyncio.gather(*(ask() for _ in range(TOGETHER)))
-    seconds, after = time.monotonic() - began, memory_bytes(os.getpid())
+    seconds, cpu = time.monotonic() - began[0], time.process_time() - began[1]
+    after = memory_bytes(os.getpid())
     await parts.aclose()
-    return {"before": before, "after": after, "seconds": seconds, "failed": failed}
+    return {"before": before, "after": after, "seconds": seconds, "cpu": cpu, "failed": failed}
 
 
 def main() -> int:
     """Run the command."""
-    kind, users, file = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    kind, number, users, file = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
     settings = config.load(file.read_bytes(), str(file), {})
     assert settings.identity.jwt is not None  # noqa: S101 - users.py wrote it
     secret = settings.identity.jwt.key_file.read_text(encoding="utf-8")
-    print(json.dumps(asyncio.run(crowd(kind, users, settings, secret))))
+    print(json.dumps(asyncio.run(crowd(kind, number, users, settings, secret))))
     return 0
 
 

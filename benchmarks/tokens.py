@@ -8,9 +8,9 @@ import hmac
 from collections.abc import Iterator
 
 
-def tokens(secret: str) -> Iterator[bytes]:
-    """One after the other, each of another user, signed with HS256; without end."""
-    head, number = _encode(b'{"alg":"HS256","typ":"JWT"}'), 0
+def tokens(secret: str, number: int = 0) -> Iterator[bytes]:
+    """One after the other, each of another user, those after `number`, signed with HS256; without end."""
+    head = _encode(b'{"alg":"HS256","typ":"JWT"}')
     while True:
         number += 1
         signed = head + b"." + _encode(b'{"sub":"u-%d","exp":9999999999}' % number)
