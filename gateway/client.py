@@ -55,7 +55,18 @@ class ClientConnection(Timed):
     whole: ClassVar[App | None] = None  # answers requests that come whole; without it ASGI takes all
 
     __slots__ = (
-        *("_address", "_app", "_client", "_draining", "_eof", "_lingers", "_paused", "_reader", "_reading"),
+        *(
+            "_address",
+            "_app",
+            "_began",
+            "_client",
+            "_draining",
+            "_eof",
+            "_lingers",
+            "_paused",
+            "_reader",
+            "_reading",
+        ),
         *("_state", "_stopped", "_task", "_transport", "_turns", "_unfed", "_writable", "blocked"),
     )
 
@@ -70,7 +81,8 @@ class ClientConnection(Timed):
         self.blocked = False
         self._app: Any = config.loaded_app
         self._state = server_state
-        self._reader = RequestReader(self, self.listen)
+        self._reader: RequestReader | None = None  # most connections bring nothing that needs one
+        self._began = False  # some request has
         self._transport: asyncio.Transport | None = None
         self._client: tuple[str, int] | None = None
         self._address = ""
@@ -108,7 +120,7 @@ class ClientConnection(Timed):
                     self.abort()
             return
         whole = self.whole
-        if whole and not (self._turns or self._reading or self._unfed or self._reader.in_header):
+        if whole and not (self._turns or self._reading or self._unfed or self._in_header()):
             request = self.heads.read(data)
             if request is not None:
                 self._serve(request, whole)
@@ -146,12 +158,15 @@ class ClientConnection(Timed):
                 transport.resume_reading()
 
     def _parse(self, data: bytes) -> None:
+        reader = self._reader
+        if reader is None:
+            reader = self._reader = RequestReader(self, self.listen)
         try:
-            self._reader.feed(data)
+            reader.feed(data)
         except GatewayError as error:
             self._broken(error)
             return
-        if self._reader.upgraded:
+        if reader.upgraded:
             self._stopped = True  # the guard refuses it
             return
         if self._full():
@@ -164,7 +179,9 @@ class ClientConnection(Timed):
 
     def began(self) -> None:
         """A request begins; its header has so long to arrive."""
-        self._reader.listen = self.listen
+        self._began = True
+        if self._reader is not None:
+            self._reader.listen = self.listen
         self.read_by = self.loop.time() + self.listen.header_timeout
 
     def head(self, head: Head) -> None:
@@ -215,13 +232,14 @@ class ClientConnection(Timed):
         self._queue(Turn(self, scope, keep_alive=False, more=False))
 
     def _in_header(self) -> bool:
-        return self._reader.in_header and not self._stopped
+        reader = self._reader
+        return reader is not None and reader.in_header and not self._stopped
 
     # ---- turns -------------------------------------------------------------------------------
 
     def _serve(self, request: WholeRequest, app: App) -> None:
         """Answer a request that came whole, and alone."""
-        self._reader.began = True
+        self._began = True
         self.read_by = math.inf
         turn = WholeTurn(self, app, request, self._address)
         self._turns.append(turn)
@@ -362,7 +380,7 @@ class ClientConnection(Timed):
         """Drain: what is in flight is answered as the last, and then the connection ends."""
         self._draining = True
         if not self._turns and not self._in_header() and self._transport is not None:
-            grace = _LAST_REQUEST if self._reader.began else _FIRST_REQUEST
+            grace = _LAST_REQUEST if self._began else _FIRST_REQUEST
             self.read_by = min(self.read_by, self.loop.time() + grace)
             self.arm()
 

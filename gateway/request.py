@@ -55,20 +55,18 @@ class RequestReader:
     Attributes:
         in_header: a header section has begun and is not whole.
         listen: what is allowed; may change between two requests.
-        began: some request has, since the connection was opened.
         upgraded: what follows is in no protocol of ours.
     """
 
     __slots__ = (
         *("_body", "_expects", "_fed", "_header_bytes", "_headers", "_in_body", "_parser"),
-        *("_refusal", "_sink", "_target", "began", "in_header", "listen", "upgraded"),
+        *("_refusal", "_sink", "_target", "in_header", "listen", "upgraded"),
     )
 
     def __init__(self, sink: Sink, listen: Listen) -> None:
         self._sink = sink
         self.listen = listen
         self.in_header = False
-        self.began = False
         self.upgraded = False
         self._target = b""
         self._headers: Headers = []
@@ -104,7 +102,7 @@ class RequestReader:
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self.in_header = self.began = True
+        self.in_header = True
         self._target = b""
         self._headers = []
         self._header_bytes = self._fed = 0
