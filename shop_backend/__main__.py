@@ -157,13 +157,14 @@ def _worker(settings: Settings, arguments: argparse.Namespace) -> int:
 
 async def _work(settings: Settings) -> int:
     from shop_backend.parts import connect
+    from shop_backend.workers.mender import mending
     from shop_backend.workers.worker import Worker
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with connect(settings) as parts:
+    async with mending(settings), connect(settings) as parts:
         metrics.REGISTRY.register(
             metrics.PoolCollector(parts.database.usage, parts.database.ceilings, parts.database.waits)
         )

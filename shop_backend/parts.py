@@ -102,6 +102,29 @@ def redis_client(url: str, *, timeout: float, connections: int = 64, cluster: bo
     return client
 
 
+def durable_redis(settings: Settings) -> Redis:
+    """A client for stock and streams.
+
+    Raises:
+        SetupError: the URL is not set, or malformed.
+    """
+    url, stock = settings.require("stock_redis_url"), settings.stock
+    return redis_client(url, timeout=stock.timeout, cluster=stock.cluster)
+
+
+def volatile_redis(settings: Settings) -> Redis:
+    """A client for sessions, carts and second copies.
+
+    Raises:
+        SetupError: the URL is not set, or malformed.
+    """
+    return redis_client(_volatile_url(settings), timeout=_VOLATILE)
+
+
+def _volatile_url(settings: Settings) -> str:
+    return settings.require("session_redis_url" if settings.session_redis_url else "redis_url")
+
+
 @contextlib.asynccontextmanager
 async def connect(settings: Settings) -> AsyncIterator[Parts]:
     """Connect to everything, waiting for what is not up yet; disconnect at the end.
@@ -112,21 +135,18 @@ async def connect(settings: Settings) -> AsyncIterator[Parts]:
     tokens = Tokens.from_file(settings.require_path("session_key_file"))
     database_url = settings.require("database_url")
     durable_url = settings.require("stock_redis_url")
-    volatile_url = (
-        settings.require("session_redis_url") if settings.session_redis_url else settings.require("redis_url")
-    )
     replica = settings.replica_url.get_secret_value() if settings.replica_url else None
     database = Database(database_url, settings.database, replica_url=replica)
     cluster, shards = settings.stock.cluster, settings.stock.shards
-    durable = redis_client(durable_url, timeout=settings.stock.timeout, cluster=cluster)
+    durable = durable_redis(settings)
     streams = redis_client(
         durable_url,
         timeout=settings.workers.block + settings.stock.timeout,
         connections=8 + shards,
         cluster=cluster,
     )
-    volatile = redis_client(volatile_url, timeout=_VOLATILE)
-    cache_url = settings.redis_url.get_secret_value() if settings.redis_url else volatile_url
+    volatile = volatile_redis(settings)
+    cache_url = settings.redis_url.get_secret_value() if settings.redis_url else _volatile_url(settings)
     cache = redis_client(cache_url, timeout=_CACHE)
     providers = _providers(settings)
     try:

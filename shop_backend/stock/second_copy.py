@@ -28,12 +28,24 @@ from shop_backend.storage.database import Database
 _log = logging.getLogger(__name__)
 
 NAME = "orders:second-copy"
-_MARK = "orders:second-copy:whole"  # there while nothing was forgotten
 _KEPT = 100_000  # intents; workers are far behind when so many are not in SQL yet
-_LIFE = 3600  # seconds
+LIFE = 3600  # seconds
 _CHUNK = 500
 _EVERY = 0.01  # seconds, at least, from one round trip to the next
 _PATIENCE = 1.0  # seconds for SQL; a buyer is waiting
+
+
+async def write(volatile: Redis, copies: Iterable[Mapping[Any, Any]]) -> None:
+    """Add copies in one round trip.
+
+    Raises:
+        RedisError: some or all are not written.
+    """
+    async with volatile.pipeline(transaction=False) as pipe:
+        for fields in copies:
+            pipe.xadd(NAME, dict(fields), maxlen=_KEPT, approximate=True)
+        pipe.expire(NAME, LIFE)
+        await pipe.execute()
 
 
 class SecondCopy:
@@ -93,57 +105,12 @@ class SecondCopy:
         """
         async with self._database.primary() as connection:
             await connection.execute(
-                "DELETE FROM order_copies WHERE at < now() - make_interval(secs => %s)", (_LIFE,)
+                "DELETE FROM order_copies WHERE at < now() - make_interval(secs => %s)", (LIFE,)
             )
 
     async def _write(self, copies: Sequence[Mapping[Any, Any]]) -> Sequence[Literal["kept"]]:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for fields in copies:
-                pipe.xadd(NAME, dict(fields), maxlen=_KEPT, approximate=True)
-            pipe.expire(NAME, _LIFE)
-            await pipe.execute()
+        await write(self._redis, copies)
         return ["kept"] * len(copies)
-
-    async def mend(self, durable: Redis, streams: Iterable[str]) -> int:
-        """Copy again what still waits in the order streams, when the volatile Redis has lost its data.
-
-        An intent may be copied twice, which does no harm.
-
-        Returns:
-            How many were copied.
-
-        Raises:
-            RedisError: one of the two gives no answer; call again.
-        """
-        waiting = [stream for stream in streams if await durable.xlen(stream)]
-        async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.get(_MARK)
-            pipe.exists(NAME)
-            pipe.expire(_MARK, _LIFE)
-            mark, there, _ = await pipe.execute()
-        if mark == "yes" and (there or not waiting):
-            return 0
-        # Not "yes" yet: what is lost while we copy would not be noticed.
-        token = uuid.uuid4().hex
-        await self._redis.set(_MARK, token, ex=_LIFE)
-        copied = 0
-        for stream in waiting:
-            copied += await self._copy(durable, stream)
-        if await self._redis.get(_MARK) == token:
-            await self._redis.set(_MARK, "yes", ex=_LIFE)
-        if copied:
-            _log.warning("%d waiting orders copied again: the volatile Redis had lost its data", copied)
-        return copied
-
-    async def _copy(self, durable: Redis, stream: str) -> int:
-        copied, after = 0, "-"
-        while True:
-            found: Any = await durable.xrange(stream, min=after, count=_CHUNK)
-            if not found:
-                return copied
-            await self._write([fields for _, fields in found])
-            copied += len(found)
-            after = f"({found[-1][0]}"
 
     async def chunks_in_sql(self) -> AsyncIterator[list[dict[str, str]]]:
         """Every intent that the volatile Redis could not take, some at a time.

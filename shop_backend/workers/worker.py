@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-
-from redis.asyncio import Redis
 
 from shop_backend.config import Settings
 from shop_backend.mail import FileMailbox, SmtpMailer
@@ -69,9 +66,6 @@ class Worker:
             Loop("mail", mails.keep_sending, w.interval),
             Loop("text messages", texts.keep_sending, w.interval),
             Loop("stock", self._keeper.check, 1.0),
-            Loop(
-                "second copies", lambda: _mended(copies, parts.redis_durable, [o.stream for o in orders]), 1.0
-            ),
             Loop("old copies", lambda: _forgotten(copies), 60.0),
             Loop("catalogue", parts.catalog(settings.catalog).watch, 1.0),
             Loop("partitions", PartitionKeeper(partitions, stock).check, 5.0),
@@ -105,14 +99,8 @@ class Worker:
         return 1
 
 
-async def _mended(copies: SecondCopy, durable: Redis, streams: Sequence[str]) -> int:
-    """For a loop: there is never more to do at once."""
-    await copies.mend(durable, streams)
-    return 0
-
-
 async def _forgotten(copies: SecondCopy) -> int:
-    """For a loop, as above."""
+    """For a loop: there is never more to do at once."""
     await copies.forget()
     return 0
 

@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from shop_backend.config import Settings
+from shop_backend.stock.second_copy import SecondCopy
 from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +82,27 @@ async def _order(client: httpx.AsyncClient, body: dict[str, Any], headers: dict[
             assert answer.json()["type"] == "urn:tidegate:unavailable"
     assert answer.status_code == 202, answer.text
     return dict(answer.json())
+
+
+async def test_a_worker_born_without_postgresql_keeps_the_second_copies(
+    shop: Any, run: Run, free_port: Callable[[], int]
+) -> None:
+    """The volatile Redis forgets while a worker waits for PostgreSQL: waiting orders are copied again."""
+    order = (await shop.order("plain")).json()
+    await shop.parts.redis_volatile.flushall()
+
+    nowhere = f"postgresql://tidegate@127.0.0.1:{free_port()}/tidegate"
+    run(environment(shop.settings, TIDEGATE_DATABASE_URL=nowhere), "worker", "--metrics-port", "0")
+
+    copies = SecondCopy(shop.parts.redis_volatile, shop.parts.database)
+    (copy,) = await until(
+        lambda: _all(copies), "the order that waits in the stream has a second copy again", within=30
+    )
+    assert copy["order_id"] == order["order_id"]
+
+
+async def _all(copies: SecondCopy) -> list[dict[str, str]]:
+    return [each async for chunk in copies.chunks() for each in chunk]
 
 
 async def test_every_accepted_order_survives_kill_9(

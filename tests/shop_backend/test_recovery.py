@@ -13,6 +13,7 @@ from shop_backend.stock import keys
 from shop_backend.stock.records import Hold, Intent
 from shop_backend.stock.second_copy import NAME, SecondCopy
 from shop_backend.storage.database import Database
+from shop_backend.workers.mender import Mender
 
 
 async def _copies(shop: Any) -> list[dict[str, str]]:
@@ -54,15 +55,15 @@ async def test_orders_nobody_had_read_survive_the_loss_of_the_disk(shop: Any) ->
 async def test_a_volatile_redis_that_forgets_is_told_again(shop: Any) -> None:
     """Workers can't write, the second copies are lost, later the first: still every order is there."""
     durable, volatile = shop.parts.redis_durable, shop.parts.redis_volatile
-    copies = SecondCopy(volatile, shop.parts.database)
+    mender = Mender(volatile, durable, [keys.ORDERS])
     orders = [(await shop.order("plain")).json() for _ in range(3)]
-    assert await copies.mend(durable, [keys.ORDERS]) == 3  # nobody has said yet that nothing was lost
-    assert await copies.mend(durable, [keys.ORDERS]) == 0
+    assert await mender.mend() == 3  # nobody has said yet that nothing was lost
+    assert await mender.mend() == 0
     await volatile.flushall()
     orders.append((await shop.order("single")).json())
 
-    assert await copies.mend(durable, [keys.ORDERS]) == 4
-    assert await copies.mend(durable, [keys.ORDERS]) == 0
+    assert await mender.mend() == 4
+    assert await mender.mend() == 0
     assert {each["order_id"] for each in await _copies(shop)} == {order["order_id"] for order in orders}
     for name in await volatile.keys("orders:second-copy*"):
         assert await volatile.ttl(name) > 0
@@ -77,11 +78,11 @@ async def test_a_volatile_redis_that_forgets_is_told_again(shop: Any) -> None:
 async def test_copies_that_alone_are_lost_are_made_again(shop: Any) -> None:
     """Redis short of memory throws the copies away and keeps the mark: seen by the streams that wait."""
     await shop.order("plain")
-    copies = SecondCopy(shop.parts.redis_volatile, shop.parts.database)
-    await copies.mend(shop.parts.redis_durable, [keys.ORDERS])
+    mender = Mender(shop.parts.redis_volatile, shop.parts.redis_durable, [keys.ORDERS])
+    await mender.mend()
     await shop.parts.redis_volatile.delete(NAME)
 
-    assert await copies.mend(shop.parts.redis_durable, [keys.ORDERS]) == 1
+    assert await mender.mend() == 1
 
 
 async def test_an_order_whose_cards_are_gone_is_accounted_for(shop: Any) -> None:
