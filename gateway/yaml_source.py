@@ -82,8 +82,15 @@ def parse(raw: bytes, environment: Mapping[str, str]) -> Source:
         line = raw[: error.start].count(b"\n") + 1
         raise SourceError([Mistake(line, "", "not UTF-8 text; save the file as UTF-8")]) from None
     try:
-        # Aliases are refused before composing: a nest of them costs exponential memory.
+        # Aliases are refused before composing: a nest of them costs exponential memory. So is what is nested
+        # far too deeply: PyYAML takes minutes to find out that 100 KB of brackets exhaust its stack.
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > 2 * _MAX_DEPTH:
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise SourceError([Mistake(line, "", "nested too deeply")])
             if isinstance(event, yaml.AliasEvent):
                 line = event.start_mark.line + 1 if event.start_mark else 1
                 raise SourceError(

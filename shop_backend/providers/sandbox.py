@@ -50,6 +50,15 @@ class _Event(BaseModel):
     data: _Data
 
 
+class _Opened(BaseModel):
+    """The provider's answer to a checkout. The buyer's browser follows the URL, so that it is one of the web."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    id: _Id
+    url: Annotated[str, Field(pattern=r"^https?://[!-~]{1,2000}$")]
+
+
 class _Said(BaseModel):
     """One payment in the provider's answer about an order."""
 
@@ -115,9 +124,10 @@ class SandboxProvider:
         }
         answer = await self._ask("POST", "/checkouts", body)
         try:
-            return Checkout(str(answer["id"]), str(answer["url"]))
-        except (KeyError, TypeError) as error:
+            opened = _Opened.model_validate(answer)
+        except ValidationError as error:
             raise ProviderError("POST /checkouts: an answer without id and url") from error
+        return Checkout(opened.id, opened.url)
 
     async def payments_of(self, order: Mapping[str, Any]) -> Sequence[Payment]:
         """The provider's own word on an order; nothing when it has no checkout.
@@ -208,7 +218,7 @@ class SandboxProvider:
                 said = answer.body[:200].decode("utf-8", "replace")
                 raise ProviderError(f"{method} {path}: {answer.status} {said}")
             value = json.loads(answer.body)
-        except (NoAnswer, ValueError) as error:
+        except (NoAnswer, ValueError, RecursionError) as error:
             raise ProviderError(f"{method} {path}: {error}") from error
         if not isinstance(value, dict):
             raise ProviderError(f"{method} {path}: not an object")

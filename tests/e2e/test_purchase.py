@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,16 @@ def test_answers_carry_the_gates_marks(stack: Any) -> None:
 
 
 def test_static_files_and_pages_come_through(stack: Any) -> None:
-    """The storefront is served through the gate."""
-    page = httpx.get(f"{stack.url}/")
+    """The storefront is served through the gate, which keeps each file once, whatever query comes with it."""
+    with httpx.Client(base_url=stack.url) as client:  # one connection, so one worker and its cache
+        page = client.get("/")
+        style = re.findall(r'"(/static/[^"]+\.css)"', page.text)[0]
+        client.get(style)
+        again = [client.get(f"{style}?v={n}").headers["cache-status"] for n in range(3)]
 
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
+    assert all(said.startswith("tidegate; hit") for said in again), again
 
 
 def test_card_keys_are_imported_while_the_shop_sells(

@@ -139,3 +139,8 @@ def test_any_damage_is_accepted_or_explained(data: st.DataObject) -> None:
 def test_any_bytes_are_accepted_or_explained(raw: bytes) -> None:
     """A photograph in place of a config."""
     accepts_or_explains(raw)
+
+
+def test_a_file_of_brackets_is_refused_at_its_first() -> None:
+    """PyYAML would look at them for minutes, and the process that throws the switches with it."""
+    assert mistakes(b"routes:\n  " + b"[" * 500_000) == ["gateway.yaml:2: nested too deeply"]

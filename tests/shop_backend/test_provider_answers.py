@@ -1,0 +1,44 @@
+"""What a provider answers is checked before it is believed: one bad answer spoils no other order's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from shop_backend.config import Settings
+from shop_backend.providers import ProviderError
+from shop_backend.providers.sandbox import SandboxProvider
+from tests.shop_backend.test_http_client import served
+
+ORDER = {"id": "o", "amount_cents": 100, "currency": "EUR", "quantity": 1, "sku": "steam-50"}
+URL = "http://sandbox.test/pay/1"
+
+HOSTILE = {
+    "deep nesting": b"[" * 100_000,
+    "not an object": b"[]",
+    "no id": json.dumps({"url": URL}).encode(),
+    "a NUL, which no text in PostgreSQL holds": json.dumps({"id": "a\0", "url": URL}).encode(),
+    "half a character": json.dumps({"id": "a", "url": URL + "\ud800"}).encode(),
+    "a URL that runs in the buyer's page": json.dumps({"id": "a", "url": "javascript:alert(1)"}).encode(),
+    "an endless id": json.dumps({"id": "a" * 10_000, "url": URL}).encode(),
+    "an id that is none": json.dumps({"id": None, "url": URL}).encode(),
+}
+
+
+@pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE)
+async def test_a_hostile_answer_is_no_checkout(shop_settings: Settings, said: bytes) -> None:
+    """It is the provider's error, of this order only: nothing of it reaches the database or the buyer."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
+
+    async with served(talk) as address:
+        provider = SandboxProvider(shop_settings.model_copy(update={"sandbox_url": address}))
+        try:
+            with pytest.raises(ProviderError, match="^POST /checkouts: "):
+                await provider.checkout(ORDER)
+        finally:
+            await provider.close()
