@@ -238,9 +238,10 @@ class SharedLimits:
     async def _settle(self) -> None:
         """Charge what was admitted while Redis was away. Whoever is admitted meanwhile is charged too."""
         while self._share.owed:
-            debts = list(self._share.owed.pop(round(self._clock() * 1e6), MAX_HITS))
-            if debts:
-                await self._bounded(self._link.owe(debts))
+            bill = self._share.owed.bill(round(self._clock() * 1e6), MAX_HITS)
+            if bill.debts:
+                await self._bounded(self._link.owe(bill))
+            self._share.owed.paid()
 
     async def _leave(self) -> None:
         """Let the others have this worker's share at once."""

@@ -32,12 +32,19 @@ class Batch:
         prefix: of every key.
         waiting: the requests, each with whoever waits for its verdict.
         debts: charged before any request is judged, whether there is room or not.
+        once: a key by which debts that were charged already are known, when they are sent again.
     """
 
-    __slots__ = ("_charges", "_debts", "_pairs", "keys", "number", "specs", "waiting")
+    __slots__ = ("_charges", "_debts", "_once", "_pairs", "keys", "number", "specs", "waiting")
 
     def __init__(
-        self, number: int, prefix: str, waiting: Sequence[Waiting], debts: Sequence[Debt] = ()
+        self,
+        number: int,
+        prefix: str,
+        waiting: Sequence[Waiting],
+        debts: Sequence[Debt] = (),
+        *,
+        once: str = "",
     ) -> None:
         self.number = b"%d" % number
         self.waiting = waiting
@@ -66,13 +73,14 @@ class Batch:
             place = keys.setdefault(prefix + terms.counter + key, len(keys) + 1)
             spec = specs.setdefault(terms, len(specs) + 1)
             owed.append(",".join(map(str, (place, spec, *taken))))
+        self._once = keys.setdefault(once, len(keys) + 1) if once else 0
         self._debts = f"[{'],['.join(owed)}]" if owed else ""
 
     def call(self) -> str:
         """The JSON that take.lua reads."""
         specs = "],[".join([self._spec(terms) for terms in self.specs])
         requests = f"[{self._pairs}]" if self.waiting else ""
-        return f'{{"specs":[[{specs}]],"requests":[{requests}],"debts":[{self._debts}]}}'
+        return f'{{"specs":[[{specs}]],"requests":[{requests}],"debts":[{self._debts}],"once":{self._once}}}'
 
     def command(self, *script: str) -> bytes:
         """The call as it goes over the wire; `script` is EVALSHA and a hash, or EVAL and the source."""

@@ -13,7 +13,8 @@ from redis.exceptions import AskError, MovedError, NoScriptError, TryAgainError
 
 from gateway.exchange import Charge, Hit
 from gateway.redis_url import RedisUrl
-from gateway.state.limits_batch import LUA, TAKE, Batch, Debt, OutOfStepError, Waiting, split
+from gateway.state.limits_batch import LUA, TAKE, Batch, OutOfStepError, Waiting, split
+from gateway.state.limits_owed import Bill
 from gateway.state.redis_place import locate
 
 CONNECT_TIMEOUT = 1.0  # seconds; no request waits for a connect
@@ -49,6 +50,7 @@ class Link:
         self._counters = f"{{{prefix}}}:limit:"  # the braces keep all keys in one slot
         self._living = f"{{{prefix}}}:limit-workers"
         self._settled = f"{{{prefix}}}:limit-workers-settled"
+        self._charged = f"{{{prefix}}}:limit-charged:{name}:"
         self._name = name
         self._unjudged = unjudged
         self._connection: AbstractConnection | None = None
@@ -116,14 +118,17 @@ class Link:
             full += await self._again(batch, why)
         return full
 
-    async def owe(self, debts: Sequence[Debt]) -> None:
+    async def owe(self, bill: Bill) -> None:
         """Charge what was admitted already, whether there is room or not, in one script call.
+
+        May be called again with the same bill, when nobody knows whether the call before came through.
 
         Raises:
             RedisError, OSError, OutOfStepError: as `call`.
         """
         self._calls += 1
-        connection, batch = self._usable(), Batch(self._calls, self._counters, (), debts)
+        connection, once = self._usable(), f"{self._charged}{bill.number}"
+        batch = Batch(self._calls, self._counters, (), bill.debts, once=once)
         await connection.send_packed_command([batch.command("EVALSHA", self._take)], check_health=False)
         try:
             batch.settle(await connection.read_response())
@@ -187,7 +192,8 @@ class Link:
             try:
                 return batch.settle(await self._asked.read_response())
             except TryAgainError:
-                pass
+                if not batch.waiting:  # debts; nobody else would charge them
+                    raise
         self._unjudged(batch.waiting)
         return []
 

@@ -21,12 +21,15 @@ ends later:
   + C d. Where the debts were cut at C W, the store admits C (e - r), and shares by their own bound C W + C
   (r - s).
 
-That holds for the MAX_KEYS of each worker that were asked for last, and while no charge of debts fails.
+That holds for the MAX_KEYS of each worker that were asked for last. A charge without an answer is sent again
+under its number, and counts once; of a bucket's tokens until a window has passed, and as if none had drained
+meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from gateway.exchange import ALGORITHMS, Terms
 from gateway.state.limits_batch import Debt
@@ -35,6 +38,32 @@ MAX_KEYS = 20_000  # remembered per worker; the oldest go first
 SLICES = 32  # of a window: when a token was taken is remembered no finer, and told rather too late
 _KEPT = 2 * SLICES + 2  # two windows, their slices rounded down to whole microseconds
 _BUCKET = ALGORITHMS.index("token-bucket")
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """Debts that are charged together, once.
+
+    Attributes:
+        number: tells it from all others of this worker.
+        debts: as they stood then.
+        at: when that was, microseconds.
+    """
+
+    number: int
+    debts: list[Debt]
+    at: int
+
+    def later(self, now: int) -> Bill:
+        """The same at `now`."""
+        passed = max(0, now - self.at)
+        debts: list[Debt] = []
+        for terms, key, told in self.debts:
+            if terms.kind != _BUCKET:
+                debts.append((terms, key, [n if i % 2 else n + passed for i, n in enumerate(told)]))
+            elif passed < terms.microseconds:
+                debts.append((terms, key, told))
+        return Bill(self.number, debts, now)
 
 
 class Owed:
@@ -48,13 +77,15 @@ class Owed:
     have not drained yet, at the rate of this worker's own share.
     """
 
-    __slots__ = ("_keys",)
+    __slots__ = ("_bills", "_keys", "_unpaid")
 
     def __init__(self) -> None:
         self._keys: dict[str, _Taken] = {}
+        self._unpaid: Bill | None = None
+        self._bills = 0
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._keys) + (self._unpaid is not None)
 
     def add(self, terms: Terms, key: str, now: int, judges: int) -> None:
         """A request was admitted.
@@ -73,6 +104,19 @@ class Owed:
             taken = self._keys[name] = (_Level if terms.kind == _BUCKET else _Slices)(terms, key, now)
         taken.terms = terms
         taken.add(now, judges)
+
+    def bill(self, now: int, most: int) -> Bill:
+        """The next debts to charge; the same ones again until they are `paid`."""
+        if self._unpaid is None:
+            self._bills += 1
+            self._unpaid = Bill(self._bills, list(self.pop(now, most)), now)
+        else:
+            self._unpaid = self._unpaid.later(now)
+        return self._unpaid
+
+    def paid(self) -> None:
+        """The last bill has been charged."""
+        self._unpaid = None
 
     def pop(self, now: int, most: int) -> Iterator[Debt]:
         """Debts as they stand at `now`, latest keys first, until they have `most` parts or all are told."""

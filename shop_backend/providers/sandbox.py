@@ -51,7 +51,7 @@ class _Event(BaseModel):
 
 
 class _Opened(BaseModel):
-    """The provider's answer to a checkout. The buyer's browser follows the URL, so that it is one of the web."""
+    """The provider's answer to a checkout. Buyers' browsers follow the URL, so it must be one of the web."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 

@@ -38,7 +38,7 @@ async def test_a_hostile_answer_is_no_checkout(shop_settings: Settings, said: by
     async with served(talk) as address:
         provider = SandboxProvider(shop_settings.model_copy(update={"sandbox_url": address}))
         try:
-            with pytest.raises(ProviderError, match="^POST /checkouts: "):
+            with pytest.raises(ProviderError, match=r"^POST /checkouts: "):
                 await provider.checkout(ORDER)
         finally:
             await provider.close()

@@ -3,10 +3,11 @@
 -- KEYS[k]  state of one counter; all in one hash slot, so one Redis node
 -- ARGV[1]  a number of the caller's, returned first: proof that this reply is this call's
 -- ARGV[2]  JSON {"specs": [[capacity, window, algorithm, shadow, cost], …], "requests": [[k, s, k, s, …], …],
---          "debts": [[k, s, age, tokens, age, tokens, …], …]}:
+--          "debts": [[k, s, age, tokens, age, tokens, …], …], "once": k}:
 --          tokens, microseconds, 0 sliding-window | 1 fixed-window | 2 token-bucket, 1 if it never refuses, tokens;
 --          each request is pairs of a key's and a spec's number, counted from 1, no key twice;
---          each debt is a key's and a spec's number, then how long ago (microseconds) how many tokens were taken
+--          each debt is a key's and a spec's number, then how long ago (microseconds) how many tokens were taken;
+--          once: the key that says that these debts were charged before, and only the answer was lost; or 0
 -- returns  {ARGV[1], now, then for each pair in order: allowed, remaining, reset, wait}; times in microseconds
 -- State is numbers joined by spaces, and lives until the quota is whole again. gateway/state/algorithms.py
 -- holds the same algorithms, with their sources.
@@ -158,11 +159,18 @@ end
 
 -- ---- charge what is owed -------------------------------------------------------------------------------
 
+local once = call.once > 0 and { longest = 0 } or nil
+if once and stored[call.once] then
+    call.debts, once = {}, nil
+end
 for _, debt in ipairs(call.debts) do
     local k = debt[1]
     local capacity, window, kind = unpack(call.specs[debt[2]])
     local algorithm = algorithms[kind]
     local state = state_of(k, algorithm, capacity, window)
+    if once then
+        once.longest = max(once.longest, window)
+    end
     for i = 3, #debt, 2 do
         algorithm.owe(state, debt[i], debt[i + 1], capacity, window)
     end
@@ -206,5 +214,8 @@ for k, lifetime in pairs(lifetimes) do
         words[i] = string.format('%.17g', states[k][i])
     end
     redis.call('SET', KEYS[k], table.concat(words, ' '), 'PX', max(1, ceil(lifetime[2] / 1000)))
+end
+if once then -- for two windows: older debts count for nothing
+    redis.call('SET', KEYS[call.once], '1', 'PX', max(1, ceil(once.longest / 500)))
 end
 return reply
