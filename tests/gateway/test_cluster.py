@@ -55,7 +55,8 @@ async def test_batches_go_to_one_node_and_are_split_by_size(cluster: Cluster, st
     1,300 requests at once, of a limit for all and one for each user, come to six calls of at most 512 hits,
     all to the node that has the slot; the others are asked nothing and keep nothing.
     """
-    limits = await store(clock=Clock())  # which stands still: no beat comes in between
+    limits = await store(clock=Clock())  # which stands still: no beat comes after the first call
+    await limits.take([hit_of("first", "", 1, 3600.0)])
     keeper = cluster.keeper(KEY)
     before = {node.port: node.calls() for node in cluster.nodes}
     everyone = hit_of("all", "", 1_000, 3600.0)
