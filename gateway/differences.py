@@ -51,7 +51,11 @@ def differences(before: Config, after: Config) -> list[Difference]:
 
 def in_words(found: list[Difference]) -> str:
     """One line for logs and the trail."""
-    told = [f"{one['path']}: {_short(one['before'])} -> {_short(one['after'])}" for one in found[:5]]
+    told = [
+        f"{one['path']}: {_short(one['before'])} -> {_short(one['after'])}"
+        + (" (after a restart)" if one["restart"] else "")
+        for one in found[:5]
+    ]
     more = len(found) - len(told)
     return "; ".join(told + ([f"and {more} more"] if more > 0 else [])) or "nothing"
 

@@ -69,7 +69,10 @@ async def bind(host: str, port: int, key: str) -> socket.socket:
                 await asyncio.sleep(0.1)
                 continue
             said = (error.strerror or str(error)).lower()
-            raise StartError(f"can't listen on {host}:{port}: {said}; choose another {key}") from None
+            raise StartError(
+                f"can't listen on {host}:{port}: {said}; choose another {key}, "
+                f"or give --{key.removeprefix('listen.').replace('.', '-')}"
+            ) from None
         else:
             return sock
 

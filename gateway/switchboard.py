@@ -51,7 +51,8 @@ class Switchboard:
         """Do an operator's will; `serial` is then that of switches that have it."""
         pin = self.pins.put(kind, name, value, lasts=lasts, reason=reason, by=by)
         _log.warning(
-            "switch: %s %s %s -> %s by %s: %s", kind, name, pin.old, value, by, reason or "(no reason)"
+            "switch: %s %s -> %s by %s: %s",
+            *(f"{kind} {name}".rstrip(), pin.old, value, by, reason or "(no reason)"),
         )
         return pin
 

@@ -160,7 +160,9 @@ class AdminClient:
             document = None
         if answer.status >= http.HTTPStatus.BAD_REQUEST:
             said = _reason(document) or f"the admin API answered {answer.status} {answer.reason}"
-            if answer.status == http.HTTPStatus.UNAUTHORIZED:
+            if answer.status == http.HTTPStatus.UNAUTHORIZED and "admin API is closed" in said:
+                said = f"the gateway at {self.url} knows no token; {said} where it starts"
+            elif answer.status == http.HTTPStatus.UNAUTHORIZED:
                 said = (
                     f"the admin API at {self.url} refused the token from {self.token.place} ({said}); "
                     f"{self._remedy}"

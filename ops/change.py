@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ops.admin_client import AdminClient, Json, meant
@@ -74,11 +74,19 @@ def differences(answer: Json) -> str:
     return "\n".join([f"good; it changes {_keys(lines)} of configuration {version}:", *lines])
 
 
-def reload(answer: Json) -> str:
-    """After `tidegate reload`: one line for each key that has changed."""
+def reload(answer: Json, taken: Callable[[object], str]) -> str:
+    """After `tidegate reload`: one line for each key that has changed.
+
+    Args:
+        answer: of the admin API.
+        taken: tells of a configuration when it came to hold. The gateway watches the file: mostly it has
+            taken an edit before anybody asks, and who asks wants to know what came of it all the same.
+    """
     lines, said = _changes(answer), _fields(answer)
+    version = said.get("version")
     if not lines:
-        return f"the file says what holds: configuration {said.get('version')}{_terms(said)}"
+        text = f"the file says what holds: configuration {version}{_terms(said)}"
+        return "\n".join(filter(None, [text, taken(version)]))
     head = f"configuration {said.get('version')} holds{_terms(said)}; it changed {_keys(lines)}:"
     return "\n".join([head, *lines])
 

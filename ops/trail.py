@@ -22,6 +22,17 @@ def lines(document: Json, *, refused: bool) -> list[str]:
     return [_printable(f"{_when(one)}  {told(one)}") for one in entries if isinstance(one, dict)]
 
 
+def taken(document: Json, version: object) -> str:
+    """When, by whom and by what differences a configuration came to hold, if the trail says."""
+    kept = document if isinstance(document, dict) else {}
+    entries = [one for one in kept.get("changes") or [] if isinstance(one, dict)]
+    edits = [one for one in entries if one.get("kind") == "config"]
+    if not edits or edits[0].get("value") != str(version):  # a gateway that starts counts from 1 again
+        return ""
+    said = f"since {_when(edits[0])} ({edits[0].get('by') or '?'}): {edits[0].get('detail') or ''}"
+    return _printable(said)
+
+
 def _when(entry: Mapping[str, Any]) -> str:
     return _clock(float(entry.get("at") or 0) / 1000)
 
@@ -34,7 +45,8 @@ def _clock(seconds: float) -> str:
 def _change(entry: Mapping[str, Any]) -> str:
     what = " ".join(str(entry[key]) for key in ("kind", "name") if entry.get(key))
     change = " -> ".join(str(entry[key]) for key in ("old", "value") if entry.get(key))
-    text = f"{entry.get('by') or '?'}  {what}: {change or entry.get('detail') or ''}"
+    detail = f" ({entry['detail']})" if change and entry.get("detail") else entry.get("detail") or ""
+    text = f"{entry.get('by') or '?'}  {what}: {change}{detail}"
     if entry.get("until"):
         text += f" until {_clock(float(entry['until']))}"
     if entry.get("result") == "heard":

@@ -195,11 +195,13 @@ async def _warmed(settings: Settings) -> int:
         await catalog.watch()  # what Redis has is the newest
         free = await parts.stock.free([product.sku for product in await catalog.products()])
         for product in await catalog.products():
-            window = " to ".join(
-                moment.strftime("%Y-%m-%d %H:%M %Z") if moment else "open"
-                for moment in (product.sale_starts_at, product.sale_ends_at)
-            )
-            _say(f"{product.sku}: {free.get(product.sku) or 0} in stock, on sale {window}")
+            window = [
+                f"{word} {moment:%Y-%m-%d %H:%M %Z}"
+                for word, moment in (("from", product.sale_starts_at), ("to", product.sale_ends_at))
+                if moment
+            ]
+            on_sale = " ".join(["on sale", *(window or ["always"])])
+            _say(f"{product.sku}: {free.get(product.sku) or 0} in stock, {on_sale}")
     return 0
 
 

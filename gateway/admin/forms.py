@@ -5,7 +5,16 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from starlette.requests import Request
 
 from gateway.errors import BadForm, PayloadTooLarge
@@ -27,6 +36,14 @@ def _lasting(value: object) -> float | None:
 
 def _rate(value: str) -> str:
     return value if value in {"auto", "off", "shadow"} else str(parse_rate(value))
+
+
+def _rung(value: object, handler: ValidatorFunctionWrapHandler) -> int | str:
+    try:
+        rung: int | str = handler(value)
+    except ValidationError:
+        raise ValueError("the number of a step, or auto; GET /api/step has their names") from None
+    return rung
 
 
 def _one_line(value: str) -> str:
@@ -53,7 +70,7 @@ class FeatureForm(Form):
 class StepForm(Form):
     """`PUT /api/step`."""
 
-    step: Annotated[int, Field(ge=0)] | Literal["auto"]
+    step: Annotated[Annotated[int, Field(ge=0)] | Literal["auto"], WrapValidator(_rung)]
 
 
 class BreakerForm(Form):

@@ -157,7 +157,7 @@ def trail(client: AdminClient, *, refused: bool, last: int, as_json: bool) -> No
         return
     from ops import trail
 
-    for line in trail.lines(document, refused=refused)[:last]:
+    for line in trail.lines(document, refused=refused)[:last] or ["none"]:
         click.echo(line)
 
 

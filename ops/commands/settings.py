@@ -50,12 +50,16 @@ def check(
 def reload(client: AdminClient, *, as_json: bool) -> None:
     """Let the gateway's config file hold as it stands, now; a mistake changes nothing, exit status 1.
 
-    An edit holds by itself within two seconds; this waits until it does, and says what it changed.
+    An edit holds by itself within two seconds; this waits until it does, and says what it changed,
+    or what the last edit has changed when that holds already.
     """
-    from ops import change
+    from ops import change, trail
 
     answer = _told_of_mistakes(lambda: client.post("/api/config/reload", b""))
-    click.echo(json.dumps(answer) if as_json else change.reload(answer))
+    if as_json:
+        click.echo(json.dumps(answer))
+        return
+    click.echo(change.reload(answer, lambda version: trail.taken(client.get("/api/audit"), version)))
 
 
 def _told_of_mistakes(call: Callable[[], Json], file: str = "sent") -> Json:

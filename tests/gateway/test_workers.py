@@ -105,9 +105,12 @@ async def test_a_taken_port_is_told_in_one_line(tmp_path: Path, key: str) -> Non
         _, errors = await process.communicate()
 
     assert process.returncode == 1
-    assert errors.decode().splitlines() == [
-        f"gateway: can't listen on 127.0.0.1:{port}: address already in use; choose another {key}.port"
-    ]
+    (said,) = errors.decode().splitlines()
+    option = "--port" if key == "listen" else "--admin-port"
+    assert said == (
+        f"gateway: can't listen on 127.0.0.1:{port}: address already in use; "
+        f"choose another {key}.port, or give {option}"
+    )
 
 
 async def test_a_bad_configuration_is_told(tmp_path: Path) -> None:

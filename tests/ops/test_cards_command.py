@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def test_before_a_sale_everything_is_warm(own_stack: Any) -> None:
     answer = own_stack.tidegate("warm")
 
     assert answer.returncode == 0, answer.stderr + answer.stdout
-    assert "steam-50: " in answer.stdout
+    assert re.search(r"^steam-50: \d+ in stock, on sale from .* UTC to .* UTC$", answer.stdout, re.MULTILINE)
+    assert re.search(r"^steam-20: \d+ in stock, on sale always$", answer.stdout, re.MULTILINE)
     assert "products asked for at" in answer.stdout
     assert "failed" not in answer.stdout
     with redis.Redis.from_url(_stores(own_stack)["TIDEGATE_REDIS_URL"], decode_responses=True) as cache:

@@ -56,6 +56,28 @@ def test_the_trail_is_a_line_for_each_change(api: Api) -> None:
     assert api.asked[0][:2] == ("GET", "/api/audit")
 
 
+def test_the_trail_tells_what_an_edit_has_changed(api: Api) -> None:
+    """Two numbers of configurations tell nobody anything. Of nothing it says so."""
+    edit = {"kind": "config", "name": "gateway.yaml", "old": "1", "value": "2", "by": "file changed"}
+    edit |= {"at": 1_700_000_000_000, "detail": "limits.user.rate: 1/hour -> 2/hour"}
+    api.answer = (200, json.dumps({"changes": [edit], "refused": []}).encode())
+
+    said = "file changed  config gateway.yaml: 1 -> 2 (limits.user.rate: 1/hour -> 2/hour)\n"
+    assert run(api, "trail").output.endswith(said)
+    assert run(api, "trail", "--refused").output == "none\n"
+
+
+def test_a_closed_admin_api_blames_no_token(api: Api) -> None:
+    """Its gateway knows nobody; another token in the caller's environment would open nothing."""
+    closed = "the admin API is closed: set TIDEGATE_ADMIN_TOKEN, admin.token_file or admin.tokens"
+    api.answer = (401, json.dumps({"detail": closed}).encode())
+    done = run(api, "status")
+
+    assert done.exit_code == 8
+    assert "knows no token; the admin API is closed" in done.output
+    assert "refused the token" not in done.output
+
+
 def test_refused_attempts_are_told_and_move_no_cursor(api: Api) -> None:
     """Who tried what and why not; what a stranger has spelt is shown harmlessly."""
     api.answer = (200, json.dumps({"changes": [CHANGE], "refused": [REFUSAL]}).encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,17 @@ def test_differences_tell_no_secret() -> None:
     )
     assert "vera" in told
     assert digest not in told
+
+
+def test_words_say_what_takes_a_restart() -> None:
+    """In the log and the trail as in the answer: nobody takes a new port for one that is listened on."""
+    before, after = (
+        load(f"listen: {{port: {port}, drain: {port}s}}\n{BASE}".encode(), "test.yaml", {})
+        for port in (81, 82)
+    )
+
+    told = "listen.port: 81 -> 82 (after a restart); listen.drain: 81s -> 82s"
+    assert in_words(differences(before, after)) == told
 
 
 @pytest.mark.parametrize(
@@ -150,6 +162,11 @@ async def test_a_reload_tells_what_it_has_changed(start_gateway: Any, until: Any
     assert "limits.all" in entry["detail"]
     again = (await post(gateway, "/api/config/reload")).json()
     assert (again["version"], again["changes"], again["applied"]) == (2, [], 2)
+
+    code, said = await run("reload", TIDEGATE_ADMIN_URL=gateway.admin_url, TIDEGATE_ADMIN_TOKEN=TOKEN)
+    holds, since = said.splitlines()
+    assert (code, holds.startswith("the file says what holds: configuration 2 ")) == (0, True)
+    assert re.fullmatch(rf"since \S+ \S+ \(file changed\): {re.escape(entry['detail'])}", since)
 
 
 async def test_edits_at_once_are_one(start_gateway: Any) -> None:

@@ -198,6 +198,14 @@ async def test_bad_forms_change_nothing(
     assert (await one_gateway.admin("GET", "/api/audit")).json()["changes"] == before
 
 
+async def test_a_step_that_is_none_is_told_what_one_is(one_gateway: Any) -> None:
+    """The command takes a rung's name, this takes its number: said in words, not in types."""
+    answer = (await one_gateway.admin("PUT", "/api/step", {"step": "high"})).json()
+
+    said = "the number of a step, or auto; GET /api/step has their names"
+    assert answer["errors"] == [{"field": "step", "detail": said}]
+
+
 async def test_a_gateway_without_token_stays_closed(start_gateway: Any) -> None:
     """No token configured means nobody is let in, and the log says what to do."""
     gateway = await start_gateway(env={"TIDEGATE_ADMIN_TOKEN": ""})
