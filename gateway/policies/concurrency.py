@@ -44,7 +44,6 @@ DEEP_CUT = 0.5  # for failures
 LONG_QUEUE = 3.0  # bases; then a cut goes to where the queue ends, but no deeper than
 DEEPEST_CUT = 0.2
 ROW = 20  # slow answers, one after the other, that make it needless to see a long queue's window to its end
-START_ROW = 8  # the same in a slow start, where any queue is long enough
 ENOUGH = 0.2  # cuts to this share must shorten any queue, whatever other workers do meanwhile
 DRAIN = 1.1  # bases; a cut for latency leaves so much of a queue, for answers that differ
 EXPLORE_EVERY = 10.0  # seconds

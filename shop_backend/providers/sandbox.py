@@ -94,6 +94,7 @@ class SandboxProvider:
         except Exception as error:
             raise SetupError("TIDEGATE_SANDBOX_SECRET: must be whsec_ and base64") from error
         self._settings = settings
+        self._secret = secret
         self._clock = clock
         self._url = settings.sandbox_url.rstrip("/")
         self._http = HttpClient(
@@ -215,11 +216,17 @@ class SandboxProvider:
             if answer.status == 404 and missing is not None:
                 return missing
             if not 200 <= answer.status < 300:
-                said = answer.body[:200].decode("utf-8", "replace")
-                raise ProviderError(f"{method} {path}: {answer.status} {said}")
+                raise ProviderError(f"{method} {path}: {answer.status} {self._quoted(answer.body)}")
             value = json.loads(answer.body)
         except (NoAnswer, ValueError, RecursionError) as error:
             raise ProviderError(f"{method} {path}: {error}") from error
         if not isinstance(value, dict):
             raise ProviderError(f"{method} {path}: not an object")
         return value
+
+    def _quoted(self, body: bytes) -> str:
+        """The beginning of an answer, for a log: on one line, and without the secret, which it may echo."""
+        said = body.decode("utf-8", "replace")
+        if self._secret:
+            said = said.replace(self._secret, "whsec_…")
+        return "".join(sign if sign.isprintable() else " " for sign in said[:200])

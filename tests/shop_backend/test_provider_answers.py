@@ -42,3 +42,22 @@ async def test_a_hostile_answer_is_no_checkout(shop_settings: Settings, said: by
                 await provider.checkout(ORDER)
         finally:
             await provider.close()
+
+
+async def test_a_refusal_that_echoes_our_secret_is_quoted_without_it(shop_settings: Settings) -> None:
+    """The provider's words go into the log: one line, and nothing that lets anybody in."""
+    secret = shop_settings.require("sandbox_secret")
+    said = f"bad header\nauthorization: Bearer {secret}".encode()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
+
+    async with served(talk) as address:
+        provider = SandboxProvider(shop_settings.model_copy(update={"sandbox_url": address}))
+        try:
+            with pytest.raises(ProviderError) as refused:
+                await provider.checkout(ORDER)
+        finally:
+            await provider.close()
+    assert str(refused.value) == "POST /checkouts: 400 bad header authorization: Bearer whsec_…"
