@@ -55,18 +55,8 @@ class ClientConnection(Timed):
     whole: ClassVar[App | None] = None  # answers requests that come whole; without it ASGI takes all
 
     __slots__ = (
-        *(
-            "_address",
-            "_app",
-            "_began",
-            "_client",
-            "_draining",
-            "_eof",
-            "_lingers",
-            "_paused",
-            "_reader",
-            "_reading",
-        ),
+        *("_address", "_app", "_began", "_client", "_draining", "_eof", "_lingers", "_paused"),
+        *("_reader", "_reading"),
         *("_state", "_stopped", "_task", "_transport", "_turns", "_unfed", "_writable", "blocked"),
     )
 

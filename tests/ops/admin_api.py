@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from click.testing import CliRunner, Result
 
 from ops.cli import main
+from tests.ops.http_server import Asked, serving
 
 
 class Api:
@@ -21,31 +19,14 @@ class Api:
         self.asked: list[tuple[str, str, str, Any]] = []  # method, path, authorization, body
         self.answer: tuple[int, bytes] = (200, b"{}")
 
-    @contextlib.contextmanager
-    def serve(self) -> Iterator[str]:
-        api = self
+    def serve(self) -> contextlib.AbstractContextManager[str]:
+        """Its URL, while the block lasts."""
+        return serving(self._said)
 
-        class Handler(BaseHTTPRequestHandler):
-            def _handle(self) -> None:
-                raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                body = json.loads(raw) if raw else None
-                api.asked.append((self.command, self.path, self.headers["Authorization"], body))
-                self.send_response(api.answer[0])
-                self.send_header("Content-Length", str(len(api.answer[1])))
-                self.end_headers()
-                self.wfile.write(api.answer[1])
-
-            do_GET = do_PUT = do_DELETE = do_POST = _handle  # noqa: N815 - named by http.server
-
-            def log_message(self, *_: object) -> None:
-                """Stay quiet."""
-
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-            thread.start()
-            yield f"http://127.0.0.1:{server.server_port}"
-            server.shutdown()
-            thread.join()
+    def _said(self, asked: Asked) -> tuple[int, bytes]:
+        body = json.loads(asked.body) if asked.body else None
+        self.asked.append((asked.method, asked.path, asked.header["Authorization"], body))
+        return self.answer
 
 
 def run(api: Api, *words: str) -> Result:

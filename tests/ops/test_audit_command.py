@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 from collections.abc import Callable, Iterator
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -21,30 +19,21 @@ from ops.audit.ledgers import Capture, read_sandbox, read_stripe
 from ops.cli import main
 from ops.errors import Unreachable
 from tests.ops.audit_world import DELIVERED, EXPIRED, PENDING, REFUNDED, World
+from tests.ops.http_server import Asked, serving
 
 
-@contextlib.contextmanager
-def _serving(answer: Callable[[str, Message], dict[str, Any] | None]) -> Iterator[str]:
+def _serving(
+    answer: Callable[[str, Message], dict[str, Any] | None],
+) -> contextlib.AbstractContextManager[str]:
     """An HTTP server's URL; it answers a path and its header with a document, or with 401 for None."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            document = answer(self.path, self.headers)
-            body = json.dumps({"error": "wrong secret"} if document is None else document).encode()
-            self.send_response(401 if document is None else 200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def said(asked: Asked) -> tuple[int, bytes]:
+        document = answer(asked.path, asked.header)
+        if document is None:
+            return 401, json.dumps({"error": "wrong secret"}).encode()
+        return 200, json.dumps(document).encode()
 
-        def log_message(self, *_: object) -> None:
-            """Stay quiet."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    return serving(said)
 
 
 @pytest.fixture

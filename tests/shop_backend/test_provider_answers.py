@@ -27,21 +27,27 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE)
-async def test_a_hostile_answer_is_no_checkout(shop_settings: Settings, said: bytes) -> None:
-    """It is the provider's error, of this order only: nothing of it reaches the database or the buyer."""
+async def _failure(settings: Settings, status: bytes, said: bytes) -> str:
+    """What a checkout fails with when the provider answers so."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"}")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
+        writer.write(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(said), said))
 
     async with served(talk) as address:
-        provider = SandboxProvider(shop_settings.model_copy(update={"sandbox_url": address}))
+        provider = SandboxProvider(settings.model_copy(update={"sandbox_url": address}))
         try:
-            with pytest.raises(ProviderError, match=r"^POST /checkouts: "):
+            with pytest.raises(ProviderError) as failed:
                 await provider.checkout(ORDER)
         finally:
             await provider.close()
+    return str(failed.value)
+
+
+@pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE)
+async def test_a_hostile_answer_is_no_checkout(shop_settings: Settings, said: bytes) -> None:
+    """It is the provider's error, of this order only: nothing of it reaches the database or the buyer."""
+    assert (await _failure(shop_settings, b"200 OK", said)).startswith("POST /checkouts: ")
 
 
 async def test_a_refusal_that_echoes_our_secret_is_quoted_without_it(shop_settings: Settings) -> None:
@@ -49,15 +55,5 @@ async def test_a_refusal_that_echoes_our_secret_is_quoted_without_it(shop_settin
     secret = shop_settings.require("sandbox_secret")
     said = f"bad header\nauthorization: Bearer {secret}".encode()
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"}")
-        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
-
-    async with served(talk) as address:
-        provider = SandboxProvider(shop_settings.model_copy(update={"sandbox_url": address}))
-        try:
-            with pytest.raises(ProviderError) as refused:
-                await provider.checkout(ORDER)
-        finally:
-            await provider.close()
-    assert str(refused.value) == "POST /checkouts: 400 bad header authorization: Bearer whsec_…"
+    failure = await _failure(shop_settings, b"400 Bad Request", said)
+    assert failure == "POST /checkouts: 400 bad header authorization: Bearer whsec_…"
