@@ -32,9 +32,12 @@ from gateway.state.counters import SharedCounters, shared_memory
 from gateway.state.limits import LocalLimits
 from gateway.upstream.forward import request_head
 from gateway.upstream.response import ResponseReader
+from gateway.worker import calm_collector
 
 ROUNDS = 100  # of one request from each client, in one reading
 READINGS = 15
+WIDE, TIGHT = "1000000/1 seconds", "1/3600 seconds"
+REFUSED = "refused"  # by a user's limit: nothing is left out, and yet most of the walk is
 
 
 # ---- over sockets: what is the kernel's ------------------------------------------------------
@@ -67,24 +70,25 @@ def over_sockets(peers: str, seconds: float, rounds: int) -> tuple[Run, list[tup
 # ---- inside a worker: what each protection adds ----------------------------------------------
 
 
-def variants() -> dict[str, str]:
-    """The configuration that is measured, and the same without one protection or without all."""
-    folder = Path(tempfile.mkdtemp(prefix="tidegate-account-"))
-    rate = "1000000/1 seconds"
+def configuration(*, user: str) -> str:
+    """What is measured, with this limit of each user."""
     text = render(
         HERE / "tidegate.yaml",
-        folder=folder,
+        folder=Path(tempfile.mkdtemp(prefix="tidegate-account-")),
         first=18081,
         second=18082,
         redis="",
         more_routes="",
-        overall=rate,
-        user=rate,
+        overall=WIDE,
+        user=user,
     )
     # Without sockets no latency tells how much the upstream can take, and connections are not opened anew.
-    whole = text.replace("{min: 4,", "{min: 1000,").replace(
-        "    timeout:", "    keep_alive: 1h\n    timeout:"
-    )
+    return text.replace("{min: 4,", "{min: 1000,").replace("    timeout:", "    keep_alive: 1h\n    timeout:")
+
+
+def variants() -> dict[str, str]:
+    """The configuration that is measured, the same without one protection or without all, and refusing."""
+    whole = configuration(user=WIDE)
 
     def without(*patterns: str) -> str:
         left = whole
@@ -103,6 +107,7 @@ def variants() -> dict[str, str]:
         "breaker": without(breaker),
         "adaptive concurrency": without(concurrency),
         "all four": without(limits, log, breaker, concurrency),
+        REFUSED: configuration(user=TIGHT),
     }
 
 
@@ -110,6 +115,7 @@ async def _inside() -> dict[str, float]:
     stands = {name: Inside(text) for name, text in variants().items()}
     for stand in stands.values():
         await stand.open()
+    calm_collector()  # as every worker does once it serves
     readings: dict[str, list[float]] = {name: [] for name in stands}
     for _ in range(READINGS):  # in turn, so that a noisy second troubles all
         for name, stand in stands.items():
@@ -189,13 +195,15 @@ def main() -> int:
     ]
     print(table(("peer", "user", "kernel", "both"), rows))
     print("\n**inside a worker**: the same without sockets and without the event loop\n")
-    whole = inside["nothing"]
+    whole, refused = inside["nothing"], inside.pop(REFUSED)
     rows = [(name, f"{cost:.1f}", f"{whole - cost:.1f}") for name, cost in inside.items()]
     print(table(("without", "µs", "saved"), rows))
+    print(f"\nA request over its user's limit, answered 429: {refused:.1f} µs.")
     print("\n**steps**: each repeated by itself\n")
     print(table(("step", "µs"), [(name, f"{cost:.2f}") for name, cost in alone.items()]))
     if given.json:
-        found = {"machine": run.machine, "sockets": sockets, "inside": inside, "steps": alone}
+        found: dict[str, object] = {"machine": run.machine, "sockets": sockets, "inside": inside}
+        found |= {"refused": refused, "steps": alone}
         given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
     return 0
 

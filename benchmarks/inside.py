@@ -66,7 +66,10 @@ class Line:
 
 
 class Inside:
-    """A worker with a configuration, and clients and upstream connections at its hands."""
+    """A worker with a configuration, and clients and upstream connections at its hands.
+
+    Where a limit is tight, the first requests use it up, and what is measured are refusals.
+    """
 
     def __init__(self, text: str) -> None:
         self._settings = config.load(text.encode(), "benchmark", os.environ)

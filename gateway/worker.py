@@ -86,7 +86,7 @@ class Worker:
         obeying = asyncio.create_task(self._obey(), name="obey")
         while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
-        _calm_collector()
+        calm_collector()
         self._channel.send({"type": "ready", "pid": os.getpid()})
         await asyncio.wait([serving, obeying], return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
@@ -184,7 +184,7 @@ class Worker:
             self._channel.send({"type": "report", "pressures": self._parts.pressures(cpu.read())})
 
 
-def _calm_collector() -> None:
+def calm_collector() -> None:
     """Look for cycles rarely: a request leaves none, and each look walks every open connection's objects.
 
     What lives since the start is never looked at again.
