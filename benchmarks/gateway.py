@@ -25,6 +25,7 @@ class Gateway(Process):
 
     Attributes:
         port: where it serves.
+        admin_port: of its admin API.
         admin_url: its admin API.
     """
 
@@ -32,11 +33,11 @@ class Gateway(Process):
         self, folder: Path, workers: int, *, trusted: Sequence[str] = (), **settings: object
     ) -> None:
         folder.mkdir()
-        self.port, admin_port = free_port(), free_port()
-        self.admin_url = f"http://127.0.0.1:{admin_port}"
+        self.port, self.admin_port = free_port(), free_port()
+        self.admin_url = f"http://127.0.0.1:{self.admin_port}"
         config = folder / "gateway.json"  # which is YAML too
         listen = {"host": "127.0.0.1", "port": self.port, "workers": workers, "trusted_proxies": trusted}
-        whole = {"listen": listen, "admin": {"port": admin_port}, **settings}
+        whole = {"listen": listen, "admin": {"port": self.admin_port}, **settings}
         config.write_text(json.dumps(whole), encoding="utf-8")
         command = Command(
             (sys.executable, "-m", "gateway", "serve", "--config", str(config)),

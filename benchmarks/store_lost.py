@@ -16,15 +16,14 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from benchmarks import machine, report
 from benchmarks.gateway import Gateway
 from benchmarks.line import Line
+from benchmarks.outage import Round, Sample
 from benchmarks.proxy import stopped_by_signals
 from benchmarks.redis_server import RedisServer
 from benchmarks.report import percentile
@@ -38,69 +37,13 @@ AFTER = 1.0  # milliseconds; what may be added from the second second on
 BEFORE = 1.0  # seconds; that the shares were used then shows in the count on return
 NO_BOUND = float("inf")
 SLACK = 1.05  # of a count by our clock beside one by Redis's
+PAUSE = 1000 * (SLACK - 1)  # ms; what a longer pause of the load leaves out, the limit admits after it
 SETTINGS: dict[str, Any] = {
     "upstreams": {"shop": {"servers": ["http://127.0.0.1:9"]}},
     "features": {"off": {"fallback": {"json": {}}, "state": "off"}},
     "limits": {"all": {"rate": f"{LIMIT}/second", "per": "global"}},
     "routes": [{"match": "/limit", "upstream": "shop", "feature": "off", "limits": ["all"]}],
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One request: by which host, when it was sent and answered (seconds), and whether it was admitted."""
-
-    host: int
-    sent: float
-    answered: float
-    admitted: bool
-
-
-@dataclass(slots=True)
-class Round:
-    """One stop of Redis.
-
-    Attributes:
-        stopped: when, in seconds on the samples' clock.
-        resumed: when it was let go.
-        back: when every worker shared again.
-        ended: when the load did.
-        samples: every request.
-    """
-
-    stopped: float = 0.0
-    resumed: float = 0.0
-    back: float = 0.0
-    ended: float = 0.0
-    samples: list[Sample] = field(default_factory=list)
-
-    def latencies(self, since: float, until: float) -> list[float]:
-        """Milliseconds of the requests sent in an interval."""
-        return [(one.answered - one.sent) * 1000 for one in self.samples if since <= one.sent < until]
-
-    def rate(self, since: float, until: float, host: int | None = None) -> float:
-        """Admitted a second, in an interval, by one host or by all."""
-        found = [
-            one
-            for one in self.samples
-            if one.admitted and since <= one.answered < until and host in {None, one.host}
-        ]
-        return len(found) / (until - since)
-
-    def fullest_second(self, since: float, until: float) -> int:
-        """The most that were certainly admitted within one second: both asked and answered in it."""
-        found = sorted(
-            (one.sent, one.answered) for one in self.samples if one.admitted and since <= one.sent < until
-        )
-        most = 0
-        for first, (begin, _) in enumerate(found):
-            within = 0
-            for sent, answered in found[first:]:
-                if sent >= begin + 1.0:
-                    break
-                within += answered < begin + 1.0
-            most = max(most, within)
-        return most
 
 
 class Load:
@@ -150,25 +93,37 @@ async def one_round(server: RedisServer, gateways: Sequence[Gateway], load: Load
     """Steady, stopped, back."""
     found = Round()
     load.samples = found.samples
+    losses = _losses(gateways)
     await asyncio.sleep(STEADY)
+    found.lost = _losses(gateways) - losses
     server.freeze()
     found.stopped = time.monotonic()
     await asyncio.sleep(AWAY)
+    losses = _losses(gateways)
     server.thaw()
     found.resumed = time.monotonic()
-    async with httpx.AsyncClient() as client, asyncio.timeout(30):
-        while not all([await _up(client, one) for one in gateways]):  # noqa: ASYNC110 - other processes
+    async with asyncio.timeout(30):
+        while not all([await _up(one) for one in gateways]):  # noqa: ASYNC110 - other processes
             await asyncio.sleep(0.05)
     found.back = time.monotonic()
     await asyncio.sleep(BACK)
     found.ended = time.monotonic()
+    found.lost += _losses(gateways) - losses
     return found
 
 
-async def _up(client: httpx.AsyncClient, gateway: Gateway) -> bool:
+def _losses(gateways: Sequence[Gateway]) -> int:
+    """How often a worker lost Redis so far."""
+    return sum(one.log.read_bytes().count(b"limits are judged locally") for one in gateways)
+
+
+async def _up(gateway: Gateway) -> bool:
     """Whether every worker of a gateway shares its limits."""
-    text = (await client.get(f"{gateway.admin_url}/metrics")).text
-    return "\ntidegate_limit_store_up 1" in text
+    line = await Line.open(gateway.admin_port)  # httpx's client takes 0.1 s to make, and the load would pause
+    try:
+        return b"\ntidegate_limit_store_up 1" in (await line.get("/metrics")).body
+    finally:
+        line.close()
 
 
 async def measure(folder: Path, rounds: int) -> tuple[list[Round], Counter[str]]:
@@ -236,6 +191,16 @@ def findings(rounds: Sequence[Round], failures: int) -> list[Finding]:
             f"fullest second since it was let go (limit {LIMIT})",
             max(one.fullest_second(one.resumed, one.ended) for one in rounds),
             LIMIT * SLACK,
+        ),
+        Finding(
+            "the load's longest pause from 1 s before it was let go, ms",
+            max(one.longest_pause(one.resumed - BEFORE, one.ended) for one in rounds),
+            PAUSE,
+        ),
+        Finding(
+            "workers that lost Redis while it was there (their shares are whole then)",
+            sum(one.lost for one in rounds),
+            NO_BOUND,
         ),
         Finding(
             f"admitted a second, on average, from {BEFORE:g} s before it was let go to the end",

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import cancellations, metrics, store_lost, switches, users
+from benchmarks.outage import Round, Sample
 from benchmarks.report import percentile
-from benchmarks.store_lost import Round, Sample
 
 
 def test_percentiles_by_nearest_rank() -> None:
@@ -101,6 +101,16 @@ def test_findings_name_what_is_wrong() -> None:
         if one.figure > one.most
     }
     assert {says.split()[0] for says in wrong} >= {"added", "admitted", "fullest", "answers"}
+
+
+def test_a_load_that_pauses_on_return_is_told() -> None:
+    """What it left out meanwhile is admitted at once: that is no fault of the limit's."""
+    steady: list[Any] = [(host, n / 100, n / 100 + 0.001, True) for n in range(1150) for host in (0, 1)]
+    paused = [one for one in steady if not 8.2 < one[1] < 8.3]
+    assert lost(*paused).longest_pause(8.0, 11.5) == pytest.approx(100)
+    wrong = [one.says for one in store_lost.findings([lost(*paused)], 0) if one.figure > one.most]
+    assert len(wrong) == 1
+    assert "pause" in wrong[0]
 
 
 async def test_metrics(tmp_path: Path) -> None:
