@@ -114,7 +114,7 @@ class WorkerSettings(Section):
     poll_after: Duration = 30.0
     """First question to the provider about an unpaid order."""
     poll_until: Duration = 3600.0
-    """After expiry, then the provider is asked no more."""
+    """After expiry; then the provider is asked once more, until it answers and nothing is under way."""
 
 
 class SessionSettings(Section):

@@ -78,8 +78,12 @@ class PaymentProvider(Protocol):
         """The provider's own word on an order, as things happened."""
         ...
 
-    async def withdraw(self, order: Mapping[str, Any]) -> None:
-        """Ask that the order's checkout be paid no more, where a provider can do that."""
+    async def withdraw(self, order: Mapping[str, Any]) -> bool:
+        """Ask that the order's checkout be paid no more, where a provider can do that.
+
+        Returns:
+            False while a payment that was begun may still be captured.
+        """
         ...
 
     async def refund(self, payment_id: str, amount_cents: int, currency: str) -> RefundState:

@@ -149,8 +149,9 @@ class SandboxProvider:
         except (KeyError, TypeError, ValueError) as error:
             raise ProviderError("GET /checkouts/by-order: not the shape docs/data.md names") from error
 
-    async def withdraw(self, order: Mapping[str, Any]) -> None:
-        """The sandbox lets a checkout be paid whenever a rehearsal wants it to be."""
+    async def withdraw(self, order: Mapping[str, Any]) -> bool:  # noqa: ARG002 - every order's is the same
+        """The sandbox lets a checkout be paid whenever a rehearsal wants it to be, and captures at once."""
+        return True
 
     async def refund(self, payment_id: str, amount_cents: int, currency: str) -> RefundState:  # noqa: ARG002 - it knows the currency
         """Give a payment back, once; done when it answers.

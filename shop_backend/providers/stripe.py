@@ -121,16 +121,25 @@ class StripeProvider:
         news = self._of_session(valid(Session, answer), "succeeded")
         return [news] if isinstance(news, Payment) else []
 
-    async def withdraw(self, order: Mapping[str, Any]) -> None:
+    async def withdraw(self, order: Mapping[str, Any]) -> bool:
         """Expire the session; one that is paid, or expired already, stays as it is.
+
+        Returns:
+            False while a payment by a delayed method, a bank debit for example, is under way.
 
         Raises:
             ProviderError: try again.
         """
-        if order["checkout_id"]:
-            await self._ask(
-                "POST", f"/v1/checkout/sessions/{order['checkout_id']}/expire", {}, refused=(400,)
-            )
+        if not order["checkout_id"]:
+            return True
+        path = f"/v1/checkout/sessions/{order['checkout_id']}"
+        if await self._ask("POST", f"{path}/expire", {}, refused=(400,)):
+            return True
+        session = valid(Session, await self._ask("GET", path, None))
+        if session.payment_intent is None or session.payment_status == "paid":
+            return True
+        intent = await self._ask("GET", f"/v1/payment_intents/{session.payment_intent}", None)
+        return valid(Intent, intent).status != "processing"
 
     async def refund(self, payment_id: str, amount_cents: int, currency: str) -> RefundState:
         """Refund a PaymentIntent, unless a refund of it is done or under way.

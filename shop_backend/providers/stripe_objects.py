@@ -45,6 +45,7 @@ class Intent(Object):
     id: _Id
     amount: _Amount
     currency: str
+    status: str | None = None
     metadata: dict[str, str] = {}
 
 

@@ -67,6 +67,7 @@ log = logging.getLogger(__name__)
 
 STORM = 3.0  # seconds over which a storm is spread
 PAGE = 1000  # payments in one answer
+SHOWN = 100  # the newest payments of a checkout; a capture is always the last
 STATIC = Path(__file__).resolve().parent.parent / "pages" / "static"
 
 
@@ -229,7 +230,7 @@ class Provider:
     def _public(self, checkout: Row) -> dict[str, Any]:
         url = f"{self._settings.sandbox_url.rstrip('/')}/checkouts/{checkout['id']}"
         shown = {key: value for key, value in checkout.items() if key != "callback_url"}
-        return {"url": url, **shown}
+        return {"url": url, **shown, "payments": checkout["payments"][-SHOWN:]}
 
     def _html(self, checkout: Row | None) -> HTMLResponse:
         amount, home = "", ""

@@ -20,6 +20,7 @@ _WRITE_EVERY = 0.05  # seconds; what was opened meanwhile is written down at onc
 _POLLS = 20
 _REFUNDS = 10
 _LONGEST = 300.0  # seconds between two tries
+_LONGEST_OVERDUE = 3600.0  # the same, of the last question about an order
 _FIRST_CHECKOUT_RETRY = 0.25  # seconds; doubles
 _LONGEST_CHECKOUT_RETRY = 15.0  # seconds; a buyer is waiting to pay
 _NEVER = "9000-01-01"  # a date that psycopg can read, unlike infinity
@@ -67,22 +68,36 @@ class Cashier:
     async def poll(self) -> int:
         """Ask about unpaid and just-expired orders whose callback may be lost; how many were asked about.
 
+        The last question, `poll_until` after expiry, is asked until it has its answer.
+
         Raises:
             ProviderError: none could be asked about.
         """
         async with self._database.primary() as connection:
             cursor = await connection.execute(
-                "UPDATE orders SET polls = polls + 1, next_poll_at = CASE"
-                " WHEN state = 'expired' AND closed_at < now() - make_interval(secs => %s)"
-                " THEN %s::timestamptz"
-                " ELSE now() + make_interval(secs => least(%s * 2 ^ least(polls, 20), %s)) END"
+                # Put off before it is tried: one that is never answered must not starve the others.
+                "UPDATE orders SET polls = polls + 1, next_poll_at = now() + make_interval(secs => least("
+                " %s * 2 ^ least(polls, 20), CASE WHEN state = 'expired'"
+                " AND closed_at < now() - make_interval(secs => %s) THEN %s ELSE %s END))"
                 " WHERE id IN (SELECT id FROM orders WHERE state IN ('pending', 'expired')"
                 " AND next_poll_at <= now() ORDER BY next_poll_at LIMIT %s FOR UPDATE SKIP LOCKED)"
-                " RETURNING id::text, state, polls, provider, checkout_id",
-                (self._settings.poll_until, _NEVER, self._settings.poll_after, _LONGEST, _POLLS),
+                " RETURNING id::text, state, polls, provider, checkout_id, next_poll_at,"
+                " state = 'expired' AND closed_at < now() - make_interval(secs => %s) AS overdue",
+                (
+                    self._settings.poll_after,
+                    self._settings.poll_until,
+                    _LONGEST_OVERDUE,
+                    _LONGEST,
+                    _POLLS,
+                    self._settings.poll_until,
+                ),
             )
             orders = await cursor.fetchall()
-        await self._all([self._ask(row) for row in orders])
+        answers = await asyncio.gather(*map(self._ask, orders), return_exceptions=True)
+        over = [row for row, answer in zip(orders, answers, strict=True) if row["overdue"] and answer is True]
+        if over:
+            await self._ask_no_more(over)
+        _well(len(answers), [each for each in answers if isinstance(each, BaseException)])
         return len(orders)
 
     async def refund(self) -> int:
@@ -143,19 +158,34 @@ class Cashier:
                 [list(column) for column in zip(*opened, strict=True)],
             )
 
-    async def _ask(self, order: Mapping[str, Any]) -> None:
-        provider, order_id = self._of(order), order["id"]
-        if order["state"] == "expired" and order["polls"] == 1:
-            await provider.withdraw(order)
+    async def _ask(self, order: Mapping[str, Any]) -> bool:
+        """Settle what the provider has of an order; whether there will be no more to hear."""
+        provider, order_id, over = self._of(order), order["id"], True
+        if order["state"] == "expired" and (order["polls"] == 1 or order["overdue"]):
+            over = await provider.withdraw(order)
         # Declined payments first, as they happened: the outcome of an order is its capture.
         for payment in await provider.payments_of(order):
             try:
                 result = await self._payments.settle(payment, source="poll")
             except (CardsBusy, Mismatch, UnknownOrder) as error:
                 _log.warning("order %s polled: %s", order_id, error)
+                over = over and not isinstance(error, CardsBusy)
                 continue
             if result != "duplicate":
                 _log.info("order %s polled: %s", order_id, result)
+        return over
+
+    async def _ask_no_more(self, orders: Sequence[Mapping[str, Any]]) -> None:
+        ids, times = [row["id"] for row in orders], [row["next_poll_at"] for row in orders]
+        async with self._database.primary() as connection:
+            await connection.execute(
+                # Locked as in `_write`; a callback that has meanwhile asked for a poll gets it.
+                "WITH t AS (SELECT * FROM unnest(%s::uuid[], %s::timestamptz[]) AS t (id, next_poll_at)),"
+                " locked AS (SELECT id FROM orders WHERE id IN (SELECT id FROM t) ORDER BY id FOR UPDATE)"
+                " UPDATE orders SET next_poll_at = %s FROM t JOIN locked USING (id)"
+                " WHERE orders.id = t.id AND orders.next_poll_at = t.next_poll_at",
+                (ids, times, _NEVER),
+            )
 
     async def _give_back(self, row: Mapping[str, Any]) -> None:
         state = await self._of(row).refund(row["payment_id"], row["amount_cents"], row["currency"])

@@ -64,11 +64,12 @@ class StripeError(Exception):
 
 @dataclass
 class FakeStripe:
-    """One account. `trouble` are statuses given instead of an answer, after the work was done."""
+    """One account. `trouble` are statuses given instead of an answer, after the work was done; 200: none."""
 
     sessions: dict[str, dict[str, Any]] = field(default_factory=dict)
     refunds: list[dict[str, Any]] = field(default_factory=list)
     refund_status: str = "succeeded"
+    under_way: dict[str, str] = field(default_factory=dict)
     trouble: list[int] = field(default_factory=list)
     answered: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
 
@@ -79,6 +80,7 @@ class FakeStripe:
                 Route("/v1/checkout/sessions", self._guarded(self._create_session), methods=["POST"]),
                 Route("/v1/checkout/sessions/{id}", self._guarded(self._session), methods=["GET"]),
                 Route("/v1/checkout/sessions/{id}/expire", self._guarded(self._expire), methods=["POST"]),
+                Route("/v1/payment_intents/{id}", self._guarded(self._intent), methods=["GET"]),
                 Route("/v1/refunds", self._guarded(self._refund), methods=["POST"]),
                 Route("/v1/refunds", self._guarded(self._list_refunds), methods=["GET"]),
             ]
@@ -102,6 +104,18 @@ class FakeStripe:
             "url": None,
         }
         return self.event("checkout.session.completed", session)
+
+    def begin(self, order_id: str) -> None:
+        """The buyer pays by a bank debit, which takes days."""
+        intent = f"pi_{uuid.uuid4().hex}"
+        self.session_of(order_id).update(status="complete", payment_intent=intent, url=None)
+        self.under_way[intent] = "processing"
+
+    def decide(self, order_id: str, outcome: str) -> None:
+        """The bank has paid ("succeeded"), or has not; nobody is told."""
+        session = self.session_of(order_id)
+        self.under_way[session["payment_intent"]] = outcome
+        session["payment_status"] = "paid" if outcome == "succeeded" else "unpaid"
 
     def decline(self, order_id: str) -> dict[str, Any]:
         """The buyer's card is declined; the event of it."""
@@ -132,8 +146,8 @@ class FakeStripe:
                 value = await self._once(request, work)
             except StripeError as refusal:
                 return JSONResponse(refusal.body, refusal.status)
-            if self.trouble:
-                return JSONResponse({"error": {"type": "api_error"}}, self.trouble.pop(0))
+            if self.trouble and (status := self.trouble.pop(0)) != 200:
+                return JSONResponse({"error": {"type": "api_error"}}, status)
             return JSONResponse(value)
 
         return answer
@@ -199,6 +213,16 @@ class FakeStripe:
             raise StripeError(400, "invalid_request_error", "Only sessions in status open can be expired")
         session |= {"status": "expired", "url": None}
         return session
+
+    def _intent(self, request: Request, _: dict[str, str]) -> dict[str, Any]:
+        name = request.path_params["id"]
+        (session,) = [s for s in self.sessions.values() if s["payment_intent"] == name]
+        return recorded("payment_intent.payment_failed")["data"]["object"] | {
+            "id": name,
+            "amount": session["amount_total"],
+            "currency": session["currency"],
+            "status": self.under_way.get(name, "succeeded"),
+        }
 
     def _refund(self, _: Request, form: dict[str, str]) -> dict[str, Any]:
         _only(form, REFUND_WORDS)

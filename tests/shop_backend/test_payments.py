@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -271,6 +273,50 @@ async def test_a_lost_callback_is_found_by_asking(shop: Any, expired: bool) -> N
     assert await shop.cashier.poll() == 1
     assert (await shop.see(order))["status"] == "delivered"
     assert await shop.cashier.poll() == 0
+    await shop.check()
+
+
+async def test_every_unpaid_order_is_asked_about_though_a_round_is_full(shop: Any) -> None:
+    """More orders are due than one round asks about, all since the same moment: each gets its turn."""
+    orders = [await shop.placed() for _ in range(45)]
+    await shop.pay(orders[-1])
+    await shop.execute("UPDATE orders SET next_poll_at = now()")
+    asked = [await shop.cashier.poll() for _ in range(4)]
+    assert asked == [20, 20, 5, 0]
+    assert (await shop.see(orders[-1]))["status"] == "delivered"
+
+
+async def test_a_capture_after_thousands_of_declined_payments_is_found_by_asking(shop: Any) -> None:
+    """However long the list of an order's payments, its capture is in the provider's answer."""
+    order = await shop.placed()
+    checkout = (await shop.row("SELECT checkout_id FROM orders"))["checkout_id"]
+    with contextlib.closing(sqlite3.connect(shop.settings.data_dir / "sandbox.sqlite3")) as books, books:
+        books.executemany(
+            "INSERT INTO payments (id, checkout_id, outcome, created_at) VALUES (?, ?, 'failed', 0)",
+            [(f"pay_{number}", checkout) for number in range(5000)],
+        )
+    await shop.pay(order)
+    await shop.execute("UPDATE orders SET next_poll_at = now()")
+    await shop.cashier.poll()
+    assert (await shop.see(order))["status"] == "delivered"
+    await shop.check()
+
+
+async def test_a_last_question_that_finds_cards_locked_is_asked_again(shop: Any) -> None:
+    """The last card is locked by a transaction that then rolls back: delivered when asked again."""
+    order = await shop.placed("single")
+    await shop.expire(order)
+    await shop.pay(order)
+    url = shop.settings.require("database_url")
+    async with await psycopg.AsyncConnection.connect(url) as other:
+        await other.execute("SELECT id FROM cards WHERE sku = 'single' FOR UPDATE")
+        await shop.execute("UPDATE orders SET closed_at = now() - interval '2 hours', next_poll_at = now()")
+        assert await shop.cashier.poll() == 1
+        assert (await shop.see(order))["status"] == "expired"
+        await other.rollback()
+    await shop.execute("UPDATE orders SET next_poll_at = now() WHERE next_poll_at < '9000-01-01'")
+    assert await shop.cashier.poll() == 1
+    assert (await shop.see(order))["status"] == "delivered"
     await shop.check()
 
 

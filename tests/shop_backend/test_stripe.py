@@ -294,6 +294,65 @@ async def test_an_expired_order_can_be_paid_no_more(shop: Any, stripe: tuple[Fak
     await shop.check()
 
 
+async def ask_at_last(shop: Any) -> None:
+    """The time to ask about expired orders is over; whoever is still to be asked about is due."""
+    await shop.execute("UPDATE orders SET closed_at = now() - interval '2 hours' WHERE state = 'expired'")
+    await shop.execute(
+        "UPDATE orders SET next_poll_at = now() WHERE state = 'expired' AND next_poll_at < '9000-01-01'"
+    )
+    await shop.cashier.poll()
+
+
+@pytest.mark.parametrize("trouble", [[503], [200, 503]])
+async def test_the_last_question_is_asked_until_it_is_answered(
+    shop: Any, stripe: tuple[FakeStripe, str], trouble: list[int]
+) -> None:
+    """Stripe is away when an expired order is asked about for the last time: its capture is found later."""
+    account, _ = stripe
+    order = await shop.placed()
+    await shop.expire(order)
+    account.pay(order["order_id"])
+    account.trouble = trouble
+    with pytest.raises(ProviderError):
+        await ask_at_last(shop)
+    assert (await shop.see(order))["status"] == "expired"
+    await ask_at_last(shop)
+    assert (await shop.see(order))["status"] == "delivered"
+    await shop.check()
+
+
+async def test_what_was_answered_at_last_is_asked_no_more(shop: Any, stripe: tuple[FakeStripe, str]) -> None:
+    """Nothing was paid, and the session is expired: nothing will be."""
+    account, _ = stripe
+    order = await shop.placed()
+    await shop.expire(order)
+    await ask_at_last(shop)
+    assert account.session_of(order["order_id"])["status"] == "expired"
+    await ask_at_last(shop)
+    assert (await shop.row("SELECT polls FROM orders"))["polls"] == 1
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "requires_payment_method"])
+async def test_a_bank_debit_under_way_is_asked_about_until_it_is_decided(
+    shop: Any, stripe: tuple[FakeStripe, str], outcome: str
+) -> None:
+    """Its event is lost, and it takes longer than expired orders are asked about."""
+    account, _ = stripe
+    order = await shop.placed()
+    account.begin(order["order_id"])
+    await shop.expire(order)
+    for _ in range(3):
+        await ask_at_last(shop)
+    assert (await shop.see(order))["status"] == "expired"
+    account.decide(order["order_id"], outcome)
+    await ask_at_last(shop)
+    assert (await shop.see(order))["status"] == ("delivered" if outcome == "succeeded" else "expired")
+    polls = (await shop.row("SELECT polls FROM orders"))["polls"]
+    await ask_at_last(shop)
+    assert (await shop.row("SELECT polls FROM orders"))["polls"] == polls == 4
+    await shop.check()
+
+
 async def late(shop: Any, account: FakeStripe) -> dict[str, Any]:
     """An order that was paid after its card went to somebody else."""
     order: dict[str, Any] = await shop.placed("single")
