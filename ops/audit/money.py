@@ -87,17 +87,19 @@ def i6(evidence: Evidence) -> Iterator[str]:
             f"the provider captured {capture.amount_cents} as {capture.payment_id} for order "
             f"{capture.order_id}; we did not record it"
         )
-    unread: Counter[str] = Counter()
     for name in sorted(ours.keys() - theirs.keys()):
         provider, payment_id = name
         if provider in books.read:
             order_id = ours[name]["order_id"]
             yield f"we recorded {payment_id} for order {order_id}; the provider has no such capture"
-        else:
-            unread[provider] += 1
-    for provider, n in sorted(unread.items()):
+    used = {str(row["provider"]) for row in evidence.rows("SELECT DISTINCT provider FROM orders")}
+    for provider in sorted((used | {provider for provider, _ in ours}) - books.read):
         variable = "TIDEGATE_STRIPE_API_KEY" if provider == "stripe" else "TIDEGATE_SANDBOX_URL"
-        yield f"{n} captures of {provider} can't be compared: set {variable}, so that its ledger is read"
+        n = sum(each == provider for each, _ in ours)
+        yield (
+            f"the ledger of {provider} was not read, to compare {n} captures and find what we missed: "
+            f"set {variable}"
+        )
     for name in sorted(ours.keys() & theirs.keys()):
         yield from _differences(ours[name], theirs[name])
 

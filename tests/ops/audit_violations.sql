@@ -58,6 +58,9 @@ UPDATE orders SET state = 'refunding' WHERE id = :expired;
 -- I6 a success of a provider whose ledger nobody read
 UPDATE payments SET provider = 'stripe' WHERE payment_id = 'pay1';
 
+-- I6 an unpaid order of a provider whose ledger nobody read
+UPDATE orders SET provider = 'stripe' WHERE id = :expired;
+
 -- I6 another currency than the provider's
 UPDATE payments SET currency = 'USD' WHERE payment_id = 'pay1';
 

@@ -154,7 +154,8 @@ def test_the_command_compares_with_stripe_too(
 
     assert clean.exit_code == 0, clean.output
     assert "I6: pay1: we have 1000 EUR" in broken.output
-    assert "1 captures of stripe can't be compared: set TIDEGATE_STRIPE_API_KEY" in blind.output
+    assert "the ledger of stripe was not read" in blind.output
+    assert "set TIDEGATE_STRIPE_API_KEY" in blind.output
 
 
 def _run(world: World, url: str, folder: Path, *words: str, **more: str) -> Any:
