@@ -47,8 +47,11 @@ class Busiest:
         return [(key, count, self._errors.get(key, 0)) for key, count in best]
 
     def halve(self) -> None:
-        """Let what is long ago weigh less."""
-        self._counts = {key: count // 2 for key, count in self._counts.items() if count > 1}
+        """Let what is long ago weigh less.
+
+        Counts are rounded up and errors down, lest nothing be left of a count but its error.
+        """
+        self._counts = {key: (count + 1) // 2 for key, count in self._counts.items() if count > 1}
         self._errors = {key: error // 2 for key, error in self._errors.items() if key in self._counts}
         self._least = []
 

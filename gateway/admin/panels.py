@@ -15,6 +15,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.admin import shapes
+from gateway.admin.counters import Counters, sample_key
 from gateway.config import Admin
 from gateway.exchange import Clock
 from gateway.settings.admin import Panel
@@ -31,6 +32,7 @@ class _Page:
     """What a page said last."""
 
     samples: dict[str, list[shapes.Sample]] = field(default_factory=dict)  # by metric
+    counters: Counters = field(default_factory=Counters)
     at: float | None = None
     error: str | None = None
 
@@ -95,7 +97,8 @@ class Panels:
             ):
                 answer.raise_for_status()
                 raw = await _bounded(answer)
-            page.samples = await asyncio.to_thread(_read, raw.decode("utf-8", "replace"), names)
+            told = await asyncio.to_thread(_read, raw.decode("utf-8", "replace"), names)
+            page.samples = page.counters.carried(told, names)
         except TimeoutError:
             page.error = f"no answer within {TIMEOUT:g} s"
         except httpx.HTTPStatusError as error:
@@ -115,7 +118,7 @@ def _summed(samples: Iterable[shapes.Sample]) -> list[shapes.Sample]:
     """One sample for each name and labels, in the order of the first."""
     found: dict[tuple[object, ...], shapes.Sample] = {}
     for sample in samples:
-        key = (sample["metric"], *sorted(sample["labels"].items()))
+        key = sample_key(sample)
         seen = found.get(key)
         found[key] = sample if seen is None else {**sample, "value": seen["value"] + sample["value"]}
     return list(found.values())

@@ -63,7 +63,8 @@ class Panel(Settings):
     metrics: tuple[Annotated[str, Field(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$")], ...] = Field(
         min_length=1, max_length=20
     )
-    """Which of its metrics."""
+    """Which of its metrics. A counter (its name ends in _total) goes on where it was when its process is
+    started again, for as long as the gateway runs."""
 
 
 def _without_empty(panels: object) -> object:

@@ -6,14 +6,17 @@ import asyncio
 import hashlib
 import math
 import random
+from collections import Counter
 from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.admin.counters import MOST_COUNTERS, Counters
 from gateway.admin.panels import Panels
+from gateway.admin.shapes import Sample
 from gateway.admin.traffic import REQUESTS, WINDOW, Window, latency, traffic
 from gateway.busiest import Busiest
 from gateway.config import Admin
@@ -43,6 +46,7 @@ def test_the_busiest_are_never_missed(seen: list[str], size: int) -> None:
 
 
 @given(st.lists(st.one_of(st.sampled_from("abcdef"), st.none()), max_size=200))
+@example([*"aabbccd", None])  # of a count of 3 with an error of 2, no more than an error was left
 def test_what_is_long_ago_weighs_less(steps: list[str | None]) -> None:
     """Halved (None), counts stay positive and bounded by the truth, halved likewise."""
     busiest, true = Busiest(3), dict.fromkeys("abcdef", 0.0)
@@ -224,17 +228,51 @@ async def test_panels_show_what_stands_behind(start_gateway: Any, shop: Any, unt
 
     await until(fetched)  # a busy machine may be late for the first time
     stock, away, both = await shown()  # where no page is named is no panel
-    sample = {"metric": "shop_stock", "labels": {"sku": "steam-50", "state": "free"}, "value": 7.0}
-    assert (stock["title"], stock["samples"], stock["error"]) == ("Stock", [sample], None)
+    free = {"metric": "shop_stock", "labels": {"sku": "steam-50", "state": "free"}, "value": 7.0}
+    assert (stock["title"], stock["samples"], stock["error"]) == ("Stock", [free], None)
     assert (away["samples"], away["error"]) == ([], "does not answer: ConnectError")
-    assert both["samples"] == [{**sample, "value": 14.0}]
+    assert both["samples"] == [{**free, "value": 14.0}]
     shop.scripts["/metrics"] = broken
 
     async def failed() -> bool:
         return (await shown())[0]["error"] == "answered 500"
 
     await until(failed)
-    assert (await shown())[0]["samples"] == [sample]
+    assert (await shown())[0]["samples"] == [free]
+
+
+@given(st.lists(st.sampled_from(["a", "b", "start"]), max_size=30))
+def test_a_panels_counters_survive_their_process(steps: list[str]) -> None:
+    """What was counted before a restart stays, of what is not told any more too; gauges are as told."""
+    counters, now, ever = Counters(), dict[str, float](), Counter[str]()
+    for step in steps:
+        if step == "start":
+            now.clear()
+        else:
+            now[step] = now.get(step, 0.0) + 1
+            ever[step] += 1
+        told = {"done_total": [sample("done_total", label, now[label]) for label in now]}
+        told["open"] = [sample("open", "a", len(now))]
+        shown = counters.carried(told, {"done_total", "open"})
+        counted = {one["labels"]["of"]: one["value"] for one in shown.get("done_total", [])}
+        assert counted == ever
+        assert shown["open"] == told["open"]
+
+
+def test_counters_that_nobody_asks_for_are_forgotten() -> None:
+    """A metric that was left out of the panel for a while counts anew; labels without end fill no memory."""
+    counters = Counters()
+    for value in (5.0, 7.0):
+        (one,) = counters.carried({"x_total": [sample("x_total", "a", value)]}, {"x_total"})["x_total"]
+        assert one["value"] == value
+        assert counters.carried({}, set()) == {}
+    for number in range(5000):
+        shown = counters.carried({"x_total": [sample("x_total", str(number), 1)]}, {"x_total"})
+        assert len(shown["x_total"]) <= MOST_COUNTERS
+
+
+def sample(metric: str, of: str, value: float) -> Sample:
+    return {"metric": metric, "labels": {"of": of}, "value": value}
 
 
 async def test_a_page_that_breaks_the_parser_hides_no_other(
