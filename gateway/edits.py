@@ -78,8 +78,10 @@ class Edits:
     def _adopt(self, crew: Crew, before: Config, found: list[Difference]) -> None:
         master, file, now = self._master, self._master.file, self._master.config
         _log.info("configuration %d: %s", file.version, in_words(found))
-        if late := [one["path"] for one in found if one["restart"]]:
-            _log.warning("%s changed in %s; that takes a restart", ", ".join(late), file.path)
+        for key in (one["path"] for one in found if one["restart"]):
+            word = master.overrides.words.get(key)
+            what = f"{word} has the say over it" if word else "that takes a restart"
+            _log.warning("%s changed in %s; %s", key, file.path, what)
         if before.redis != now.redis:
             master.background.do(master.hosts.restart(lambda: master.config.redis), "resync")
         crew.drain = now.listen.drain

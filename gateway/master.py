@@ -47,6 +47,16 @@ class Overrides:
     admin_port: int | None = None
     workers: int | None = None
 
+    @property
+    def words(self) -> dict[str, str]:
+        """Keys of the file that say nothing, by the option that is heard in their place."""
+        said = {
+            "listen.port": ("--port", self.port),
+            "admin.port": ("--admin-port", self.admin_port),
+            "listen.workers": ("--workers", self.workers),
+        }
+        return {key: word for key, (word, value) in said.items() if value is not None}
+
 
 class Master:
     """The gateway of one host.

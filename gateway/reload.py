@@ -27,6 +27,7 @@ class ConfigFile:
         version: counts the changes that were taken.
         since: when the last was, seconds since 1970.
         mistakes: what is wrong with the file as it stands now; empty when it is the one that holds.
+        pending: what has changed since this process started and takes a restart to hold.
     """
 
     def __init__(self, path: Path, environment: Mapping[str, str]) -> None:
@@ -45,6 +46,8 @@ class ConfigFile:
         self.version = 1
         self.since = time.time()
         self.mistakes: list[str] = []
+        self._started = self.config
+        self.pending: list[Difference] = []
         self._lock = asyncio.Lock()
 
     async def watch(self, take: Callable[[str], Awaitable[None]]) -> None:
@@ -77,6 +80,7 @@ class ConfigFile:
                 self.text = raw.decode("utf-8-sig")
                 self.version += 1
                 self.since = time.time()
+                self.pending = [one for one in differences(self._started, config) if one["restart"]]
             return found
 
     async def compare(self, text: bytes | None = None) -> list[Difference]:

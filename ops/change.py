@@ -99,7 +99,7 @@ def cleared(answer: Json) -> str:
 
 def _changes(answer: Json) -> list[str]:
     return [
-        f"{one.get('path')}: {_value(one.get('before'))} -> {_value(one.get('after'))}"
+        f"{one.get('path')}: {value(one.get('before'))} -> {value(one.get('after'))}"
         + ("  (after a restart)" if one.get("restart") else "")
         for one in _fields(answer).get("changes") or []
         if isinstance(one, dict)
@@ -110,8 +110,9 @@ def _keys(lines: list[str]) -> str:
     return f"{len(lines)} key" if len(lines) == 1 else f"{len(lines)} keys"
 
 
-def _value(value: Any) -> str:  # noqa: ANN401 - JSON
-    return "(none)" if value is None else value if isinstance(value, str) else json.dumps(value)
+def value(told: Any) -> str:  # noqa: ANN401 - JSON
+    """A setting as a line has it."""
+    return "(none)" if told is None else told if isinstance(told, str) else json.dumps(told)
 
 
 # ---- words --------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,12 @@ def serves(url: str, timeout: float = 1.0) -> bool:
 
 
 def say(line: str) -> None:
-    """One line of progress; a console that has gone away stops nothing."""
+    """One line of news, with its time."""
+    show(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}")
+
+
+def show(line: str) -> None:
+    """One line of the console; one that has gone away stops nothing."""
     try:
         print(line, flush=True)
     except OSError:
@@ -148,7 +154,7 @@ def _run(options: Options, data: Path, config: Path, remembered: Mapping[str, An
             plan.start(supervisor)
             state["ready"] = True
             changed(state["pids"])
-            say(
+            show(  # without the time: scripts wait for a line that begins with this word
                 f"ready  shop {plan.urls['gateway']}/  admin {plan.urls['admin']}/  "
                 f"sandbox {plan.urls['sandbox']}/  admin token in {plan.secrets.admin_token_place}"
             )

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.text import Text
 
-from ops import screen
+from ops import change, screen
 from ops.admin_client import Json
 from ops.logs import shorter
 from ops.screen import Block, Sheet, said
@@ -69,6 +69,7 @@ def show(
         [[_gateway(gate), _traffic(gate)], _step(gate)],
         [_pinned(gate)],
         _mistakes(gate),
+        _restart(gate),
         [_features(gate), _breakers(gate), *_servers(gate)],
         [_limits(gate)],
         _busiest(gate),
@@ -115,14 +116,15 @@ def _step_name(step: Mapping[str, Any]) -> str:
 
 def _gateway(gate: Mapping[str, Any]) -> Sheet:
     workers, store = gate.get("workers") or {}, gate.get("limit_store") or {}
-    mistakes = (gate.get("config") or {}).get("mistakes")
+    config = gate.get("config") or {}
+    good = Text("good, restart pending", "yellow") if config.get("restart") else Text("good", "green")
     away = Text("away: local shares", style="red")
     shared = Text("up", style="green") if store.get("up") else away
     rows: list[tuple[object, ...]] = [
         ("up", _lasting(gate.get("uptime_seconds"))),
         ("workers", f"{workers.get('ready')} of {workers.get('wanted')}"),
         ("limit store", shared if store.get("shared") else "local"),
-        ("config", _good(not mistakes, "good", "edit not used")),
+        ("config", Text("edit not used", "red") if config.get("mistakes") else good),
     ]
     return Sheet("gateway", rows)
 
@@ -159,6 +161,16 @@ def _mistakes(gate: Mapping[str, Any]) -> Block:
         return []
     rows = [(str(line).replace(file, shorter(file)) if file else str(line),) for line in mistakes]
     return [Sheet("config: the edit is not used, the one before holds", rows, bad=True, folds=True)]
+
+
+def _restart(gate: Mapping[str, Any]) -> Block:
+    """What an edit has changed that holds only once the gateway is started again."""
+    rows = [
+        (one.get("path"), change.value(one.get("before")), change.value(one.get("after")))
+        for one in _list(gate.get("config") or {}, "restart")
+    ]
+    head = ("key", "now", "after a restart")
+    return [Sheet("config: the gateway has to be started again for this", rows, head)] if rows else []
 
 
 def _good(good: object, yes: str, no: str) -> Text:

@@ -73,7 +73,7 @@ def _endpoint(operation: Operation, master: Master) -> Endpoint:
     """Lets in who may, reads the form, does it; and records who was refused."""
 
     async def endpoint(request: Request) -> Response:
-        by = replace(_NOBODY, address=address(request))
+        by = _nobody(request)
         form: Any = None
         try:
             if operation.needs != "nobody":
@@ -97,22 +97,32 @@ def _endpoint(operation: Operation, master: Master) -> Endpoint:
     return endpoint
 
 
-def _record_refusal(
-    master: Master, request: Request, error: GatewayError, kind: str, by: Principal | None
-) -> None:
+def _record_refusal(master: Master, request: Request, error: GatewayError, kind: str, by: Principal) -> None:
     name = " ".join([request.method, request.scope["raw_path"].decode("latin-1")])[:200]  # as it was spelt
-    who = by.who if by is not None and by.name else f"somebody at {address(request)}"
+    who = by.who if by.name else f"somebody at {by.address}"
     master.totals.own.count("tidegate_admin_refusals_total", str(error.status))
     master.trail.refused(
         Entry(
             *(master.trail.now(), kind or "request", name),
             by=who,
-            role=by.role if by is not None and by.name else "",
+            role=by.role if by.name else "",
             result="refused",
             status=error.status,
             detail=error.detail[:500],
         )
     )
+
+
+def _nobody(request: Request) -> Principal:
+    return replace(_NOBODY, address=address(request))
+
+
+def _who(request: Request, master: Master) -> Principal:
+    """Who sends what no operation takes; it is refused all the same."""
+    try:
+        return master.door.enter(request)
+    except GatewayError:
+        return _nobody(request)
 
 
 def _answer(error: GatewayError) -> Response:
@@ -132,7 +142,7 @@ def _http_problem(request: Request, error: Exception, master: Master) -> Respons
         fields = [(b"allow", str(allow.get("Allow", "GET")).encode())]
         said = MethodNotAllowed(f"{request.method} is not for this path", fields=fields)
     if request.method not in SAFE:
-        _record_refusal(master, request, said, "", None)
+        _record_refusal(master, request, said, "", _who(request, master))
     return _answer(said)
 
 

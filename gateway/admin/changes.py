@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from gateway.master import Master
 
+TOLD = 10  # shut-offs that a refusal lists
+
 
 class Changes:
     """The handlers, over one master."""
@@ -199,7 +201,8 @@ class Changes:
         """Let through again one thing that an upstream has shut off."""
         done = await self._unshut(call, {call.name})
         if not done["cleared"]:
-            raise NotFound("nothing of that id is shut off; GET /api/shut-offs lists what is")
+            listed = _ids(views.shut_offs(self._master))
+            raise NotFound(f"nothing of that id is shut off; there are: {listed}")
         return done
 
     async def _unshut(self, call: Call[None], ids: set[str] | None) -> documents.Cleared:
@@ -276,6 +279,13 @@ class Changes:
     async def _record(self, entry: Entry) -> None:
         self._master.trail.done(entry)
         await self._master.trail.written()  # before it is answered, so that no crash forgets it
+
+
+def _ids(held: list[shapes.ShutOff]) -> str:
+    """Those that there are, the newest first; each with what it stands for."""
+    told = [f"{one['id']} ({one['parameter']}={one['value'][:40]})" for one in held[: -TOLD - 1 : -1]]
+    more = [f"and {len(held) - TOLD} more"] if len(held) > TOLD else []
+    return ", ".join(told + more) or "none"
 
 
 def _page(session: Session) -> documents.SessionPage:

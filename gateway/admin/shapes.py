@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
+from gateway.differences import Difference
+
 Outcomes = dict[str, float]  # by how a request ended: proxied, cached, limited, shed, …
 
 
@@ -253,3 +255,4 @@ class ConfigState(TypedDict):
     version: int
     since: float  # seconds since 1970
     mistakes: list[str]  # of the file as it stands; empty when it is what holds
+    restart: list[Difference]  # what the gateway started with, and what holds once it is started again

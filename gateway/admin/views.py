@@ -244,7 +244,13 @@ def hosts(master: Master) -> list[shapes.Host]:
 def config_state(master: Master) -> shapes.ConfigState:
     """Which configuration holds."""
     file = master.file
-    return {"file": str(file.path), "version": file.version, "since": file.since, "mistakes": file.mistakes}
+    return {
+        "file": str(file.path),
+        "version": file.version,
+        "since": file.since,
+        "mistakes": file.mistakes,
+        "restart": [one for one in file.pending if one["path"] not in master.overrides.words],
+    }
 
 
 def _summed(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:

@@ -135,12 +135,15 @@ async def test_operators_see_and_clear_them(start_gateway: Any, shop: Any, until
     assert 0 < one["seconds_left"] <= LONGEST
     assert await gateway.metric("tidegate_shut_offs") in {0, 1, 2}
 
-    assert (await gateway.admin("DELETE", "/api/shut-offs/nothing")).status_code == 404
+    unknown = await gateway.admin("DELETE", "/api/shut-offs/nothing")
+    assert unknown.status_code == 404
+    assert unknown.json()["detail"].endswith(f"; there are: {two['id']} (sku=b), {one['id']} (sku=a)")
     assert (await gateway.admin("DELETE", "/api/shut-offs", token="wrong")).status_code == 401
     assert (await gateway.admin("DELETE", f"/api/shut-offs/{two['id']}")).json() == {"cleared": 1}
     assert [held["value"] for held in await listed()] == ["a"]
     assert (await gateway.admin("DELETE", "/api/shut-offs")).json() == {"cleared": 1}
     assert await listed() == []
+    assert (await gateway.admin("DELETE", f"/api/shut-offs/{one['id']}")).json()["detail"].endswith(": none")
 
     shop.scripts.clear()
 

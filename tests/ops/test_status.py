@@ -118,6 +118,16 @@ def test_status_shows_a_mistake_a_line(tmp_path: Path, monkeypatch: pytest.Monke
     assert "[" not in said
 
 
+def test_status_tells_what_waits_for_a_restart() -> None:
+    """An edit that is taken and does not hold yet: each key, as it is and as it will be."""
+    pending = [{"path": "listen.workers", "before": 2, "after": 4, "restart": True}]
+    said = _screen({"config": {"mistakes": [], "restart": pending}}, [], terminal=False)
+
+    assert re.search(r"config +good, restart pending\n", said), said
+    assert re.search(r"key +now +after a restart\n +listen.workers +2 +4\n", said), said
+    assert "restart" not in _screen({"config": {"mistakes": [], "restart": []}}, [])
+
+
 def test_status_counts_one_order_once_in_each_state() -> None:
     """Counters read as what happened, zeros too; the stock is that of this moment when it is known."""
     page = "".join(f'shop_orders_total{{state="{s}"}} 1.0\n' for s in ("reserved", "pending", "paid"))

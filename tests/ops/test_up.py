@@ -26,6 +26,7 @@ from ops.errors import OpsError, PortInUse
 from ops.stack import Options, Plan
 
 ROOT = Path(__file__).resolve().parents[2]
+TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  "  # before all lines of the console but `ready`
 
 
 def _up(data: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -230,6 +231,7 @@ def test_ready_is_one_line_with_every_address(stack: Any) -> None:
     ready = [line for line in lines if line.startswith("ready")]
 
     assert len(ready) == 1
+    assert all(re.match(TIME, line) for line in lines if line not in ready)
     for word in (stack.url, stack.admin_url, stack.sandbox_url, str(stack.data_dir / "admin-token")):
         assert word in ready[0]
     assert stack.admin_token not in "\n".join(lines)
@@ -262,12 +264,13 @@ def test_the_console_tells_of_config_edits(stack: Any, wait_until: Callable[...,
 
     try:
         stack.config.write_text(before + "\nlimts: {}\n")
-        wait_until(lambda: told(rf"^  \S*{stack.config.name}:{line}: limts: "), what="the mistake")
+        wait_until(lambda: told(rf"^{TIME}  \S*{stack.config.name}:{line}: limts: "), what="the mistake")
         stack.config.write_text(before.replace("rate: 1000/second", "rate: 1001/second"))
-        wait_until(lambda: told(r"^gateway: file changed: configuration \d+ holds in "), what="the good edit")
+        good = rf"^{TIME}gateway: file changed: configuration \d+ holds in "
+        wait_until(lambda: told(good), what="the good edit")
     finally:
         stack.config.write_text(before)
-    assert told(r"^gateway: file changed: the new configuration is not used; the one before holds$")
+    assert told(rf"^{TIME}gateway: file changed: the new configuration is not used; the one before holds$")
 
 
 # ---- small parts ------------------------------------------------------------------------------------
@@ -321,7 +324,7 @@ def test_a_moved_port_is_told(
 
     said = capsys.readouterr().out
     assert said.count("\n") == 1
-    assert said.startswith(f"port {taken} of the sandbox is in use by process {os.getpid()} ")
+    assert re.match(rf"{TIME}port {taken} of the sandbox is in use by process {os.getpid()} ", said)
     assert said.endswith(f"; it takes {plan.ports['sandbox']}\n")
 
 

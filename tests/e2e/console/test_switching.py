@@ -129,6 +129,26 @@ def test_a_wrong_edit_of_the_config_is_seen_with_its_line(console: Callable[...,
     expect(page.locator("#config")).to_contain_text("The file says what holds.")
 
 
+def test_an_edit_of_the_config_is_told_by_what_it_changed(console: Callable[..., Page], stack: Any) -> None:
+    """The trail names the key with its old and new value; what waits for a restart is said until undone."""
+    page = console()
+    before = stack.config.read_text(encoding="utf-8")
+    edited = before.replace("${TIDEGATE_ADMIN_HOST:-127.0.0.1}", "127.0.0.2")
+    try:
+        stack.config.write_text(edited, encoding="utf-8")
+        entry = page.locator("#trail tr").filter(has_text="127.0.0.2").first
+        expect(entry).to_contain_text("admin.host: 127.0.0.1 -> 127.0.0.2 (after a restart)")
+        expect(entry.locator("small")).to_contain_text(re.compile(r"\d+ → \d+"))
+        expect(page.locator("#health")).to_contain_text("Waits for a restart of the gateway: admin.host")
+        expect(page.locator("#config tbody tr")).to_have_text(
+            re.compile(r"admin\.host.*127\.0\.0\.1.*127\.0\.0\.2")
+        )
+    finally:
+        stack.config.write_text(before, encoding="utf-8")
+    expect(page.locator("#health")).not_to_contain_text("restart")
+    expect(page.locator("#config tbody tr")).to_have_count(0)
+
+
 def test_an_emergency_is_asked_in_red(console: Callable[..., Page]) -> None:
     """The rung that turns shoppers away says so before it is held, and is counted in the title after it."""
     page = console()

@@ -169,6 +169,27 @@ async def test_a_reload_tells_what_it_has_changed(start_gateway: Any, until: Any
     assert re.fullmatch(rf"since \S+ \S+ \(file changed\): {re.escape(entry['detail'])}", since)
 
 
+async def test_what_waits_for_a_restart_is_told_until_it_came(start_gateway: Any) -> None:
+    """By the status, while the file differs from what was started; not what the command line decides."""
+    gateway = await start_gateway("--workers", "2")
+
+    async def after(**edits: Any) -> Any:
+        gateway.edit(**edits)
+        await post(gateway, "/api/config/reload")
+        return (await gateway.admin("GET", "/api/status")).json()["config"]["restart"]
+
+    as_it_was = {"host": "127.0.0.1", "port": 0}
+    moved = {**as_it_was, "host": "127.0.0.2", "workers": 3}
+    told = {"path": "listen.host", "before": "127.0.0.1", "after": "127.0.0.2", "restart": True}
+    assert await after(limits={"all": {"rate": "9/second", "per": "global"}}) == []
+    assert await after(listen=moved) == [told]
+    assert await after(limits={"all": {"rate": "8/second", "per": "global"}}) == [told]
+    assert "listen.host changed in" in gateway.log()
+    assert "listen.workers changed in" in gateway.log()
+    assert "; --workers has the say over it" in gateway.log()
+    assert await after(listen=as_it_was) == []
+
+
 async def test_edits_at_once_are_one(start_gateway: Any) -> None:
     """However many ask for it together, a change is taken, told of and recorded once."""
     gateway = await start_gateway()

@@ -350,6 +350,7 @@ async def test_every_kind_of_bad_input_is_recorded(gateway: Any) -> None:
         ("PUT", FEATURE, b" " * 20_000, OPERATOR, 413),
         ("PUT", FEATURE, {"state": "off"}, VIEWER, 403),
         ("DELETE", "/api/step", None, OPERATOR, 405),
+        ("DELETE", "/api/step", None, "wrong", 405),
         ("POST", "/api/nothing", None, OPERATOR, 404),
         ("POST", "/api/session", {"token": "wrong"}, None, 401),
     ]
@@ -362,9 +363,11 @@ async def test_every_kind_of_bad_input_is_recorded(gateway: Any) -> None:
     assert [(one["name"], one["status"]) for one in reversed(trail["refused"])] == [
         (f"{method} {path}", status) for method, path, _, _, status in bad
     ]
-    assert {one["by"] for one in trail["refused"]} == {
-        *("somebody at 127.0.0.1", "otto at 127.0.0.1", "vera at 127.0.0.1")
-    }
+    whose = {None: ("somebody", ""), "wrong": ("somebody", "")}
+    whose |= {OPERATOR: ("otto", "operator"), VIEWER: ("vera", "viewer")}
+    assert [(one["by"], one["role"]) for one in reversed(trail["refused"])] == [
+        (f"{whose[token][0]} at 127.0.0.1", whose[token][1]) for _, _, _, token, _ in bad
+    ]
     assert (
         await gateway.admin("GET", "/api/audit", token=None)
     ).status_code == 401  # a look is nobody's concern

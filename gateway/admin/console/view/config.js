@@ -12,7 +12,7 @@ export const compared = (found) => {
 
 /** The state of the file, and its mistakes line by line. */
 export function config(status, may) {
-  const { file, version, since, mistakes } = status.config;
+  const { file, version, since, mistakes, restart } = status.config;
   return [
     h("p", { class: "note" }, t("config.holds", { version, time: when(since * 1000) }), " ", h("code", {}, file)),
     mistakes.length
@@ -23,21 +23,27 @@ export function config(status, may) {
           h("ol", {}, mistakes.map((line) => h("li", {}, h("code", {}, line.replace(`${file}:`, t("config.line") + " "))))),
         )
       : null,
+    restart.length ? differences("pending", ["before", "later"], restart.map((one) => ({ ...one, restart: false }))) : null,
     h(
       "p",
       { class: "choices" },
       button(t("config.check"), "config-check", {}, { disabled: !may }),
       button(t("config.reload"), "config-reload", {}, { disabled: !may }),
     ),
-    difference ? differences(difference) : null,
+    difference ? asked(difference) : null,
   ];
 }
 
-function differences({ changes, held }) {
+function asked({ changes, held }) {
   if (!changes.length) return h("p", { class: "none" }, t("config.same"));
-  const head = ["key", "before", "after"].map((name) => t(`config.${name}`));
+  return held ? differences("changed", ["was", "before"], changes) : differences("would", ["before", "after"], changes);
+}
+
+/** What is said of them, and each key with two values, under the names of these columns. */
+function differences(said, columns, changes) {
+  const head = ["key", ...columns].map((name) => t(`config.${name}`));
   return [
-    h("p", { class: "note" }, t(held ? "config.changed" : "config.would")),
+    h("p", { class: "note" }, t(`config.${said}`)),
     table(t("config.title"), head, changes.map((one) => ({
       key: one.path,
       cells: [

@@ -18,6 +18,8 @@ export function worries(status) {
     const out = upstream.servers.filter((server) => server.ejected > 0).length;
     if (out) say("warn", "worry.ejected", { name: upstream.name, count: out });
   }
+  const late = status.config.restart.map((one) => one.path).join(", ");
+  if (late) say("warn", "worry.restart", { keys: late });
   if (status.step.step > 0) say("warn", "worry.step", { step: status.step.step, name: named("step", status.step.name) });
   const off = status.features.filter((feature) => !feature.on && feature.pin);
   if (off.length) say("warn", "worry.off", { names: off.map((feature) => feature.name).join(", ") });

@@ -50,8 +50,8 @@ function row(entry, change, came) {
     key: `${entry.at} ${entry.kind} ${entry.name} ${entry.by}`,
     cells: [
       h("time", { datetime: new Date(entry.at).toISOString(), title: new Date(entry.at).toLocaleString() }, when(entry.at)),
-      h("span", { title: entry.by }, entry.by.split(" at ")[0], entry.role ? h("small", { class: "quiet" }, named("role", entry.role)) : null),
-      [named("kind", entry.kind), " ", h("b", {}, entry.name)],
+      h("span", { title: entry.by }, entry.by.split(" at ")[0], " ", entry.role ? h("small", { class: "quiet" }, named("role", entry.role)) : null),
+      [named("kind", entry.kind), " ", nameOf(entry)],
       change,
       entry.reason || h("span", { class: "quiet" }, "–"),
       came,
@@ -59,10 +59,17 @@ function row(entry, change, came) {
   };
 }
 
-const changed = (entry) =>
-  entry.old || entry.value
-    ? h("span", { class: "change" }, h("s", {}, entry.old), " → ", h("b", {}, entry.value))
-    : h("span", {}, entry.detail);
+/** What it is called: of a file its last part, the whole of it for who points at it. */
+const nameOf = (entry) =>
+  entry.kind === "config" ? h("b", { title: entry.name }, entry.name.split("/").pop()) : h("b", {}, entry.name);
+
+/** From what to what; of a configuration, two numbers of which say little, what is another in it. */
+function changed(entry) {
+  const { old, value, detail } = entry;
+  const change = old || value ? h("span", { class: "change" }, h("s", {}, old), " → ", h("b", {}, value)) : null;
+  if (!detail || entry.result === "heard") return change ?? "–"; // the effect says that another host did it
+  return change ? [h("code", {}, detail), " ", h("small", { class: "quiet" }, change)] : h("span", {}, detail);
+}
 
 function effect(entry) {
   if (entry.result === "heard") return h("span", { class: "quiet" }, t("trail.heard"));
