@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +80,8 @@ class Gateway:
         status = CLOSED
         sent = 0
         try:
-            reply = await self.answer(exchange, scope)
+            begun = self.begin(exchange, scope)
+            reply = begun if isinstance(begun, Reply) else await self.finish(begun, exchange)
             if reply is not None:
                 status = reply.status
                 sent = await self.send(reply, exchange, send, scope[ABORT])
@@ -111,8 +112,8 @@ class Gateway:
         self._count += 1
         return b"%b%012x" % (self._ids, self._count & 0xFFFFFFFFFFFF)
 
-    async def answer(self, exchange: Exchange, scope: dict[str, Any] | None = None) -> Reply | None:
-        """The reply, be it the upstream's or a refusal; None when the client left.
+    def begin(self, exchange: Exchange, scope: dict[str, Any] | None = None) -> Reply | Awaitable[Reply]:
+        """Go as far as nothing is waited for: to a refusal, or to what is to be awaited by `finish`.
 
         Args:
             exchange: the request.
@@ -129,17 +130,18 @@ class Gateway:
             exchange.route, exchange.upstream = snapshot.labels[index]
             snapshot.identity.identify(exchange)
             exchange.degraded = self._parts.switches.degraded
-            return await snapshot.chains[index](exchange)
-        except GatewayError as error:
-            exchange.outcome = error.outcome
-            return _refusal(error, exchange)
+            return snapshot.chains[index](exchange)
+        except Exception as error:  # noqa: BLE001 - a defect of ours must still be an answer
+            return _failure(error, exchange)
+
+    async def finish(self, answering: Awaitable[Reply], exchange: Exchange) -> Reply | None:
+        """The reply that `begin` has under way, perhaps a refusal; None when the client left."""
+        try:
+            return await answering
         except ClientGone:
             return None
-        except Exception:  # noqa: BLE001 - a defect of ours must still be an answer
-            said = exchange.request_id.decode()
-            _log.exception("request %s to %s failed inside the gateway", said, exchange.route)
-            exchange.outcome = Internal.outcome
-            return _refusal(Internal("the gateway failed; the operators' log has the reason"), exchange)
+        except Exception as error:  # noqa: BLE001 - as in `begin`
+            return _failure(error, exchange)
 
     def account(self, exchange: Exchange, status: int, sent: int) -> None:
         """End an exchange: let go what it holds; it will be counted and logged.
@@ -191,8 +193,13 @@ class Gateway:
         return sent
 
 
-def _refusal(error: GatewayError, exchange: Exchange) -> Reply:
+def _failure(error: Exception, exchange: Exchange) -> Reply:
     """The one place where an error becomes an answer."""
+    if not isinstance(error, GatewayError):
+        said = exchange.request_id.decode()
+        _log.error("request %s to %s failed inside the gateway", said, exchange.route, exc_info=error)
+        error = Internal("the gateway failed; the operators' log has the reason")
+    exchange.outcome = error.outcome
     headers, body = error.problem()
     if not exchange.path or error.status in {408, 413}:  # what follows can't be taken for the next request
         headers = [*headers, _CLOSE]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -191,13 +191,19 @@ class Reply:
     """An answer: complete in `body`, or flowing from `stream`.
 
     A stream that raises aborts the client's connection: a cut body must never look whole.
-    Whoever drops a Reply unread must call `aclose`.
+    Whoever drops a Reply unread must call `aclose`. Who awaits one has it at once, so that a handler which
+    need not wait may return it as it is.
     """
 
     status: int
     headers: Header
     body: bytes = b""
     stream: AsyncIterator[bytes] | None = None
+
+    def __await__(self) -> Generator[Any, None, Reply]:
+        """Itself, at once."""
+        return self
+        yield  # makes it a generator
 
     async def aclose(self) -> None:
         """Give back what the stream holds."""

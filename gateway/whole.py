@@ -24,8 +24,12 @@ class App(Protocol):
         """The exchange of a request that came whole."""
         ...
 
-    def answer(self, exchange: Exchange) -> Coroutine[Any, Any, Reply | None]:
-        """The reply, be it the upstream's or a refusal; None when the client left."""
+    def begin(self, exchange: Exchange) -> Reply | Awaitable[Reply]:
+        """Go as far as nothing is waited for: to a refusal, or to what is to be awaited by `finish`."""
+        ...
+
+    def finish(self, answering: Awaitable[Reply], exchange: Exchange) -> Coroutine[Any, Any, Reply | None]:
+        """The reply that `begin` has under way; None when the client left."""
         ...
 
     def added(self, exchange: Exchange) -> Header:
@@ -60,13 +64,18 @@ class WholeTurn(Answer):
         super().__init__(connection, request.method, old=False, keep_alive=request.keep_alive)
         self._connection = connection
         self._app = app
-        self._exchange = exchange = app.receive(request, address)
+        self._exchange = app.receive(request, address)
         self._status = CLOSED
-        self._walk: Walk[Any] | None = Walk(app.answer(exchange), connection.loop, self._replied)
+        self._walk: Walk[Any] | None = None
 
     def go(self) -> None:
         """Begin; it may be over when this returns."""
-        if self._walk is not None:
+        app, exchange = self._app, self._exchange
+        begun = app.begin(exchange)
+        if type(begun) is Reply:
+            self._replied(begun, None)
+        else:
+            self._walk = Walk(app.finish(begun, exchange), self._connection.loop, self._replied)
             self._walk.resume()
 
     def leave(self) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from gateway import config
 from gateway.errors import NO_STORE, PROBLEM_JSON, RateLimited
-from gateway.exchange import Hit, Terms
+from gateway.exchange import Hit, Reply, Terms
 from gateway.field import Block, Field
 from gateway.policies.limit_access import Access
 from gateway.policies.limit_key import everybody, key_of
@@ -60,8 +59,6 @@ class Rule:
 
     __slots__ = (
         "_answers",
-        "_detail",
-        "_extra",
         "_problem",
         "constant",
         "key",
@@ -92,18 +89,11 @@ class Rule:
         self.state = b'"%s";r=%%d;t=%%d' % name.encode()
         self.tally = tally
         self.says = f"{name} ({rate})"
-        self._detail = f"over the limit {self.says}; try again in %d s"
-        self._extra = {"violated-policies": [name]}
-        problem = {
-            "type": RateLimited.type,
-            "title": RateLimited.title,
-            "status": RateLimited.status,
-            "detail": self._detail,
-        }
-        self._problem = json.dumps(problem | self._extra).encode()
-        self._answers: dict[int, tuple[str, Block, bytes]] = {}  # by seconds: detail, fields, body
+        detail = f"over the limit {self.says}; try again in %d s"
+        _, self._problem = RateLimited(detail, extra={"violated-policies": [name]}).problem()
+        self._answers: dict[int, tuple[Block, bytes]] = {}  # by seconds: fields, body
 
-    def refusal(self, seconds: int) -> RateLimited:
+    def refusal(self, seconds: int) -> Reply:
         """The answer to a request that this limit alone refuses."""
         answer = self._answers.get(seconds)
         if answer is None:
@@ -112,26 +102,8 @@ class Rule:
             body = self._problem % seconds
             retry, length = (b"retry-after", b"%d" % seconds), (b"content-length", b"%d" % len(body))
             fields = Block([Field(*field) for field in (PROBLEM_JSON, NO_STORE, retry, length)])
-            answer = self._answers[seconds] = (self._detail % seconds, fields, body)
-        return _Refused(answer, seconds, self._extra)
-
-
-class _Refused(RateLimited):
-    """A refusal whose answer was written before; an attacker gets many."""
-
-    def __init__(self, answer: tuple[str, Block, bytes], seconds: int, extra: dict[str, Any]) -> None:
-        # Straight to the root: the two between would cost as much as all the rest of a refusal.
-        Exception.__init__(self, answer[0])
-        self.detail = answer[0]
-        self.retry_after = seconds
-        self.extra = extra
-        self.fields = ()
-        self._answer = answer
-
-    def problem(self) -> tuple[Block, bytes]:
-        """The header fields and the JSON body that say so."""
-        _, fields, body = self._answer
-        return fields, body
+            answer = self._answers[seconds] = (fields, body)
+        return Reply(RateLimited.status, *answer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,8 +82,9 @@ class RateLimit:
     def __call__(self, exchange: Exchange, proceed: Handler) -> Awaitable[Reply]:
         """Handle one exchange; at once, when the store needs no waiting.
 
+        A refusal over a limit is returned, for an attacker gets many: raised, it would cost as much again.
+
         Raises:
-            RateLimited: a limit is full; `retry_after` is 1 second or more.
             Overloaded: a limit could not be checked, and says that then nobody passes.
             Forbidden: the client is on a deny list.
         """
@@ -96,12 +97,11 @@ class RateLimit:
         verdict = self._store.try_take(hits)
         if verdict is None:
             return self._wait(exchange, proceed, panel, hits)
-        self._judge(exchange, panel, hits, verdict)
-        return proceed(exchange)
+        return self._judge(exchange, panel, hits, verdict) or proceed(exchange)
 
     async def _wait(self, exchange: Exchange, proceed: Handler, panel: Panel, hits: Sequence[Hit]) -> Reply:
-        self._judge(exchange, panel, hits, await self._store.take(hits))
-        return await proceed(exchange)
+        verdict = await self._store.take(hits)
+        return self._judge(exchange, panel, hits, verdict) or await proceed(exchange)
 
     def _panel(self, exchange: Exchange) -> Panel:
         """Who judges this request: the rules of its tier, without the limits that let it pass."""
@@ -122,10 +122,10 @@ class RateLimit:
             panel = self._panels[key] = Panel(rules)
         return panel
 
-    def _judge(self, exchange: Exchange, panel: Panel, hits: Sequence[Hit], verdict: Verdict) -> None:
+    def _judge(self, exchange: Exchange, panel: Panel, hits: Sequence[Hit], verdict: Verdict) -> Reply | None:
         """Count, tell the client, refuse. Only who is at the limit or near it is counted by name."""
         told: list[int] = []
-        refused: list[tuple[Rule, Charge]] | None = None
+        refused: list[tuple[Rule, Charge]] = []
         states = panel.states
         for rule, hit, charge in zip(panel.rules, hits, verdict):  # noqa: B905 - costs as much as the loop
             if charge is None:
@@ -144,32 +144,33 @@ class RateLimit:
             if not rule.shadow:
                 told += left, -(-reset // SECOND)
                 if not allowed:
-                    refused = refused or []
                     refused.append((rule, charge))
-            if left * NEAR <= quota or not allowed:
+            if not allowed or left * NEAR <= quota:
                 tally.near += allowed
                 if key := hit[1]:
                     tally.busiest.see(key)
-        if told:
-            state = (states or panel.known(verdict)) % tuple(told)
-            exchange.reply_headers += panel.policies, (b"ratelimit", state)
-            if refused is not None:
-                raise self._refusal(refused)
+        if not told:
+            return None
+        state = (states or panel.known(verdict)) % tuple(told)
+        exchange.reply_headers += panel.policies, (b"ratelimit", state)
+        return self._refusal(exchange, refused) if refused else None
 
-    def _refusal(self, refused: list[tuple[Rule, Charge]]) -> RateLimited | Overloaded:
+    def _refusal(self, exchange: Exchange, refused: Sequence[tuple[Rule, Charge]]) -> Reply:
         wait = max([charge[4] for _, charge in refused]) / SECOND
         spread = min(MOST_JITTER, max(LEAST_JITTER, JITTER * wait))
         seconds = max(1, math.ceil(wait + spread * self._rng()))
         if any(charge[5] and rule.terms.on_store_failure == "refuse" for rule, charge in refused):
-            return Overloaded("limits can't be checked just now; try again shortly", retry_after=seconds)
+            raise Overloaded("limits can't be checked just now; try again shortly", retry_after=seconds)
+        exchange.outcome = RateLimited.outcome
         if len(refused) == 1:
             return refused[0][0].refusal(seconds)
         says = ", ".join(rule.says for rule, _ in refused)
-        return RateLimited(
+        headers, body = RateLimited(
             f"over the limits {says}; try again in {seconds} s",
             retry_after=seconds,
             extra={"violated-policies": [rule.name for rule, _ in refused]},
-        )
+        ).problem()
+        return Reply(RateLimited.status, headers, body)
 
 
 def build(

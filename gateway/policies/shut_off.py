@@ -10,11 +10,11 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.errors import FeatureOff, Overloaded, PoolExhausted, RateLimited, UpstreamUnavailable
+from gateway.errors import FeatureOff, Overloaded, PoolExhausted, UpstreamUnavailable
 from gateway.exchange import Clock, Exchange, Handler, Reply
 from gateway.field import values
 from gateway.policies.cache_body import collect
@@ -34,7 +34,7 @@ _KEY = b"idempotency-key"
 _UNKEYED = frozenset({"GET", "HEAD", "OPTIONS"})  # nothing is done twice by these
 _OF_ONE_REQUEST = frozenset({206, 304})  # say nothing to one who asked for something else
 # We refused it ourselves, and the upstream has not seen it.
-_NOT_SENT = (RateLimited, Overloaded, FeatureOff, UpstreamUnavailable, PoolExhausted)
+_NOT_SENT = (Overloaded, FeatureOff, UpstreamUnavailable, PoolExhausted)
 
 
 class Held(Protocol):
@@ -98,17 +98,29 @@ class Shut:
     known: Known
     in_body: frozenset[str] = frozenset()
 
-    async def __call__(self, exchange: Exchange, proceed: Handler) -> Reply:
+    def __call__(self, exchange: Exchange, proceed: Handler) -> Awaitable[Reply]:
         """Handle one exchange."""
         key = 0 if exchange.method in _UNKEYED else self._fingerprint(exchange)
         parameters = self.held.parameters(exchange.route)
-        if parameters is None:
-            if key:
-                return await self._pass(exchange, proceed, key)
-            reply = await proceed(exchange)
-            if said := values(reply.headers, FIELD):
-                await self._learn(exchange, reply, said)
-            return reply
+        if parameters is not None:
+            return self._stand_in(exchange, proceed, parameters, key)
+        if key:
+            return self._pass(exchange, proceed, key)
+        answering = proceed(exchange)
+        # An answer that nobody waited for is the gateway's own.
+        return answering if type(answering) is Reply else self._hear(exchange, answering)
+
+    async def _hear(self, exchange: Exchange, answering: Awaitable[Reply]) -> Reply:
+        """Take in what an answer says, and hand it on."""
+        reply = await answering
+        if said := values(reply.headers, FIELD):
+            await self._learn(exchange, reply, said)
+        return reply
+
+    async def _stand_in(
+        self, exchange: Exchange, proceed: Handler, parameters: Mapping[str, int], key: int
+    ) -> Reply:
+        """Answer for the upstream, where one of the parameters is shut off."""
         asking: list[Key] = []
         try:
             for one in await self._named(exchange, parameters):
@@ -147,21 +159,20 @@ class Shut:
     async def _pass(self, exchange: Exchange, proceed: Handler, key: int) -> Reply:
         """Let the upstream answer."""
         if not key:
+            return await self._hear(exchange, proceed(exchange))
+        # From here on it may be accepted, whether or not the answer finds its way back.
+        first = await self.known.begin(key)
+        try:
             reply = await proceed(exchange)
-        else:
-            # From here on it may be accepted, whether or not the answer finds its way back.
-            first = await self.known.begin(key)
-            try:
-                reply = await proceed(exchange)
-            except _NOT_SENT:
-                if first:
-                    self.known.refused(key)
-                raise
-            if exchange.outcome != "proxied" or 400 <= reply.status < 500:
-                if first:
-                    self.known.refused(key)
-            elif reply.status < 400:
-                self.known.accepted(key, first=first)
+        except _NOT_SENT:
+            if first:
+                self.known.refused(key)
+            raise
+        if exchange.outcome != "proxied" or 400 <= reply.status < 500:
+            if first:
+                self.known.refused(key)
+        elif reply.status < 400:
+            self.known.accepted(key, first=first)
         if said := values(reply.headers, FIELD):
             await self._learn(exchange, reply, said)
         return reply
