@@ -93,7 +93,9 @@ class RateLimit:
             panel = self._panel(exchange)
             if not panel.rules:
                 return proceed(exchange)
-        hits = [constant or (terms, key(exchange)) for constant, terms, key in panel.makers]
+        hits: list[Hit] = []
+        for constant, terms, key in panel.makers:  # short as it is, a comprehension would cost more
+            hits.append(constant or (terms, key(exchange)))
         verdict = self._store.try_take(hits)
         if verdict is None:
             return self._wait(exchange, proceed, panel, hits)
@@ -143,6 +145,7 @@ class RateLimit:
                 tally.denied += 1
             if not rule.shadow:
                 told += left, -(-reset // SECOND)
+                last = rule
                 if not allowed:
                     refused.append((rule, charge))
             if not allowed or left * NEAR <= quota:
@@ -151,15 +154,27 @@ class RateLimit:
                     tally.busiest.see(key)
         if not told:
             return None
-        state = (states or panel.known(verdict)) % tuple(told)
+        if not states:  # most often one was asked
+            states = last.state if len(told) == 2 else panel.known(verdict)
+        state = states % tuple(told)
         exchange.reply_headers += panel.policies, (b"ratelimit", state)
         return self._refusal(exchange, refused) if refused else None
 
     def _refusal(self, exchange: Exchange, refused: Sequence[tuple[Rule, Charge]]) -> Reply:
-        wait = max([charge[4] for _, charge in refused]) / SECOND
-        spread = min(MOST_JITTER, max(LEAST_JITTER, JITTER * wait))
-        seconds = max(1, math.ceil(wait + spread * self._rng()))
-        if any(charge[5] and rule.terms.on_store_failure == "refuse" for rule, charge in refused):
+        longest, unchecked = 0, False
+        for rule, charge in refused:
+            if charge[4] > longest:
+                longest = charge[4]
+            if charge[5] and rule.terms.on_store_failure == "refuse":
+                unchecked = True
+        wait = longest / SECOND
+        spread = JITTER * wait
+        if spread < LEAST_JITTER:
+            spread = LEAST_JITTER
+        elif spread > MOST_JITTER:
+            spread = MOST_JITTER
+        seconds = math.ceil(wait + spread * self._rng()) or 1
+        if unchecked:
             raise Overloaded("limits can't be checked just now; try again shortly", retry_after=seconds)
         exchange.outcome = RateLimited.outcome
         if len(refused) == 1:

@@ -10,7 +10,9 @@ MAX_KEYS = 20_000  # remembered per worker; the oldest go first, and are judged 
 LONGEST = 5_000_000  # microseconds; a Redis that lost its counters, or whose clock was set, is asked by then
 DRIFT = 0.999  # our clock may run so much slower than Redis's
 
-_Full = tuple[int, int, int, int, int, int, bool]  # capacity, cost, left, quota, whole at, free at, fallback
+# When the answer is no longer certain, in microseconds on our clock; capacity, cost, left, quota, whole at,
+# free at, fallback.
+_Full = tuple[int, int, int, int, int, int, int, bool]
 
 
 class FullKeys:
@@ -22,12 +24,11 @@ class FullKeys:
     request that costs less, or that has a larger capacity (an operator raised it), is not covered.
     """
 
-    __slots__ = ("_clock", "_keys", "_max_keys", "_until")
+    __slots__ = ("_clock", "_keys", "_max_keys")
 
     def __init__(self, clock: Clock, max_keys: int = MAX_KEYS) -> None:
         self._clock = clock
         self._max_keys = max_keys
-        self._until: dict[str, int] = {}  # microseconds on our clock; the answer is certain before
         self._keys: dict[str, _Full] = {}
 
     def __len__(self) -> int:
@@ -40,36 +41,32 @@ class FullKeys:
         name = terms.counter + key
         keys = self._keys
         keys.pop(name, None)  # to the end of the line
-        keys[name] = (terms.capacity, terms.cost, left, quota, asked + reset, asked + wait, fallback)
-        self._until[name] = asked + min(LONGEST, int(wait * DRIFT))
+        end = asked + min(LONGEST, int(wait * DRIFT))
+        keys[name] = (end, terms.capacity, terms.cost, left, quota, asked + reset, asked + wait, fallback)
         if len(keys) > self._max_keys:
-            oldest = next(iter(keys))
-            del keys[oldest], self._until[oldest]
+            del keys[next(iter(keys))]
 
     def verdict(self, hits: Sequence[Hit]) -> Verdict | None:
         """A refusal that is certain, with None for limits not known to be full. None: ask the counter."""
-        if not self._keys:
+        keys = self._keys
+        if not keys:
             return None
-        until = self._until
         found: list[Charge | None] | None = None
         for place, (terms, key) in enumerate(hits):
             name = terms.counter + key
-            end = until.get(name)
-            if end is None or terms.shadow:
-                continue
-            now = round(self._clock() * 1e6)
-            if now >= end:
-                del until[name], self._keys[name]
-                continue
-            capacity, cost, left, quota, whole, free, fallback = self._keys[name]
-            if terms.capacity <= capacity and terms.cost >= cost:
-                if found is None:
-                    found = [None] * len(hits)
-                wait = free - now
-                found[place] = (False, left, quota, max(wait, whole - now), wait, fallback)
+            full = keys.get(name)
+            if full is not None and not terms.shadow:
+                end, capacity, cost, left, quota, whole, free, fallback = full
+                now = round(self._clock() * 1e6)
+                if now >= end:
+                    del keys[name]
+                elif terms.capacity <= capacity and terms.cost >= cost:
+                    if found is None:
+                        found = [None] * len(hits)
+                    wait, reset = free - now, whole - now
+                    found[place] = (False, left, quota, max(wait, reset), wait, fallback)
         return found
 
     def clear(self) -> None:
         """Forget all: the counters may have been lost, or are judged by other rules now."""
         self._keys.clear()
-        self._until.clear()
