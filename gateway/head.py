@@ -19,6 +19,7 @@ from gateway.guard import normalise, valid_host
 _REQUEST_LINE = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!\"$-~]*) HTTP/1\.1")
 _LINES = 1024  # request lines remembered; beyond it all are forgotten
 _MAX_LINE = 256  # bytes; longer ones are read anew each time
+_REQUESTS = 2048  # whole requests remembered; beyond it all are forgotten
 _END = b"\r\n\r\n"
 
 
@@ -51,9 +52,15 @@ class HeadReader:
         self._fields = Fields()
         self._headers: Generations[bytes, _Header] = Generations(HALF_BLOCKS)
         self._lines: dict[bytes, tuple[str, bytes, str]] = {}  # by request line: method, target, path
+        self._requests: dict[bytes, WholeRequest] = {}  # without a body
 
     def read(self, data: bytes) -> WholeRequest | None:
         """The one request that these bytes are; None when they are more, less, or unusual."""
+        short = len(data) <= MAX_BLOCK
+        if short:
+            request = self._requests.get(data)
+            if request is not None:
+                return request
         end = data.find(_END)
         if end < 0 or end > self._listen.max_header_bytes:
             return None
@@ -77,7 +84,12 @@ class HeadReader:
         body = data[end + 4 :]
         if len(body) != length:
             return None
-        return WholeRequest(*line, headers, host, keep_alive, body)
+        request = WholeRequest(*line, headers, host, keep_alive, body)
+        if short and not body and type(headers) is Block:
+            if len(self._requests) >= _REQUESTS:
+                self._requests.clear()
+            self._requests[data] = request
+        return request
 
     def _read(self, block: bytes) -> _Header | None:
         """The fields of these lines; None when they are unusual."""

@@ -133,7 +133,8 @@ def test_what_is_taken_is_read_alike(
     """Never more than the parser and the guard take, and never anything else; the same when remembered."""
     reader = HeadReader(LISTEN)
     data = end.join([first, *([b"Host: shop.example"] if host else []), *fields, b"", body])
-    assert alike(reader, data) == alike(reader, data)
+    taken = [alike(reader, data) for _ in range(4)]  # anew, by its header, and as a whole
+    assert taken in ([True] * 4, [False] * 4)
 
 
 @settings(max_examples=300, deadline=None)
@@ -179,6 +180,22 @@ def test_the_usual_is_taken(data: bytes) -> None:
 def test_the_rest_is_left_to_the_parser(data: bytes) -> None:
     """What is too large, not whole, or more than one."""
     assert HeadReader(LISTEN).read(data) is None
+
+
+def test_a_request_that_comes_again_is_remembered_whole() -> None:
+    """Then it is not read at all; those with a body are, and memory for it is bounded."""
+    reader = HeadReader(LISTEN)
+    asked, sent = (
+        b"%b HTTP/1.1\r\nHost: shop.example\r\n%b\r\n%b" % parts
+        for parts in ((b"GET /a", b"", b""), (b"POST /a", b"Content-Length: 5\r\n", b"hello"))
+    )
+    seen = [(reader.read(asked), reader.read(sent)) for _ in range(4)]
+    assert seen[3][0] is seen[2][0]
+    assert seen[3][1] is not seen[2][1]
+    for number in range(3000):
+        reader.read(asked.replace(b"/a", b"/%d" % number))
+    assert reader.read(asked) is not seen[2][0]
+    assert reader.read(asked) == seen[2][0]
 
 
 def test_blanks_cost_no_more_than_letters() -> None:
