@@ -146,7 +146,8 @@ class Answer:
             length, dated = headers.framing
         else:
             length, dated, close = self._read(headers, lines)
-        lines += [field.line if type(field) is Field else b"%b: %b\r\n" % field for field in added]
+        for field in added:
+            lines.append(field.line if type(field) is Field else b"%b: %b\r\n" % field)  # noqa: PERF401 - few
         if not dated:  # RFC 9110, 6.6.1: also a proxy must, when the upstream did not
             lines.append(self._wire.date())
         keep = self.keep_alive and not close and not self._wire.last(self) and self.may_follow()
@@ -168,10 +169,11 @@ class Answer:
         elif self.old:
             lines.append(b"connection: keep-alive\r\n")
         self.keep_alive = keep
+        lines.append(b"\r\n")
         rest = b"".join(lines)
         if rest.count(b"\n") != len(lines) or rest.count(b"\r") != len(lines):
             self._cut("a header field of the answer holds a line break")
-        self._unsent = b"%b%b\r\n" % (known, rest)
+        self._unsent = known + rest
 
     @staticmethod
     def _read(headers: Header, lines: list[bytes]) -> tuple[int | None, bool, bool]:

@@ -110,7 +110,11 @@ class ClientConnection(Timed):
                     self.abort()
             return
         whole = self.whole
-        if whole and not (self._turns or self._reading or self._unfed or self._in_header()):
+        if (
+            whole
+            and not (self._turns or self._reading or self._unfed)
+            and (self._reader is None or not self._in_header())
+        ):
             request = self.heads.read(data)
             if request is not None:
                 self._serve(request, whole)
@@ -269,7 +273,7 @@ class ClientConnection(Timed):
             self._begin(cast("Turn", self._turns[0]))  # those that come whole come alone
         elif self._eof:
             self._hang_up()
-        elif self._reading is None and not self._in_header():
+        elif self._reading is None and (self._reader is None or not self._in_header()):
             self._idle()
         if self._unfed or self._paused:
             self._pump()

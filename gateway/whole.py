@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from gateway.answer import Answer, Wire, framed
 from gateway.exchange import Exchange, Header, Reply
+from gateway.field import Block
 from gateway.head import WholeRequest
 from gateway.walk import Walk
 
@@ -95,19 +96,23 @@ class WholeTurn(Answer):
             self._walk.resume()
         else:
             self._status = reply.status
-            headers = framed(reply.status, reply.headers, reply.body, self.method)
+            headers, body = reply.headers, reply.body
+            if type(headers) is not Block:
+                headers = framed(reply.status, headers, body, self.method)
             try:
-                self.give(reply.status, headers, self._app.added(self._exchange), reply.body)
+                self.give(reply.status, headers, self._app.added(self._exchange), body)
             except RuntimeError as broken:
                 self._end(0, broken)
             else:
-                self._end(len(reply.body), None)
+                self._end(len(body), None)
 
     def _end(self, sent: int | None, error: BaseException | None) -> None:
         self._walk = None
-        if isinstance(error, asyncio.CancelledError):
+        if error is None:
+            pass
+        elif isinstance(error, asyncio.CancelledError):
             self._status = CLOSED
-        elif error is not None:
+        else:
             _log.error("the answer to a request broke off", exc_info=error)
         self._app.account(self._exchange, self._status, sent or 0)
         self._connection.over(self)
