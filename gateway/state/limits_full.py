@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from gateway.exchange import Charge, Clock, Hit, Verdict
@@ -29,7 +30,7 @@ class FullKeys:
     def __init__(self, clock: Clock, max_keys: int = MAX_KEYS) -> None:
         self._clock = clock
         self._max_keys = max_keys
-        self._keys: dict[str, _Full] = {}
+        self._keys: OrderedDict[str, _Full] = OrderedDict()  # a dict finds its oldest ever more slowly
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -44,7 +45,7 @@ class FullKeys:
         end = asked + min(LONGEST, int(wait * DRIFT))
         keys[name] = (end, terms.capacity, terms.cost, left, quota, asked + reset, asked + wait, fallback)
         if len(keys) > self._max_keys:
-            del keys[next(iter(keys))]
+            keys.popitem(last=False)
 
     def verdict(self, hits: Sequence[Hit]) -> Verdict | None:
         """A refusal that is certain, with None for limits not known to be full. None: ask the counter."""

@@ -28,13 +28,14 @@ meanwhile.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gateway.exchange import ALGORITHMS, Terms
 from gateway.state.limits_batch import Debt
 
-MAX_KEYS = 20_000  # remembered per worker; the oldest go first
+MAX_KEYS = 20_000  # remembered per worker; the longest unused go first
 SLICES = 32  # of a window: when a token was taken is remembered no finer, and told rather too late
 _KEPT = 2 * SLICES + 2  # two windows, their slices rounded down to whole microseconds
 _BUCKET = ALGORITHMS.index("token-bucket")
@@ -80,12 +81,17 @@ class Owed:
     __slots__ = ("_bills", "_keys", "_unpaid")
 
     def __init__(self) -> None:
-        self._keys: dict[str, _Taken] = {}
+        self._keys: OrderedDict[str, _Taken] = OrderedDict()  # a dict finds its oldest ever more slowly
         self._unpaid: Bill | None = None
         self._bills = 0
 
     def __len__(self) -> int:
         return len(self._keys) + (self._unpaid is not None)
+
+    @property
+    def last(self) -> bool:
+        """Whether the bill at hand has all that is owed."""
+        return not self._keys
 
     def add(self, terms: Terms, key: str, now: int, judges: int) -> None:
         """A request was admitted.
@@ -100,8 +106,10 @@ class Owed:
         taken = self._keys.get(name)
         if taken is None:
             if len(self._keys) >= MAX_KEYS:
-                del self._keys[next(iter(self._keys))]
+                self._keys.popitem(last=False)
             taken = self._keys[name] = (_Level if terms.kind == _BUCKET else _Slices)(terms, key, now)
+        else:
+            self._keys.move_to_end(name)
         taken.terms = terms
         taken.add(now, judges)
 

@@ -36,6 +36,16 @@ def test_what_is_owed_is_bounded() -> None:
     assert not owed
 
 
+def test_a_crowd_does_not_drive_out_what_is_used() -> None:
+    """What is owed of a limit for all is told to the last token, however many users come beside it."""
+    owed, everyone = Owed(), Terms("all", USERS, 60.0)
+    for n in range(USERS):
+        owed.add(Terms("user", 5, 60.0), f"u:{n}", 0, 1)
+        owed.add(everyone, "", 0, 1)
+    told = {terms.limit: sum(taken[1::2]) for terms, key, taken in owed.pop(0, USERS * 2) if not key}
+    assert told == {"all": USERS}
+
+
 def test_counters_of_a_host_are_bounded() -> None:
     """The table that workers share stays as it was made, whoever comes; so does what each remembers."""
     fd = shared_memory(1 << 12)
