@@ -8,12 +8,12 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 from redis.exceptions import MovedError, RedisError
 
 from gateway.exchange import Clock, Hit, Verdict
+from gateway.state.call_timeout import CallTimeout
 from gateway.state.counters import Counters, OwnCounters
 from gateway.state.limits_batch import MAX_HITS, OutOfStepError, Waiting
 from gateway.state.limits_full import FullKeys
@@ -26,12 +26,10 @@ __all__ = ["LocalLimits", "SharedLimits"]
 HEARTBEAT = 1.0  # seconds between two signs of life, which also keep `up` true on an idle store
 FIRST_PROBE, LAST_PROBE = 0.1, 2.0  # seconds between probes while the store is away, before jitter
 STEADY = 5.0  # seconds up after which the next outage is probed as quickly as the first
-GRACE = 5  # loop passes after a time-out in which an answer that already arrived is still read
 GATHER = 0.02  # seconds between looks at who else is back
 ALL_BACK = LAST_PROBE * 1.5 + 1.0  # seconds after which those who are not back are given up
 ALL_SETTLED = 1.0  # seconds after which those who are back, but don't get their debts charged, are given up
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -75,7 +73,7 @@ class SharedLimits:
     ) -> None:
         self.up = False
         self._link = Link(url, prefix, secrets.token_hex(8), self._unjudged)
-        self._call_timeout = timeout / 2
+        self._within = CallTimeout(timeout / 2)
         self._counters: Counters = counters if counters is not None else OwnCounters()
         self._share = HostShare(self._counters, workers, clock)
         self._full = FullKeys(clock)
@@ -149,7 +147,7 @@ class SharedLimits:
                 await self._leave()
                 raise
             except TimeoutError:
-                milliseconds = self._call_timeout * 1000
+                milliseconds = self._within.seconds * 1000
                 log.warning("limits are judged locally: no answer from Redis within %g ms", milliseconds)
             except MovedError:
                 log.info("the limits have moved to another node of the cluster")
@@ -182,7 +180,7 @@ class SharedLimits:
             asked = round(self._clock() * 1e6)
             try:
                 if waiting or beat:
-                    for hit, charge in await self._bounded(self._link.call(waiting, beat=beat)):
+                    for hit, charge in await self._within(self._link.call(waiting, beat=beat)):
                         self._full.learn(hit, charge, asked)
             except BaseException:
                 self._queue[:0] = waiting  # judged locally by _drop
@@ -196,14 +194,24 @@ class SharedLimits:
         try:
             await self._link.open()
             # As quick as it must be for requests.
-            await self._bounded(self._link.call([], beat=True, settled=False))
+            await self._within(self._link.call([], beat=True, settled=False))
             self._counters.returned = self._returned = time.monotonic_ns()
             await self._gather()
             await self._settle()
         except (RedisError, OSError, TimeoutError, OutOfStepError) as error:
             log.debug("Redis is still away: %s: %s", type(error).__name__, error)
-            await self._link.close()
+        except Exception:
+            log.exception(
+                "limits are judged locally, Redis could not be taken up for a reason of the gateway's"
+            )
+        else:
+            self._shared()
             return
+        self._alone()
+        await self._link.close()
+
+    def _shared(self) -> None:
+        """Redis judges from now on; alone, once the others have settled too."""
         self._settled = True  # at once: nobody may be admitted in between
         self._beat_at = self._clock()
         self._patience = self._beat_at + ALL_SETTLED
@@ -232,52 +240,39 @@ class SharedLimits:
         until = self._clock() + ALL_BACK
         while self._link.present < self._expected and self._clock() < until:
             await asyncio.sleep(GATHER)
-            await self._bounded(self._link.call([], beat=True, settled=False))
+            await self._within(self._link.call([], beat=True, settled=False))
         self._expected = min(self._expected, self._link.present)
 
     async def _settle(self) -> None:
-        """Charge what was admitted while Redis was away. Whoever is admitted meanwhile is charged too."""
-        while self._share.owed:
-            bill = self._share.owed.bill(round(self._clock() * 1e6), MAX_HITS)
+        """Charge what was admitted while Redis was away. Whoever is admitted meanwhile is charged too.
+
+        While the last of it is charged nobody is: there would always be somebody on a busy worker.
+        """
+        owed = self._share.owed
+        while owed:
+            bill = owed.bill(round(self._clock() * 1e6), MAX_HITS)
+            self._settled = owed.last
             if bill.debts:
-                await self._bounded(self._link.owe(bill))
-            self._share.owed.paid()
+                await self._within(self._link.owe(bill))
+            owed.paid()
 
     async def _leave(self) -> None:
         """Let the others have this worker's share at once."""
         with contextlib.suppress(RedisError, OSError, TimeoutError, OutOfStepError):
-            await self._bounded(self._link.leave())
+            await self._within(self._link.leave())
 
     async def _drop(self) -> None:
-        self.up = self._settled = False
         self._returned = self._counters.returned
         self._probe.clear()
         self._full.clear()
-        queue, self._queue = self._queue, []
-        self._unjudged(queue)
+        self._alone()
         await self._link.close()
 
-    async def _bounded(self, call: Coroutine[Any, Any, T]) -> T:
-        """The result of a call, within half of `timeout`.
-
-        Raises:
-            TimeoutError: it took longer.
-        """
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(None) as limit:
-            alarm: list[asyncio.Handle] = [loop.call_later(self._call_timeout, lambda: expire(GRACE))]
-
-            def expire(passes: int) -> None:
-                # A worker that was busy for longer than the time-out finds the answer waiting: read it first.
-                if passes:
-                    alarm[0] = loop.call_soon(expire, passes - 1)
-                else:
-                    limit.reschedule(loop.time())
-
-            try:
-                return await call
-            finally:
-                alarm[0].cancel()
+    def _alone(self) -> None:
+        """Judge here, also whoever waits for Redis."""
+        self.up = self._settled = False
+        queue, self._queue = self._queue, []
+        self._unjudged(queue)
 
     # ---- without the store --------------------------------------------------------------------
 

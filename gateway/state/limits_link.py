@@ -169,13 +169,15 @@ class Link:
         except NoScriptError:
             self._alive = await _load(connection, ALIVE)
             return
-        if not isinstance(reply, list) or reply[0] != b"%d" % number:
-            raise OutOfStepError("Redis answered another call than the one asked")
-        self.alive = int(reply[1])
+        match reply:
+            case [number_, int(alive), int(present), int(settled), int(now)] if number_ == b"%d" % number:
+                self.alive = alive
+            case _:
+                raise OutOfStepError("Redis answered another call than the one asked")
         if self._opened:
-            self.present, self.settled = int(reply[2]), int(reply[3])
+            self.present, self.settled = present, settled
         else:
-            self._opened = int(reply[4])
+            self._opened = now
 
     async def _again(self, batch: Batch, why: Exception) -> list[tuple[Hit, Charge]]:
         """Another attempt, of a batch that the server did not judge."""
@@ -218,4 +220,7 @@ async def _connect(url: str) -> AbstractConnection:
 async def _load(connection: AbstractConnection, script: str) -> str:
     """Teach a server a script; returns its hash."""
     await connection.send_command("SCRIPT", "LOAD", script)
-    return str(await connection.read_response(), "ascii")
+    reply = await connection.read_response()
+    if not isinstance(reply, bytes):
+        raise OutOfStepError("Redis answered another call than the one asked")
+    return reply.decode("ascii", "replace")

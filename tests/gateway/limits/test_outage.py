@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 import redis
 
 from gateway.exchange import Hit
@@ -238,6 +241,32 @@ async def test_a_black_hole(new_store: NewStore) -> None:
         limits = await new_store(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         assert not limits.up
         assert at_once(limits, [HIT])[0].fallback
+        await limits.aclose()
+
+
+@pytest.mark.parametrize("to", [b"SCRIPT", b"EVALSHA"])
+@pytest.mark.parametrize("answer", [b":5", b"*0", b"*1\r\n$1\r\n2", b"+OK", b"$-1", b"-ERR no", b"?"])
+async def test_a_redis_that_talks_nonsense(new_store: NewStore, to: bytes, answer: bytes) -> None:
+    """Whatever it answers: requests are judged here, and it is asked again."""
+    asked = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                for command in re.findall(rb"\*\d+\r\n\$\d+\r\n(\w+)", data):
+                    asked += command == to
+                    writer.write(answer if command == to else b"+" + b"0" * 40)
+                    writer.write(b"\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        limits = await new_store(url, rng=Fixed(0.01))
+        assert at_once(limits, [HIT])[0].fallback
+        await until(lambda: asked >= 3)
+        assert not limits.up
         await limits.aclose()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -18,18 +19,29 @@ DEBTS = b'"debts":[['
 
 
 class Door:
-    """A door to Redis; the first call that charges debts, or its answer, is lost in it."""
+    """A door to Redis; the first call that charges debts, or its answer, is lost in it.
 
-    def __init__(self, url: str, *, arrives: bool) -> None:
+    Attributes:
+        on_debts: called whenever debts pass.
+        debts: how often they did.
+        lost: how many were lost.
+    """
+
+    def __init__(self, url: str, *, arrives: bool, losing: bool = True) -> None:
         self._path = url.removeprefix("unix://").partition("?")[0]
         self._arrives = arrives
-        self.lost = 0
+        self._loses = losing
+        self.on_debts: Callable[[], object] = lambda: None
+        self.debts = self.lost = 0
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass calls and answers on, one after the other: callers wait for each answer."""
         there_reader, there_writer = await asyncio.open_unix_connection(self._path)
         while data := await reader.read(1 << 20):
-            losing = DEBTS in data and not self.lost
+            if DEBTS in data:
+                self.debts += 1
+                self.on_debts()
+            losing = self._loses and DEBTS in data and not self.lost
             self.lost += losing
             if not losing or self._arrives:
                 there_writer.write(data)
@@ -73,6 +85,30 @@ async def test_a_charge_that_fails_is_made_again_once(
             await limits.aclose()
     assert door.lost == 1
     assert (before, after) == (40, 60)
+
+
+@pytest.mark.parametrize("arrives", [None, False, True], ids=["nothing lost", "call lost", "answer lost"])
+async def test_a_busy_worker_settles_too(limits_url: str, *, arrives: bool | None) -> None:
+    """Where somebody asks whenever debts are charged, the charging ends; each is judged, and counts once."""
+    hit = hit_of("limit", "k", 100, 36_000.0)
+    door = Door(limits_url, arrives=bool(arrives), losing=arrives is not None)
+    asked: list[asyncio.Task[int]] = []
+    server = await asyncio.start_server(door.accept, "127.0.0.1", 0)
+    async with server:
+        address = server.sockets[0].getsockname()
+        limits = SharedLimits(f"redis://127.0.0.1:{address[1]}", timeout=5.0, prefix="test", workers=1)
+        before = await admitted(limits, hit, 40)
+        door.on_debts = lambda: asked.append(asyncio.create_task(admitted(limits, hit, 1)))
+        try:
+            await limits.start()
+            await until(lambda: limits.up)
+            meanwhile = sum(await asyncio.gather(*asked))
+            after = await admitted(limits, hit, 150)
+        finally:
+            await limits.aclose()
+    assert door.debts <= 4
+    assert meanwhile == len(asked)
+    assert before + meanwhile + after == 100
 
 
 def test_a_bill_grows_older_until_it_is_paid() -> None:
