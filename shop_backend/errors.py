@@ -129,10 +129,13 @@ class SetupError(Exception):
 # ---- to the wire -----------------------------------------------------------------------------
 
 
-def problem(error: ShopError) -> Response:
-    """The response that says so."""
+def problem(error: ShopError, headers: dict[str, str] | None = None) -> Response:
+    """The response that says so; not to be kept unless `headers` allow it."""
     return _problem(
-        error.status, error.type, error.title, error.detail, retry_after=error.retry_after, extra=error.extra
+        *(error.status, error.type, error.title, error.detail),
+        retry_after=error.retry_after,
+        extra=error.extra,
+        headers=headers,
     )
 
 

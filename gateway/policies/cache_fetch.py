@@ -8,6 +8,7 @@ from gateway.exchange import Exchange, Handler, Header, Reply
 from gateway.policies import cache_rules as rules
 from gateway.policies import cache_validation as validation
 from gateway.policies.cache_body import collect
+from gateway.policies.cache_coding import with_coding
 from gateway.policies.cache_flight import Flight
 from gateway.policies.cache_key import Key, Primary
 from gateway.policies.cache_reply import date, said, shaped, told_age
@@ -48,6 +49,7 @@ class Fetch:
         """Ask for this client only, its conditions and ranges as they are; keep the answer if it may be."""
         self._shelf.count(exchange.route, "bypass")
         began, mark = self._store.clock(), len(exchange.reply_headers)
+        exchange.headers = with_coding(exchange.headers)
         try:
             reply = await proceed(exchange)
         except _SHARED:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Collection
 from urllib.parse import unquote_to_bytes
 
 from gateway.exchange import Exchange
+from gateway.policies import cache_coding
 
 Primary = tuple[str, str, bytes, bytes]  # upstream, scheme, host, target
 Key = tuple[Primary, tuple[bytes, ...], tuple[bytes | None, ...]]  # and the Vary fields with their values
 
 # Fields of which the upstream sees our value, not the client's.
-_OURS: dict[bytes, Callable[[Exchange], bytes]] = {
+_OURS: dict[bytes, Callable[[Exchange], bytes | None]] = {
+    cache_coding.FIELD: lambda exchange: cache_coding.coding(exchange.headers),
     b"host": lambda exchange: exchange.host,
     b"tidegate-degraded": lambda exchange: exchange.degraded.encode(),
     b"tidegate-user": lambda exchange: (exchange.user or "").encode(),

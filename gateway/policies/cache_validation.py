@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 
 from gateway.exchange import Exchange, Header, Headers
+from gateway.policies.cache_coding import with_coding
 from gateway.policies.cache_rules import parse_date
 
 # What a 304 repeats of the 200 in whose place it stands (15.4.5), and what we add.
@@ -90,7 +91,7 @@ def headers_of_304(headers: Header) -> Headers:
 
 def fetch_headers(headers: Header, kept: Header | None) -> Headers:
     """A request's fields as we ask for the whole answer, or whether the one kept still holds."""
-    ours = [field for field in headers if field[0] not in _CONDITIONS]
+    ours = [field for field in with_coding(headers) if field[0] not in _CONDITIONS]
     if kept is not None:
         tag, modified = _first(kept, b"etag"), _first(kept, b"last-modified")
         if tag:

@@ -17,7 +17,11 @@ def _pattern(value: str) -> str:
 
 
 class RouteCache(Settings):
-    """What of a route's answers is kept. They say themselves whether and how long; these are the bounds."""
+    """What of a route's answers is kept. They say themselves whether and how long; these are the bounds.
+
+    Of Accept-Encoding the upstream sees which of br, gzip and zstd the client allows, or `identity`: an
+    answer that varies by it is kept once for each of these, not for each spelling. Weights are not passed on.
+    """
 
     ttl: Duration = Field(60.0, ge=0)
     """Served as fresh for at most so long, whatever they say."""

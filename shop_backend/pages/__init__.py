@@ -51,7 +51,7 @@ def routes(context: Context) -> list[Route]:
         Route("/p/{sku}", pages.guarded(pages.product), methods=["GET"]),
         Route("/orders/{id}", pages.guarded(pages.order), methods=["GET"]),
         Route("/cart", pages.guarded(pages.cart), methods=["GET"]),
-        Route("/static/{file}", pages.file, methods=["GET"]),
+        Route("/static/{file}", pages.assets.serve, methods=["GET"]),
         Lost("/{path:path}", pages.guarded(pages.lost), methods=["GET"]),
     ]
 
@@ -139,15 +139,6 @@ class Pages:
     async def lost(self, _: Request) -> Response:
         """No page at all."""
         raise NotFound("There is no page at this address. It may have been mistyped, or moved.")
-
-    async def file(self, request: Request) -> Response:
-        """A static file; a page for people when there is none, as elsewhere problem+json for programs."""
-        try:
-            return await self.assets.serve(request)
-        except NotFound as error:
-            if "text/html" in request.headers.get("accept", ""):
-                return self.error(error)
-            raise
 
     # ---- answers -----------------------------------------------------------------------------
 

@@ -15,9 +15,12 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from shop_backend.errors import NotFound
+from shop_backend.errors import NotFound, problem
 
 IMMUTABLE = "public, max-age=31536000, immutable"
+# Whoever asks again and again asks the gate, not us. But for a moment only, and not while we are away:
+# another instance, of the next version, may have it.
+MISSING = "public, max-age=2, stale-if-error=0"
 TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -85,15 +88,10 @@ class Assets:
         return name in self._urls
 
     async def serve(self, request: Request) -> Response:
-        """Answer `/static/{file}` under the name of now.
-
-        Raises:
-            NotFound: every other name.
-        """
+        """Answer `/static/{file}` under the name of now; every other name is 404, the same for everyone."""
         found = self._bodies.get(request.path_params["file"])
         if found is None:
-            # Never cached: while two versions run, the next try may find it.
-            raise NotFound("no such file")
+            return problem(NotFound("no such file"), headers={"cache-control": MISSING})
         body, media, packed = found
         headers = {
             "content-type": media,

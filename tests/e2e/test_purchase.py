@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,31 @@ def test_static_files_and_pages_come_through(stack: Any) -> None:
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
     assert all(said.startswith("tidegate; hit") for said in again), again
+
+
+def test_a_page_is_kept_once_however_it_is_asked_for(stack: Any) -> None:
+    """Queries that the shop does not read, spellings of Accept-Encoding, a missing file: one each."""
+    headers = {"authorization": f"Bearer {stack.admin_token}"}
+
+    def kept() -> int:
+        status = httpx.get(f"{stack.admin_url}/api/status", headers=headers).json()
+        return int(status["cache"]["entries"])
+
+    with httpx.Client(base_url=stack.url) as client:  # one connection, so one worker and its cache
+        style = re.findall(r'"(/static/[^"]+\.css)"', client.get("/").text)[0]
+        nowhere = f"/static/{uuid.uuid4()}.css"
+        pages = [(path, 200) for path in (style, "/", "/p/steam-50", "/api/products")]
+        for path, status in [*pages, (nowhere, 404)]:
+            client.get(path, headers={"accept-encoding": "gzip, br"})
+            before = kept()
+            for number in range(4):
+                asking = {
+                    "accept-encoding": f"br;q=0.{number}1, x-{number}, gzip",
+                    "accept": f"text/x-{number}",
+                }
+                assert client.get(f"{path}?x={number}", headers=asking).status_code == status
+            assert kept() == before, path
+        assert before > 0
 
 
 def test_card_keys_are_imported_while_the_shop_sells(
