@@ -15,6 +15,9 @@ local said = {}
 
 for n, key in ipairs(KEYS) do
     redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
+    if life > 0 then -- said before Redis's clock was set back: who lives will say so again
+        redis.call('ZREMRANGEBYSCORE', key, '(' .. now + life, '+inf')
+    end
     if life > 0 and n <= tonumber(ARGV[5]) then
         redis.call('ZADD', key, now + life, ARGV[2])
         redis.call('PEXPIRE', key, life)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+import redis
 
 from gateway.exchange import ALGORITHMS, Hit
 from gateway.state.limits import SharedLimits
@@ -84,6 +85,29 @@ async def test_a_charge_that_fails_is_made_again_once(
         finally:
             await limits.aclose()
     assert door.lost == 1
+    assert (before, after) == (40, 60)
+
+
+@pytest.mark.parametrize("loses", ["script_flush", "flushall"])
+@pytest.mark.parametrize("arrives", [None, True], ids=["nothing lost", "answer lost"])
+async def test_a_redis_that_forgets_is_charged(limits_url: str, loses: str, *, arrives: bool | None) -> None:
+    """Its scripts, or all it had (an empty replica took over): what is owed counts once in what is left."""
+    hit = hit_of("limit", "k", 100, 36_000.0)
+    door = Door(limits_url, arrives=bool(arrives), losing=arrives is not None)
+    server = await asyncio.start_server(door.accept, "127.0.0.1", 0)
+    async with server:
+        address = server.sockets[0].getsockname()
+        limits = SharedLimits(f"redis://127.0.0.1:{address[1]}", timeout=5.0, prefix="test", workers=1)
+        before = await admitted(limits, hit, 40)
+        try:
+            with redis.Redis.from_url(limits_url) as client:
+                door.on_debts = getattr(client, loses)
+                await limits.start()
+                await until(lambda: limits.up)
+            after = await admitted(limits, hit, 150)
+        finally:
+            await limits.aclose()
+    assert door.debts >= 1 + door.lost
     assert (before, after) == (40, 60)
 
 
