@@ -1,4 +1,4 @@
-"""`python -m gateway serve | check | routes | schema` (and `worker`, which only the master starts)."""
+"""`python -m gateway serve | check | routes | schema` (and `workers`, which only the master starts)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import socket
 import sys
 from collections.abc import Sized
 from pathlib import Path
@@ -26,11 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, said in (("check", "validate a configuration"), ("routes", "show its route table")):
         commands.add_parser(name, help=said).add_argument("file", type=Path, metavar="FILE")
     commands.add_parser("schema", help="print the configuration's JSON Schema")
-    worker = commands.add_parser("worker")
-    worker.add_argument("listen_fd", type=int)
-    worker.add_argument("channel_fd", type=int)
-    worker.add_argument("counters_fd", type=int)
-    worker.add_argument("keys_fd", type=int)
+    commands.add_parser("workers").add_argument("line_fd", type=int)
     given = parser.parse_args(arguments)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -43,10 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
 
             overrides = master.Overrides(given.port, given.admin_port, given.workers)
             return master.main(given.config, overrides)
-        case "worker":
-            from gateway import worker as worker_process
+        case "workers":
+            from gateway import fork_server, worker
 
-            return worker_process.main(given.listen_fd, given.channel_fd, given.counters_fd, given.keys_fd)
+            fds = fork_server.serve(socket.socket(fileno=given.line_fd))
+            return 0 if fds is None else worker.main(*fds)
         case "schema":
             from gateway.schema import json_schema
 

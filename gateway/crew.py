@@ -7,11 +7,11 @@ import contextlib
 import itertools
 import logging
 import socket
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.channel import Channel, Message
+from gateway.forks import Child, Forks
 from gateway.pressure import Pressures, highest
 from gateway.totals import Totals
 
@@ -51,10 +51,11 @@ class Member:
     """One worker process."""
 
     id: int
-    process: asyncio.subprocess.Process
+    process: Child
     channel: Channel
     born: float
     ready: bool = False
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
     serial: int = -1  # of the switches that it serves by
     version: int = -1  # of the configuration that it serves by
     pressures: Pressures = field(default_factory=dict)
@@ -97,6 +98,7 @@ class Crew:
         self._listener = listener
         self._shared = shared
         self._size = size
+        self._forks = Forks()
         self._greet = greet
         self._totals = totals
         self._ids = itertools.count(1)
@@ -168,17 +170,18 @@ class Crew:
         self.tell({"type": "drain"})
         members = list(self.members.values())
         if members:
-            gone = [asyncio.create_task(member.process.wait()) for member in members]
+            gone = [asyncio.create_task(member.gone.wait()) for member in members]
             _, late = await asyncio.wait(gone, timeout=self.drain + 3)
             for task in late:
                 task.cancel()
         for member in members:
-            if member.process.returncode is None:
+            if not member.gone.is_set():
                 _log.warning("worker %d did not end in time; killed", member.process.pid)
                 member.process.kill()
         for keeper in self._tasks:
             keeper.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._forks.aclose()
 
     # ---- one place in the crew ---------------------------------------------------------------
 
@@ -188,18 +191,18 @@ class Crew:
         wait = _BACKOFF[0]
         while not self._stopping:
             born = loop.time()
-            code = await self._one(place, born)
+            end = await self._one(place, born)
             if self._stopping:
                 return
             self.restarts += 1
             self._totals.own.count("tidegate_worker_restarts_total")
             wait = _BACKOFF[0] if loop.time() - born > _YOUNG else min(wait * 2, _BACKOFF[1])
-            if code is not None:
-                _log.error("a worker died (exit code %d); starting another in %.1f s", code, wait)
+            if end is not None:
+                _log.error("a worker died (exit code %s); starting another in %.1f s", end, wait)
             await asyncio.sleep(wait)
 
-    async def _one(self, place: int, born: float) -> int | None:
-        """The life of one worker; returns its exit code, or None when there was none to be had."""
+    async def _one(self, place: int, born: float) -> str | None:
+        """The life of one worker; returns its exit code in words, or None when there was none to be had."""
         try:
             process, ours = await self._spawn()
         except OSError as error:
@@ -220,9 +223,11 @@ class Crew:
             del self.members[member.id]
             self._totals.retire(member.id)
             channel.close()
-        return await process.wait()
+        code = await process.wait()
+        member.gone.set()
+        return "unknown" if code is None else str(code)
 
-    async def _spawn(self) -> tuple[asyncio.subprocess.Process, socket.socket]:
+    async def _spawn(self) -> tuple[Child, socket.socket]:
         """A new process, and our end of the line to it.
 
         Raises:
@@ -231,16 +236,7 @@ class Crew:
         ours, theirs = socket.socketpair()
         try:
             ours.setblocking(False)
-            fds = (self._listener.fileno(), theirs.fileno(), *self._shared)
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "gateway",
-                "worker",
-                *map(str, fds),
-                pass_fds=[fd for fd in fds if fd >= 0],
-                stdin=asyncio.subprocess.DEVNULL,
-            )
+            process = await self._forks.make((self._listener.fileno(), theirs.fileno(), *self._shared))
         except BaseException:
             ours.close()
             raise

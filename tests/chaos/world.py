@@ -54,7 +54,8 @@ class World:
         if name == "gateway-worker":
             master = self.pid("gateway")
             with contextlib.suppress(psutil.Error):
-                children = psutil.Process(master).children() if master else []
+                servers = psutil.Process(master).children() if master else []
+                children = [worker for fork_server in servers for worker in fork_server.children()]
                 return min((child.pid for child in children), default=None)
             return None
         pids = self.stack.state()["pids"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import pytest_asyncio
 import yaml
@@ -139,6 +140,22 @@ class GatewayProcess:
     @property
     def port(self) -> int:
         return int(self.url.rsplit(":", 1)[1])
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that serve, as many as there are just now."""
+        assert self.process is not None
+        servers = psutil.Process(self.process.pid).children()
+        return [worker for fork_server in servers for worker in fork_server.children()]
+
+    async def replaced(self) -> None:
+        """Wait until a worker that was killed has its successor."""
+
+        async def all_serve() -> bool:
+            restarts = await self.metric("tidegate_worker_restarts_total")
+            ready = await self.admin("GET", "/readyz", token=None)
+            return restarts == 1 and ready.status_code == 200
+
+        await until(all_serve, self.log)
 
     def log(self) -> str:
         return "".join(self.lines)

@@ -160,8 +160,6 @@ async def _long(listed: Any, count: int) -> bool:
 
 async def test_a_new_worker_learns_what_is_shut(start_gateway: Any, shop: Any, until: Any) -> None:
     """A worker that died is replaced by one that answers like the others."""
-    import psutil
-
     gateway = await start_gateway("--workers", "1", routes=ROUTES)
     shop.scripts["/api/products/a/orders"] = sold_out("Tidegate-Shut: sku=a; for=60")
     async with httpx.AsyncClient(base_url=gateway.url) as client:
@@ -171,12 +169,12 @@ async def test_a_new_worker_learns_what_is_shut(start_gateway: Any, shop: Any, u
         return bool((await gateway.admin("GET", "/api/shut-offs")).json()["shut_offs"])
 
     await until(listed)
-    (worker,) = psutil.Process(gateway.process.pid).children()
+    (worker,) = gateway.workers()
     worker.kill()
 
     async def back() -> bool:
         ready = (await gateway.admin("GET", "/readyz", token=None)).status_code == 200
-        return ready and worker.pid not in {p.pid for p in psutil.Process(gateway.process.pid).children()}
+        return ready and worker.pid not in {p.pid for p in gateway.workers()}
 
     await until(back)
     async with httpx.AsyncClient(base_url=gateway.url) as client:

@@ -17,10 +17,6 @@ from gateway.crew import Crew
 from gateway.totals import Totals
 
 
-def _workers(gateway: Any) -> list[psutil.Process]:
-    return [p for p in psutil.Process(gateway.process.pid).children() if "worker" in p.cmdline()]
-
-
 async def test_a_killed_worker_is_replaced(start_gateway: Any, until: Any) -> None:
     """A kill -9 of a worker: the others serve on, another takes its place with the same switches."""
     gateway = await start_gateway()
@@ -28,11 +24,11 @@ async def test_a_killed_worker_is_replaced(start_gateway: Any, until: Any) -> No
     for _ in range(8):
         await gateway.fresh()
     before = await gateway.metric("tidegate_requests_total")
-    victim = _workers(gateway)[0]
+    victim = gateway.workers()[0]
     victim.kill()
 
     async def replaced() -> bool:
-        pids = {worker.pid for worker in _workers(gateway)}
+        pids = {worker.pid for worker in gateway.workers()}
         ready = await gateway.admin("GET", "/readyz", token=None)
         return victim.pid not in pids and len(pids) == 2 and ready.status_code == 200
 
@@ -57,7 +53,7 @@ async def test_sigterm_finishes_what_is_in_flight(start_gateway: Any, shop: Any,
     shop.scripts["/slow"] = slow
     waiting = [asyncio.create_task(gateway.fresh("/slow")) for _ in range(6)]
     await until(lambda: len(shop.seen) == 6)
-    workers = _workers(gateway)
+    workers = gateway.workers()
     gateway.process.send_signal(signal.SIGTERM)
 
     def refused() -> bool:
@@ -75,7 +71,7 @@ async def test_sigterm_finishes_what_is_in_flight(start_gateway: Any, shop: Any,
 async def test_workers_leave_when_the_master_is_killed(start_gateway: Any, until: Any) -> None:
     """A kill -9 of the master leaves no worker behind; a new gateway can take the port at once."""
     gateway = await start_gateway()
-    workers = _workers(gateway)
+    workers = gateway.workers()
     assert len(workers) == 2
 
     await gateway.stop(signal.SIGKILL)

@@ -97,8 +97,7 @@ async def test_a_crowd_costs_one_call(client: Any, shop: Any, until: Any) -> Non
 
 def clients(gateway: Any) -> int:
     """Connections that the workers hold; those who wait for the leader take no slot."""
-    workers = psutil.Process(gateway.process.pid).children()
-    held = [c for worker in workers for c in worker.net_connections("tcp")]
+    held = [c for worker in gateway.workers() for c in worker.net_connections("tcp")]
     return sum(c.status == psutil.CONN_ESTABLISHED and c.laddr.port == gateway.port for c in held)
 
 

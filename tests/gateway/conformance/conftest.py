@@ -29,11 +29,9 @@ class Stand:
 
     def connections(self) -> int:
         """Client connections that the gateway's workers hold."""
-        assert self.gateway.process is not None
-        workers = psutil.Process(self.gateway.process.pid).children()
         return sum(
             connection.laddr.port == self.gateway.port and connection.status != psutil.CONN_LISTEN
-            for worker in workers
+            for worker in self.gateway.workers()
             for connection in worker.net_connections(kind="tcp")
         )
 

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -188,7 +187,7 @@ async def test_a_gateway_without_redis_is_exact_over_its_workers(start_gateway: 
     )
     codes = [(await gateway.fresh()).status_code for _ in range(20)]
     assert codes == [200] * 20
-    psutil.Process(gateway.process.pid).children()[0].kill()
+    gateway.workers()[0].kill()
 
     async def both() -> bool:
         return await gateway.metric("tidegate_worker_restarts_total") == 1 and (
