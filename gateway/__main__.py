@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -43,8 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         case "workers":
             from gateway import fork_server, worker
 
-            fds = fork_server.serve(socket.socket(fileno=given.line_fd))
-            return 0 if fds is None else worker.main(*fds)
+            gc.freeze()
+            return fork_server.serve(socket.socket(fileno=given.line_fd), worker.main)
         case "schema":
             from gateway.schema import json_schema
 

@@ -73,6 +73,7 @@ class Crew:
     Args:
         listener: bound and listening; the workers accept from it.
         size: how many.
+        forks: makes them; let go at the end.
         greet: the start message for a new worker: configuration and switches as they are, with their numbers.
         totals: where their metrics are summed.
         drain: seconds that requests in flight may take at the end.
@@ -84,6 +85,7 @@ class Crew:
         self,
         listener: socket.socket,
         size: int,
+        forks: Forks,
         greet: Callable[[], Message],
         totals: Totals,
         drain: float,
@@ -98,7 +100,7 @@ class Crew:
         self._listener = listener
         self._shared = shared
         self._size = size
-        self._forks = Forks()
+        self._forks = forks
         self._greet = greet
         self._totals = totals
         self._ids = itertools.count(1)

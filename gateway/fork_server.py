@@ -1,7 +1,8 @@
 """A process that has imported what a worker needs, and forks one when asked, in milliseconds.
 
 It has no loop, no thread, no connection and no configuration, so its forks are as clean as new processes, and
-share its memory. What is imported here is imported once, not by each worker and each that replaces one.
+share its memory. It is forked itself by the master, as the first thing: what master and workers need is
+imported once, not by each of them and by each worker that replaces one.
 """
 
 from __future__ import annotations
@@ -13,11 +14,36 @@ import os
 import selectors
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 _MOST = 8  # descriptors of one request: each has a bit of a byte
+
+
+def start(work: Callable[..., int]) -> tuple[int, socket.socket]:
+    """Fork a server; its process id, and the line to it. To be called before there is a loop or a thread.
+
+    Each of its workers does `work` with its descriptors, and exits as that says.
+
+    Raises:
+        OSError: the system has no memory, process or descriptor left.
+    """
+    gc.freeze()  # a look for cycles would write to what is shared, and so copy it
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            raise
+        if pid == 0:
+            ours.close()
+            with Path(os.devnull).open("rb") as nothing:
+                os.dup2(nothing.fileno(), 0)
+            sys.exit(serve(theirs, work))
+    return pid, ours
 
 
 def ask(line: socket.socket, fds: Sequence[int]) -> None:
@@ -30,20 +56,19 @@ def ask(line: socket.socket, fds: Sequence[int]) -> None:
     socket.send_fds(line, [bytes((len(fds), given))], [fd for fd in fds if fd >= 0])
 
 
-def serve(line: socket.socket) -> tuple[int, ...] | None:
+def serve(line: socket.socket, work: Callable[..., int]) -> int:
     """Fork a worker for each request, say how each ends, and leave when the master and they are gone.
 
     Says on the line, one JSON object a line: {"born": pid} or {"unborn": errno} for each request in turn;
     {"ended": pid, "code": exit code, or minus the number of the signal that ended it}.
 
     Returns:
-        in each worker the descriptors of its request; None in the server, at the end.
+        the exit code: of a worker what `work` says of its descriptors, of the server 0.
     """
+    _name("tidegate-forks")
     # A terminal's signals reach the whole group, a service manager's too; only the master may act on them.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    gc.collect()
-    gc.freeze()  # a look for cycles would write to what is shared, and so copy it
     workers: set[int] = set()
     with contextlib.ExitStack() as ours:
         selector = ours.enter_context(selectors.DefaultSelector())
@@ -66,10 +91,12 @@ def serve(line: socket.socket) -> tuple[int, ...] | None:
                     continue
                 if _forked(workers, line):
                     line.close()
-                    return _places(asked, fds)
+                    break
                 for fd in fds:
                     os.close(fd)
-    return None
+        else:
+            return 0
+    return work(*_places(asked, fds))
 
 
 def _forked(workers: set[int], line: socket.socket) -> bool:
@@ -86,9 +113,14 @@ def _forked(workers: set[int], line: socket.socket) -> bool:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
-    with contextlib.suppress(OSError):  # its name in ps and top, where there is such a file
-        Path("/proc/self/comm").write_text("tidegate-worker", encoding="ascii")
+    _name("tidegate-worker")
     return True
+
+
+def _name(name: str) -> None:
+    """How ps and top call this process, where that can be said; up to 15 characters."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text(name, encoding="ascii")
 
 
 def _places(asked: bytes, fds: Sequence[int]) -> tuple[int, ...]:

@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -51,11 +50,14 @@ class Child:
 
 
 class Forks:
-    """Makes workers by a fork server, which is started when it is needed, and again should it die."""
+    """Makes workers by a fork server; should that die, by another one.
 
-    def __init__(self) -> None:
-        self._line: socket.socket | None = None  # ours, to the server
-        self._server: subprocess.Popen[bytes] | None = None
+    Args:
+        server: process id of one that runs, and the line to it; one is started when it is needed if left out.
+    """
+
+    def __init__(self, server: tuple[int, socket.socket] | None = None) -> None:
+        self._server = server
         self._reading: asyncio.Task[None] | None = None
         self._asked: deque[asyncio.Future[Child]] = deque()
         self._children: dict[int, Child] = {}
@@ -66,13 +68,14 @@ class Forks:
         Raises:
             OSError: the system has no memory, process or descriptor left.
         """
-        if self._line is None:
-            self._start()
-        assert self._line is not None  # noqa: S101 - just made
-        assert self._reading is not None  # noqa: S101 - the same
+        if self._server is None:
+            self._server = _spawn()
+        pid, line = self._server
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read(pid, line), name="forks")
         born: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
         try:
-            ask(self._line, fds)
+            ask(line, fds)
         except ConnectionError:
             await asyncio.shield(self._reading)  # it has just died; whoever asks next asks another
             raise
@@ -81,32 +84,28 @@ class Forks:
 
     async def aclose(self) -> None:
         """Let the server go; it leaves after the last worker."""
-        if self._line is None or self._server is None or self._reading is None:
+        if self._server is None or self._reading is None:
+            self.close()
             return
-        self._line.shutdown(socket.SHUT_WR)
-        await asyncio.wait([self._reading], timeout=_LEAVE)
-        self._server.kill()
-        await self._reading
+        pid, line = self._server
+        reading = self._reading
+        line.shutdown(socket.SHUT_WR)
+        await asyncio.wait([reading], timeout=_LEAVE)
+        if not reading.done():
+            os.kill(pid, signal.SIGKILL)
+        await reading
 
-    def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        try:
-            ours.setblocking(False)
-            self._server = subprocess.Popen(
-                [sys.executable, "-m", "gateway", "workers", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-            )
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        self._line = ours
-        self._reading = asyncio.create_task(self._read(ours, self._server), name="forks")
+    def close(self) -> None:
+        """Let a server go that was never asked."""
+        if self._server is not None:
+            pid, line = self._server
+            self._server = None
+            line.close()
+            os.waitpid(pid, 0)
 
-    async def _read(self, line: socket.socket, server: subprocess.Popen[bytes]) -> None:
+    async def _read(self, pid: int, line: socket.socket) -> None:
         """Hear what the server says, to its end."""
+        line.setblocking(False)
         channel = await Channel.over(line)
         while (message := await channel.receive()) is not None:
             if "ended" in message:
@@ -122,8 +121,8 @@ class Forks:
             if not born.done():
                 born.set_result(child)
         channel.close()
-        self._line = None
-        server.wait()
+        os.waitpid(pid, 0)  # noqa: ASYNC222 - it has hung up: it is at its end
+        self._server = self._reading = None
         for born in self._asked:
             if not born.done():
                 born.set_exception(OSError("the fork server is gone"))
@@ -131,3 +130,25 @@ class Forks:
         for child in self._children.values():
             child.tell(None)
         self._children.clear()
+
+
+def _spawn() -> tuple[int, socket.socket]:
+    """A fork server as a program of its own: the master has a loop and threads by now, and can't be forked.
+
+    Raises:
+        OSError: it can't be started.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.set_inheritable(True)
+        try:
+            pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-m", "gateway", "workers", str(theirs.fileno())],
+                os.environ,
+                file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
+            )
+        except OSError:
+            ours.close()
+            raise
+    return pid, ours

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gateway import fork_server, worker
 from gateway.admin import api
 from gateway.admin.auth import VARIABLE, Door
 from gateway.admin.front import LISTEN
@@ -25,6 +26,7 @@ from gateway.channel import Message
 from gateway.config import Config, ConfigError
 from gateway.crew import Crew, Effect
 from gateway.edits import Edits
+from gateway.forks import Forks
 from gateway.hosts import Hosts
 from gateway.policies.shut_offs import ShutOffs
 from gateway.reload import ConfigFile
@@ -77,8 +79,16 @@ class Master:
         started: seconds since 1970.
     """
 
-    def __init__(self, path: Path, overrides: Overrides, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, path: Path, overrides: Overrides, environment: Mapping[str, str], forks: Forks | None = None
+    ) -> None:
         """Read the configuration.
+
+        Args:
+            path: its file.
+            overrides: what holds over it.
+            environment: the variables it may name.
+            forks: makes the workers.
 
         Raises:
             ConfigError: it can't be used.
@@ -98,6 +108,7 @@ class Master:
         self.name = socket.gethostname()
         self.draining = False
         self.background = Background()
+        self._forks = forks or Forks()
         self._stop = asyncio.Event()
 
     @property
@@ -161,7 +172,7 @@ class Master:
         settings = self.config
         size = self.overrides.workers or settings.listen.workers
         shared = shared_memory() if size > 1 else -1, open_beside(settings.admin.state_file, size)
-        crew = Crew(listener, size, self._greet, self.totals, settings.listen.drain, shared)
+        crew = Crew(listener, size, self._forks, self._greet, self.totals, settings.listen.drain, shared)
         crew.on_shut = self.hosts.worker_shut
         crew.on_trip = self.hosts.tripped
         crew.on_ready = self.hosts.greet
@@ -252,9 +263,10 @@ class Master:
 
 def main(path: Path, overrides: Overrides) -> int:
     """Run the gateway; returns the exit code."""
+    forks = Forks(fork_server.start(worker.main))  # before anything that a fork would copy half of
 
     async def serve() -> None:
-        await Master(path, overrides, os.environ).run()
+        await Master(path, overrides, os.environ, forks).run()
 
     try:
         asyncio.run(serve())
@@ -266,6 +278,8 @@ def main(path: Path, overrides: Overrides) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    finally:
+        forks.close()
     with contextlib.suppress(OSError):  # the console may have gone
         print("gateway stopped", flush=True)  # noqa: T201 - the same
     return 0

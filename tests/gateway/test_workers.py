@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from gateway.crew import Crew
+from gateway.forks import Forks
 from gateway.totals import Totals
 
 
@@ -142,7 +143,7 @@ async def test_a_worker_that_cannot_be_started_is_tried_again(
     """Out of processes or memory: said, with nothing left open; the place is not given up."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no-such-python"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        crew = Crew(listener, 1, dict, Totals(), 0, ())
+        crew = Crew(listener, 1, Forks(), dict, Totals(), 0, ())
         crew.start()
         await until(lambda: crew.restarts == 1)
         open_before = psutil.Process().num_fds()
