@@ -25,6 +25,18 @@ from tests.running_stack import ROOT, Stack
 settings.register_profile("ours", deadline=None)  # a busy machine is no defect
 settings.load_profile("ours")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes test: those share one that share a stack, or something of their module's."""
+    for item in items:
+        if isinstance(item, pytest.Function):
+            fixtures = item._fixtureinfo.name2fixturedefs  # no public name leads to scopes
+            if "stack" in fixtures:
+                item.add_marker(pytest.mark.xdist_group("stack"))
+            elif any(found[-1].scope == "module" for found in fixtures.values()):
+                item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 # ---- helpers ------------------------------------------------------------------------------------
 
 
