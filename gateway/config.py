@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -107,6 +109,15 @@ def load(raw: bytes, name: str, environment: Mapping[str, str]) -> Config:
     return config
 
 
+# pydantic's words, and plainer ones
+_PLAINER = {
+    "Input should be": "should be",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "above",
+    "less than": "below",
+}
+
 # ---- one mistake in one place ----------------------------------------------------------------
 
 
@@ -134,11 +145,31 @@ def _explain(details: ErrorDetails, path: KeyPath) -> str:
     if kind == "missing":
         return "missing, and needed"
     if kind == "extra_forbidden":
-        return "unknown key" + meant(str(path[-1]), _keys_at(path[:-1]))
+        known, key = _keys_at(path[:-1]), str(path[-1])
+        if key.partition(":")[0] in known:
+            return "unknown key; a space is missing behind its colon"
+        return "unknown key" + meant(key, known)
     if kind == "literal_error":
-        return f"{given!r} is none of {context['expected']}"
-    if kind in {"model_type", "model_attributes_type", "dict_type", "mapping_type"}:
+        return _none_of(given, str(context["expected"]))
+    if kind in {"model_type", "model_attributes_type"}:
+        return f"expected a block of keys and values{_such_as(path)}"
+    if kind in {"dict_type", "mapping_type"}:
         return "expected a block of keys and values"
+    if kind in {"tuple_type", "list_type"}:
+        listed = (
+            given if isinstance(given, str) and "://" not in given else "..."
+        )  # a URL may hold a password
+        return f"should be a list, for example [{listed}]"
+    if kind == "string_type":
+        return (
+            "should be text" if isinstance(given, list | dict | None) else "should be text; put it in quotes"
+        )
+    if kind in {"int_parsing", "int_type", "int_from_float"}:
+        return f"should be a whole number, not {given!r}" if _plain(given) else "should be a whole number"
+    if kind in {"float_parsing", "float_type"}:
+        return f"should be a number such as 0.5, not {given!r}" if _plain(given) else "should be a number"
+    if kind == "bool_parsing":
+        return f"should be true or false, not {given!r}"
     if kind == "too_short":
         return f"needs at least {context['min_length']}, has {context['actual_length']}"
     if kind.startswith("ip_"):
@@ -151,8 +182,27 @@ def _explain(details: ErrorDetails, path: KeyPath) -> str:
         return f"{given!r} does not fit the pattern {context['pattern']}"
     if kind == "value_error":
         return str(context["error"])
-    said = details["msg"].replace("Input should be", "should be").replace("Field required", "missing")
-    return f"{said}, not {given!r}" if isinstance(given, str | int | float) else said
+    said = details["msg"]
+    for word, plain in _PLAINER.items():
+        said = said.replace(word, plain)
+    return f"{said}, not {given!r}" if _plain(given) else said
+
+
+def _plain(given: object) -> bool:
+    return isinstance(given, str | int | float)
+
+
+def _none_of(given: object, expected: str) -> str:
+    words = re.findall("'([^']*)'", expected)
+    if len(words) == 1:
+        return f"{given!r} is not {expected}, the only word that may stand here"
+    close = difflib.get_close_matches(given, words, n=1, cutoff=0.75) if isinstance(given, str) else []
+    return f"{given!r} is none of {expected}" + (f" (did you mean {close[0]}?)" if close else "")
+
+
+def _such_as(path: KeyPath) -> str:
+    known = _keys_at(path)
+    return f", such as {known[0]}:" if known else ""
 
 
 def _keys_at(path: KeyPath) -> list[str]:

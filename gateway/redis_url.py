@@ -59,7 +59,7 @@ class RedisUrl:
             user, password = own.get("sentinel_username", ""), own.get("sentinel_password", "")
             credentials, at = (f"{user}:{password}", "@") if password else ("", "")
         if kind == "cluster" and path not in {"", "0"}:
-            raise ValueError("a cluster has one database, 0")
+            raise ValueError("a cluster has database 0 only; leave the number out")
         if path and not path.isdigit():
             raise ValueError("the database is a number")
         rest = [(key, value) for key, value in query if not key.startswith("sentinel_")]

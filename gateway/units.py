@@ -81,7 +81,7 @@ def parse_rate(value: object) -> Rate:
         (item,) = rate_grammar.parse_many(text)
         rate = Rate(item.amount, item.get_expiry())
     except ValueError:
-        raise ValueError("not a rate; write for example 20/second or 5/10 seconds") from None
+        raise ValueError("not a rate; write for example 20/second, 5/10 seconds or 100/hour") from None
     if rate.amount < 1 or rate.window < 1:
         raise ValueError(
             "a rate must admit at least 1 per window; to close a route, give it a feature and switch that off"

@@ -9,8 +9,11 @@ from typing import Any, cast
 
 import yaml
 
+from gateway.yaml_words import explain
+
 Path = tuple[str | int, ...]
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_UNCLOSED = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*(?::-[^}]*)?$")  # a variable that lacks its end
 _MAX_DEPTH = 40  # deeper is no config but an attack on the stack
 MAX_BYTES = 4 << 20
 
@@ -98,10 +101,8 @@ def parse(raw: bytes, environment: Mapping[str, str]) -> Source:
                 )
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        said = error.problem or error.context or "unreadable"
-        raise SourceError([Mistake(line, "", f"not valid YAML: {said}")]) from None
+        line, said = explain(error)
+        raise SourceError([Mistake(line, "", said)]) from None
     except yaml.YAMLError as error:
         raise SourceError([Mistake(1, "", f"not valid YAML: {' '.join(str(error).split())}")]) from None
     except RecursionError:
@@ -120,6 +121,9 @@ def _build(
 ) -> Any:  # noqa: ANN401 - YAML holds anything
     lines.setdefault(path, node.start_mark.line + 1)
     line = node.start_mark.line + 1
+    if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.count("/") > 0:
+        mistakes.append(Mistake(line, dotted(path), "tags (!) are not supported; remove it"))
+        return None
     if len(path) > _MAX_DEPTH:
         mistakes.append(Mistake(line, dotted(path[:3]) + "...", "nested too deeply"))
         return None
@@ -133,6 +137,9 @@ def _build(
                 mistakes.append(Mistake(at, dotted(path), "a key must be a plain word"))
                 continue
             key = key_node.value
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                mistakes.append(Mistake(at, dotted(path), "<< is not supported; repeat the keys"))
+                continue
             if key in built:
                 first = lines[(*path, key)]
                 mistakes.append(
@@ -165,6 +172,8 @@ def _scalar(
             return ""
         return value
 
+    if _UNCLOSED.search(text):
+        mistakes.append(Mistake(line, dotted(path), "a ${ lacks its }"))
     filled = _VARIABLE.sub(fill, text)
     if filled != text:
         text = filled

@@ -62,7 +62,7 @@ class Step(Settings):
 class Climb(Settings):
     """Pressure that, held so long, moves the ladder one step up."""
 
-    pressure: float = Field(0.8, gt=0)
+    pressure: float = Field(0.8, gt=0, le=10)
     """1 is full."""
     after: Duration = 3.0
     """How long it must hold."""
@@ -71,7 +71,7 @@ class Climb(Settings):
 class Descend(Settings):
     """Pressure below which, held so long, the ladder comes one step down."""
 
-    pressure: float = Field(0.5, gt=0)
+    pressure: float = Field(0.5, gt=0, le=10)
     """1 is full; must be below climb's."""
     after: Duration = 30.0
     """How long it must hold."""
