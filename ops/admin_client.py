@@ -168,7 +168,8 @@ class AdminClient:
                     f"{self._remedy}"
                 )
             elif answer.status == http.HTTPStatus.NOT_FOUND:
-                said += meant(path.rpartition("/")[2], said.partition("there are: ")[2].split(", "))
+                listed = said.partition("there are: ")[2]
+                said += meant(path.rpartition("/")[2], listed.split(", ") if listed != "none" else ())
             mistakes = document.get("mistakes") if isinstance(document, dict) else None
             raise Refused(said, [one_line(line) for line in mistakes] if isinstance(mistakes, list) else [])
         return document

@@ -91,9 +91,12 @@ RULES = (
     Rule("errors stand on nothing of ours", ("gateway.errors",), ("gateway",), ("gateway.errors",)),
     Rule(
         "config stands on errors",
-        ("gateway.config", "gateway.settings", "gateway.units", "gateway.pattern", "gateway.yaml_source"),
+        (
+            *("gateway.config", "gateway.settings", "gateway.units", "gateway.pattern"),
+            *("gateway.yaml_source", "gateway.yaml_words"),
+        ),
         ("gateway",),
-        (*_WORDS, "gateway.yaml_source"),
+        (*_WORDS, "gateway.yaml_source", "gateway.yaml_words"),
     ),
     Rule("routes stand on config", ("gateway.routes",), ("gateway",), (*_WORDS, "gateway.routes")),
     Rule("fields and walks stand on nothing of ours", _LEAVES, ("gateway",), _LEAVES),

@@ -79,6 +79,14 @@ def test_a_refusal_is_the_apis_own_words_on_one_line(api: Api) -> None:
     )
 
 
+def test_nothing_is_meant_where_nothing_is(api: Api) -> None:
+    """The word for an empty list is no name."""
+    api.answer = (404, b'{"detail": "nothing of that id is shut off; there are: none"}')
+    done = run(api, "shut-offs", "clear", "nope")
+
+    assert done.output == "tidegate: nothing of that id is shut off; there are: none\n"
+
+
 def test_a_refused_field_is_named_with_its_mistake(api: Api) -> None:
     """No data structure of ours: `FIELD: what is wrong`."""
     errors = [{"field": "for", "detail": "not a duration; write for example 5s"}]
