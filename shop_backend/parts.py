@@ -27,6 +27,7 @@ from shop_backend.sections import CatalogSettings
 from shop_backend.stock.ledger import StockLedger
 from shop_backend.storage.bounded_redis import BoundedCluster, BoundedRedis, Patience
 from shop_backend.storage.database import Database
+from shop_backend.storage.packed_redis import packed
 from shop_backend.storage.partitions import orders_in_each
 from shop_backend.tokens import Tokens
 
@@ -95,6 +96,7 @@ def redis_client(url: str, *, timeout: float, connections: int = 64, cluster: bo
             # Everything sent through here is idempotent, or (callbacks) deduplicated later.
             retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 1),
         )
+        pool.connection_class = packed(pool.connection_class)
     except ValueError as error:
         raise SetupError("a Redis URL is malformed; it looks like redis://host:6379/0") from error
     client = cast("BoundedRedis", BoundedRedis.from_pool(pool))  # typed as its base class
