@@ -22,6 +22,11 @@ ROTATION_SECONDS = 1.0  # between two looks at whether the file was moved away
 CLOSE_SECONDS = 2.0  # given to a slow disk at the end
 MAX_TEXT = 1024  # characters of a path or user in a line
 
+_LINE = (
+    b'{"time":"%b.%03d+00:00","request_id":"%b","address":%b,"user":%b,%b,"path":%b'
+    b',"bytes_in":%d,"bytes_out":%d,"seconds":%.6f,"upstream_seconds":%b}\n'
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -42,7 +47,7 @@ def record(
     """
     second, part = divmod(time.time() if now is None else now, 1)
     upstream, user, path = exchange.upstream_seconds, exchange.user, exchange.path
-    return b'{"time":"%b.%03d+00:00","request_id":"%b","address":%b,"user":%b,%b,"path":%b%b}\n' % (
+    return _LINE % (
         _stamp(int(second)),
         int(part * 1000),
         exchange.request_id,
@@ -50,11 +55,10 @@ def record(
         b"null" if user is None else _text(user),
         _answered(exchange.method, exchange.route, status, exchange.outcome),
         quoted(path.partition("?")[0][:MAX_TEXT]).encode() if "?" in path else _text(path),
-        b',"bytes_in":%d,"bytes_out":%d,"seconds":%.6f,"upstream_seconds":%b'
-        % (
-            *(exchange.body_seen, bytes_out, seconds),
-            b"null" if upstream is None else b"%.6f" % upstream,
-        ),
+        exchange.body_seen,
+        bytes_out,
+        seconds,
+        b"null" if upstream is None else b"%.6f" % upstream,
     )
 
 

@@ -89,6 +89,7 @@ class Answer:
         self.gone = False
         self.started = False
         self.complete = False
+        self._unsent = b""  # the header, until there is something to send with it
 
     def probe(self) -> None:
         """Send what a client that only stopped sending skips (RFC 9110, 15.2), and one that left resets."""
@@ -129,7 +130,12 @@ class Answer:
             RuntimeError: the answer breaks HTTP. The connection is cut off then.
         """
         self.begin(status, headers, added)
-        self.go_on(body, more=False)
+        if self._left != len(body):
+            self.go_on(body, more=False)
+            return
+        self._wire.write(self._unsent + body)
+        self._unsent = b""
+        self.complete = True
 
     def begin(self, status: int, headers: Header, added: Header = ()) -> None:
         """Frame the header; it goes out with the first piece of the body: two writes are two system calls.

@@ -43,7 +43,7 @@ class Exchange:
         outcome: the label under which the request is counted.
         upstream_seconds: time to the upstream's header, or None when it was not asked.
         upstream: the name of the upstream that the route asks, for labels.
-        forwarded_for: the vetted chain to send as X-Forwarded-For.
+        forwarded_for: the vetted chain to send as X-Forwarded-For; the peer alone until it is vetted.
         broke_off: the upstream broke off in the middle of its body.
         span: the id of the span that records it, 0 when none does.
     """
@@ -81,7 +81,6 @@ class Exchange:
 
     def __init__(
         self,
-        *,
         method: str,
         target: bytes,
         path: str,
@@ -90,12 +89,13 @@ class Exchange:
         address: str,
         receive: Receive | None,
         started: float,
+        request_id: bytes = b"",
+        whole: bytes | None = None,
+        *,
         scheme: str = "http",
         content_length: int | None = None,
         has_body: bool = False,
         max_body: int = 1 << 20,
-        request_id: bytes = b"",
-        whole: bytes | None = None,
     ) -> None:
         self.method = method
         self.target = target

@@ -110,6 +110,11 @@ class Block(tuple[Field, ...]):
     passed: Any = None
 
     @cached_property
+    def counted_as(self) -> dict[bytes, str]:
+        """Whom limits count by a field, by its name."""
+        return {}
+
+    @cached_property
     def lines(self) -> bytes:
         """The lines of all."""
         return b"".join([field.line for field in self])

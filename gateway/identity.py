@@ -66,8 +66,7 @@ class Identity:
 
     def _locate(self, exchange: Exchange) -> None:
         if self._proxies is None and "." in exchange.address and ":" not in exchange.address:
-            exchange.forwarded_for = exchange.address.encode()  # the socket's own words, IPv4
-            return
+            return  # the socket's own words, IPv4; the exchange has it so
         peer = parse(exchange.address)
         if peer is None:
             exchange.address, exchange.forwarded_for = _NO_ADDRESS, b"unknown"

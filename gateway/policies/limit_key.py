@@ -8,8 +8,8 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from gateway.addresses import client_network
-from gateway.exchange import Exchange
-from gateway.field import values
+from gateway.exchange import Exchange, Header
+from gateway.field import Block, values
 
 Key = Callable[[Exchange], str]
 
@@ -58,7 +58,16 @@ def _by_header(name: str) -> Key:
     field = name.lower().encode()
 
     def key(exchange: Exchange) -> str:
-        found = values(exchange.headers, field)
+        headers = exchange.headers
+        if type(headers) is not Block:
+            return make(headers)
+        made = headers.counted_as.get(field)
+        if made is None:
+            made = headers.counted_as[field] = make(headers)
+        return made
+
+    def make(headers: Header) -> str:
+        found = values(headers, field)
         if len(found) == 1 and len(found[0]) <= _SHORT:
             return _header(found[0])
         # Without the field, all count as one.

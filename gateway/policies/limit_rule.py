@@ -14,6 +14,7 @@ from gateway.policies.limit_access import Access
 from gateway.policies.limit_key import everybody, key_of
 from gateway.units import Rate
 
+_STATUS = RateLimited.status
 _ANSWERS = 128  # refusals kept ready, for as many different waits
 
 DEFAULT = "default"  # the tier of those who have none, or one that the limit doesn't name
@@ -103,7 +104,8 @@ class Rule:
             retry, length = (b"retry-after", b"%d" % seconds), (b"content-length", b"%d" % len(body))
             fields = Block([Field(*field) for field in (PROBLEM_JSON, NO_STORE, retry, length)])
             answer = self._answers[seconds] = (fields, body)
-        return Reply(RateLimited.status, *answer)
+        fields, body = answer
+        return Reply(_STATUS, fields, body)
 
 
 @dataclass(frozen=True, slots=True)

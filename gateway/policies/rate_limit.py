@@ -134,24 +134,30 @@ class RateLimit:
                 states = b""
                 continue
             allowed, left, quota, reset, _, fallback = charge
-            tally = rule.tally
-            if fallback:
-                tally.fallback += 1
-            elif allowed:
-                tally.allowed += 1
-            elif rule.shadow:
-                tally.shadow += 1
+            tally, shadow = rule.tally, rule.shadow
+            if allowed:
+                if fallback:
+                    tally.fallback += 1
+                else:
+                    tally.allowed += 1
+                near = left * NEAR <= quota
+                if near:
+                    tally.near += 1
             else:
-                tally.denied += 1
-            if not rule.shadow:
+                near = True
+                if fallback:
+                    tally.fallback += 1
+                elif shadow:
+                    tally.shadow += 1
+                else:
+                    tally.denied += 1
+                if not shadow:
+                    refused.append((rule, charge))
+            if near and hit[1]:
+                tally.busiest.see(hit[1])
+            if not shadow:
                 told += left, -(-reset // SECOND)
                 last = rule
-                if not allowed:
-                    refused.append((rule, charge))
-            if not allowed or left * NEAR <= quota:
-                tally.near += allowed
-                if key := hit[1]:
-                    tally.busiest.see(key)
         if not told:
             return None
         if not states:  # most often one was asked
