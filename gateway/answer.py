@@ -148,8 +148,8 @@ class Answer:
         known = _STATUS_LINES[status]
         lines: list[bytes] = []
         if type(headers) is Block:  # what is passed on as it came: Connection is not among it
-            known += headers.lines
-            length, dated = headers.framing
+            passed, length, dated = headers.sent
+            known += passed
         else:
             length, dated, close = self._read(headers, lines)
         for field in added:

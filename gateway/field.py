@@ -115,11 +115,6 @@ class Block(tuple[Field, ...]):
         return {}
 
     @cached_property
-    def lines(self) -> bytes:
-        """The lines of all."""
-        return b"".join([field.line for field in self])
-
-    @cached_property
     def by_name(self) -> dict[bytes, tuple[bytes, ...]]:
         """The values of each name."""
         found: dict[bytes, tuple[bytes, ...]] = {}
@@ -128,10 +123,11 @@ class Block(tuple[Field, ...]):
         return found
 
     @cached_property
-    def framing(self) -> tuple[int | None, bool]:
-        """What Content-Length says of a body, in bytes, and whether there is a Date."""
+    def sent(self) -> tuple[bytes, int | None, bool]:
+        """The lines of all, what Content-Length says of a body, in bytes, and whether there is a Date."""
         lengths = self.by_name.get(b"content-length")
-        return int(lengths[-1]) if lengths else None, b"date" in self.by_name
+        lines = b"".join([field.line for field in self])
+        return lines, int(lengths[-1]) if lengths else None, b"date" in self.by_name
 
 
 def values(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> Sequence[bytes]:

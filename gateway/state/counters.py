@@ -20,8 +20,8 @@ SLOTS = 1 << 18  # counters of a host, 64 bytes each, none of it taken before it
 WAYS = 8  # slots in which one counter may stand: finding it reads these, and no others
 REMEMBERED = 1 << 15  # places of counters that a worker needs not look for; then it begins anew
 
-_SLOT = struct.Struct("=8q")
-_BUCKET = struct.Struct(f"={8 * WAYS}q")
+_SLOT = struct.Struct("8q")
+_BUCKET = struct.Struct(f"{8 * WAYS}q")
 _read, _write = _SLOT.unpack_from, _SLOT.pack_into
 _KEY = slice(LOCK_SIZE, LOCK_SIZE + 16)  # of the digests: nobody can choose names that meet in one bucket
 _RETURNED, _RETURNED_AT = struct.Struct("=q"), LOCK_SIZE + 16
@@ -116,8 +116,9 @@ class SharedCounters:
     """
 
     def __init__(self, fd: int, *, create: bool = False) -> None:
-        self._memory = mmap.mmap(fd, os.fstat(fd).st_size)
-        self.lock = SharedLock(self._memory, 0, create=create)
+        memory = mmap.mmap(fd, os.fstat(fd).st_size)
+        self.lock = SharedLock(memory, 0, create=create)
+        self._memory = memoryview(memory)  # read through it, a slot costs two thirds
         if create:
             self._memory[_KEY] = secrets.token_bytes(16)
         self._key = bytes(self._memory[_KEY])
@@ -137,7 +138,8 @@ class SharedCounters:
 
     def put(self, _: str, state: State) -> None:
         """See Counters."""
-        _write(self._memory, state[7], *state)
+        digest, until, a, b, c, d, e, at = state
+        _write(self._memory, at, digest, until, a, b, c, d, e, at)  # a star would cost as much again
 
     @property
     def returned(self) -> int:
@@ -166,7 +168,7 @@ class SharedCounters:
         at = bucket + whole.index(min(whole)) * _SLOT.size
         self._places[name] = at, digest
         state = (digest, until, 0, 0, 0, 0, 0, at)
-        self.put(name, state)
+        _write(self._memory, at, *state)
         return state
 
     def _digest(self, name: str) -> int:
