@@ -30,10 +30,10 @@ VIEWER = {"name": "vera", "role": "viewer", "token_sha256": hashlib.sha256(b"vie
 # ---- who is busiest ----------------------------------------------------------------------------
 
 
-@given(st.lists(st.sampled_from("abcdefghij"), max_size=300), st.integers(1, 6))
-def test_the_busiest_are_never_missed(seen: list[str], size: int) -> None:
+@given(st.lists(st.sampled_from("abcdefghij"), max_size=300), st.integers(1, 6), st.integers(1, 40))
+def test_the_busiest_are_never_missed(seen: list[str], size: int, together: int) -> None:
     """A count is too large by its error at most; whoever has more than one in `size` is kept."""
-    busiest = Busiest(size)
+    busiest = Busiest(size, together)
     for key in seen:
         busiest.see(key)
 
@@ -45,11 +45,11 @@ def test_the_busiest_are_never_missed(seen: list[str], size: int) -> None:
     assert {key for key in seen if seen.count(key) > len(seen) / size} <= top.keys()
 
 
-@given(st.lists(st.one_of(st.sampled_from("abcdef"), st.none()), max_size=200))
-@example([*"aabbccd", None])  # of a count of 3 with an error of 2, no more than an error was left
-def test_what_is_long_ago_weighs_less(steps: list[str | None]) -> None:
+@given(st.lists(st.one_of(st.sampled_from("abcdef"), st.none()), max_size=200), st.integers(1, 20))
+@example([*"aabbccd", None], 1)  # of a count of 3 with an error of 2, no more than an error was left
+def test_what_is_long_ago_weighs_less(steps: list[str | None], together: int) -> None:
     """Halved (None), counts stay positive and bounded by the truth, halved likewise."""
-    busiest, true = Busiest(3), dict.fromkeys("abcdef", 0.0)
+    busiest, true = Busiest(3, together), dict.fromkeys("abcdef", 0.0)
     for step in steps:
         if step is None:
             busiest.halve()
