@@ -46,7 +46,9 @@ class Identity:
         Raises:
             BadRequest: the tokens name different users, or are too many.
         """
-        self._locate(exchange)
+        address = exchange.address
+        if self._proxies is not None or "." not in address or ":" in address:
+            self._locate(exchange)  # else it is the socket's own words, IPv4, and the exchange has it so
         tokens = self._tokens
         if tokens is None:
             return
@@ -65,8 +67,6 @@ class Identity:
                 exchange.user, exchange.tier = bearers[0]
 
     def _locate(self, exchange: Exchange) -> None:
-        if self._proxies is None and "." in exchange.address and ":" not in exchange.address:
-            return  # the socket's own words, IPv4; the exchange has it so
         peer = parse(exchange.address)
         if peer is None:
             exchange.address, exchange.forwarded_for = _NO_ADDRESS, b"unknown"

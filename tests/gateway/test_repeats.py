@@ -250,6 +250,7 @@ def shop(answer: int | BaseException) -> Any:
         (asyncio.CancelledError(), True),
         (410, False),
         (422, False),
+        (429, False),  # over a limit of ours, or the upstream's
         (Overloaded("no slot"), False),  # the upstream has not seen it
     ],
 )
