@@ -27,12 +27,12 @@ class Accounts:
     def __init__(self, metrics: WorkerMetrics) -> None:
         self.log: AccessLog | None = None
         self._metrics = metrics
-        self._ended: list[tuple[Exchange, int, int, float, float]] = []
+        self._ended: list[tuple[Exchange, int, int, float]] = []  # and when, as `Exchange.started`
 
     def add(self, exchange: Exchange, status: int, sent: int) -> None:
         """Take in a request that has ended; see `record`."""
         ended = self._ended
-        ended.append((exchange, status, sent, time.perf_counter() - exchange.started, time.time()))
+        ended.append((exchange, status, sent, time.perf_counter()))
         if len(ended) >= TOGETHER:
             self.settle()
         elif len(ended) == 1:
@@ -42,9 +42,11 @@ class Accounts:
         """Count and log all that have ended until now."""
         ended, self._ended = self._ended, []
         metrics, log = self._metrics, self.log
-        for exchange, status, sent, seconds, now in ended:
+        epoch = time.time() - time.perf_counter()  # once for all: none ended more than LATEST ago
+        for exchange, status, sent, at in ended:
+            seconds = at - exchange.started
             metrics.request(exchange.route or UNROUTED, exchange.method, status, exchange.outcome, seconds)
             if exchange.upstream_seconds is not None:
                 metrics.upstream(exchange.upstream, exchange.upstream_seconds)
             if log is not None:
-                log.write(record(exchange, status, sent, seconds, now))
+                log.write(record(exchange, status, sent, seconds, epoch + at))
