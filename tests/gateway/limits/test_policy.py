@@ -243,7 +243,7 @@ async def test_without_the_store(short_tmp: Path) -> None:
         (("param:sku", "user"), request(params={"sku": "steam-50"}), "p:steam-50|u:42"),
         (("global", "user"), request(), "u:42"),
     ],
-    ids=str,
+    ids=lambda value: None if isinstance(value, Exchange) else str(value),
 )
 def test_keys(per: Any, exchange: Exchange, key: str) -> None:
     """One key for each of those who are counted apart."""
