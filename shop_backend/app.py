@@ -68,8 +68,10 @@ def build_context(settings: Settings, parts: Parts) -> Context:
 
 
 def routes(context: Context, servers: health.Readiness) -> list[BaseRoute]:
-    """Every feature's routes; the most particular first."""
+    """Every feature's routes. They are tried in turn, so what every order asks for comes first."""
     return [
+        *orders.routes(context),
+        *callbacks.routes(context),
         *health.routes(servers),
         *sessions.routes(context),
         *recommendations.routes(context),
@@ -77,8 +79,6 @@ def routes(context: Context, servers: health.Readiness) -> list[BaseRoute]:
         *contact.routes(context),
         *catalog.routes(context),
         *cart.routes(context),
-        *orders.routes(context),
-        *callbacks.routes(context),
         *pages.routes(context),
     ]
 

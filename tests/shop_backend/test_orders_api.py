@@ -11,7 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
+from starlette.routing import Route
 
+from shop_backend import health
+from shop_backend.app import routes
 from shop_backend.config import Settings
 from shop_backend.errors import ShopError
 from shop_backend.orders import OrderBody
@@ -256,6 +259,16 @@ async def test_a_thousand_buyers_get_a_hundred_cards(shop: Any) -> None:
     assert Counter(row["state"] for row in sold) == {"delivered": 100}
     assert (await shop.snapshot()).free["flash"] == 0
     await shop.check()
+
+
+async def test_no_two_routes_want_the_same_path(shop: Any) -> None:
+    """They may be tried in any order, but for the last, which takes what is left."""
+    servers = health.readiness(shop.context)
+    *particular, lost = (route for route in routes(shop.context, servers) if isinstance(route, Route))
+    await servers.close()
+    assert lost.path == "/{path:path}"
+    for path in {route.path.replace("{", "").replace("}", "") for route in particular}:
+        assert len({route.path for route in particular if route.path_regex.match(path)}) == 1, path
 
 
 async def test_unknown_routes_and_methods_are_problems(shop: Any) -> None:
