@@ -80,7 +80,7 @@ class ConfigFile:
                 self.text = raw.decode("utf-8-sig")
                 self.version += 1
                 self.since = time.time()
-                self.pending = [one for one in differences(self._started, config) if one["restart"]]
+                self.pending = self._late(config)
             return found
 
     async def compare(self, text: bytes | None = None) -> list[Difference]:
@@ -102,13 +102,22 @@ class ConfigFile:
             config = await asyncio.to_thread(self._try, text, environment)
         except ConfigError as error:
             raise ConfigError(SENT, error.mistakes) from None
-        return differences(self.config, config)
+        return self._differences(config)
+
+    def _late(self, config: Config) -> list[Difference]:
+        """What of these settings holds only once the gateway is started again."""
+        return [one for one in differences(self._started, config) if one["restart"]]
+
+    def _differences(self, config: Config) -> list[Difference]:
+        """What they have otherwise than what holds; to go back to what was started takes no restart."""
+        late = {one["path"] for one in self._late(config)}
+        return [{**one, "restart": one["path"] in late} for one in differences(self.config, config)]
 
     def _changes(self, config: Config, contents: dict[str, bytes]) -> list[Difference]:
         """What these settings, and the files that they name, have otherwise than what holds."""
         before = self._contents
         rewritten = [key for key in contents if contents[key] != before.get(key, contents[key])]
-        return differences(self.config, config) + [_rewritten(key) for key in rewritten]
+        return self._differences(config) + [_rewritten(key) for key in rewritten]
 
     def _try(self, raw: bytes, environment: Mapping[str, str]) -> Config:
         """The settings of a file; passwords are kept out of what is said of its mistakes."""

@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from ops.commands.completion import names
-from ops.commands.group import EXIT_CODES, data_option
+from ops.commands.group import EXIT_CODES, Group, data_option
 from ops.errors import Unreachable
 
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="The admin API's answer as it is.")
@@ -161,7 +161,7 @@ def trail(client: AdminClient, *, refused: bool, last: int, as_json: bool) -> No
         click.echo(line)
 
 
-@click.group("shut-offs")
+@click.group("shut-offs", cls=Group)
 def shut_offs() -> None:
     """What upstreams have shut off, a product that is sold out for example."""
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import click
 
-from ops.commands.group import become, data_option
+from ops.commands.group import Group, become, data_option
 from ops.errors import OpsError
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -36,7 +36,7 @@ def _told(by: str | None, reason: str | None) -> list[str]:
     return [*(["--by", by] if by else []), *(["--reason", reason] if reason else [])]
 
 
-@click.group()
+@click.group(cls=Group)
 def cards() -> None:
     """Card keys."""
 

@@ -30,7 +30,13 @@ STANDARD_DATA = Path(".tidegate")
 
 
 class Group(click.Group):
-    """Turns operator errors into one line and their exit status."""
+    """Turns operator errors into one line and their exit status; lists its commands with whole sentences."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Each command and what it does, not cut where the terminal ends."""
+        commands = {name: self.commands[name] for name in self.list_commands(ctx)}
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, one.get_short_help_str(500)) for name, one in commands.items()])
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command."""

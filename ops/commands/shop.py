@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ops.commands.cards import become_shop
-from ops.commands.group import data_option
+from ops.commands.group import Group, data_option
 
 
 @click.command()
@@ -18,7 +18,7 @@ def outbox(data: Path, retry: bool) -> None:
     become_shop(data, "outbox", *(["--retry"] if retry else []))
 
 
-@click.group("dead-letters")
+@click.group("dead-letters", cls=Group)
 def dead_letters() -> None:
     """Orders and callbacks that the workers gave up."""
 

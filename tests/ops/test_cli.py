@@ -249,6 +249,15 @@ def test_help_lists_every_exit_status() -> None:
         assert f"\n    {code}  " in done.output
 
 
+@pytest.mark.parametrize("words", [[], ["cards"], ["dead-letters"], ["shut-offs"]])
+def test_help_cuts_no_sentence(words: list[str]) -> None:
+    """What a command does is told to its end, over two lines where there must be."""
+    said = CliRunner().invoke(main, [*words, "--help"]).output
+
+    assert "Commands:" in said
+    assert "..." not in said.partition("Commands:")[2]
+
+
 def test_help_loads_no_drivers() -> None:
     """The command line starts quickly: heavy modules wait for the command that needs them."""
     code = (

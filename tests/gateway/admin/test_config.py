@@ -187,6 +187,10 @@ async def test_what_waits_for_a_restart_is_told_until_it_came(start_gateway: Any
     assert "listen.host changed in" in gateway.log()
     assert "listen.workers changed in" in gateway.log()
     assert "; --workers has the say over it" in gateway.log()
+    assert (await post(gateway, "/api/config/check", gateway.config.read_text())).json()["changes"] == []
+    back = gateway.config.read_text().replace("host: 127.0.0.2", "host: 127.0.0.1")
+    undone = (await post(gateway, "/api/config/check", back)).json()["changes"]
+    assert [(one["path"], one["restart"]) for one in undone] == [("listen.host", False)]
     assert await after(listen=as_it_was) == []
 
 
