@@ -184,6 +184,8 @@ def test_the_command_says_what_holds_and_what_does_not(
 
     assert (clean.exit_code, broken.exit_code) == (0, 1), clean.output
     assert clean.output.count(" holds  ") == 12
+    assert clean.output.endswith("\nevery invariant holds\n")
+    assert broken.output.endswith("\n1 violation\n")
     assert "I9: card: user ann has 3, the cap is 2" in broken.output
     assert document["clean"] is False
     assert document["violations"]["I9"] == ["card: user ann has 3, the cap is 2"]
@@ -199,6 +201,8 @@ def test_what_holds_at_every_moment_is_seen_while_a_sale_goes_on(world: World, t
 
     assert answer.exit_code == 0, answer.output
     assert answer.output.count(" holds  ") == len(command.RUNNING)
+    assert "every invariant" not in answer.output  # six were looked at, not twelve
+    assert "these 6 of 12 invariants hold" in answer.output
     assert {"I1", "I5"} <= set(command.RUNNING) < set(command.CHECKS)
 
 

@@ -126,7 +126,7 @@ def test_a_wrong_edit_of_the_config_is_seen_with_its_line(console: Callable[...,
         stack.config.write_text(before, encoding="utf-8")
     expect(page.locator("#config .mistakes")).to_have_count(0)
     page.get_by_role("button", name="Compare with the file").click()
-    expect(page.locator("#config")).to_contain_text("The file says what holds.")
+    expect(page.locator("#config")).to_contain_text("The file is the same as what is in use.")
 
 
 def test_an_edit_of_the_config_is_told_by_what_it_changed(console: Callable[..., Page], stack: Any) -> None:
