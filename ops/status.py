@@ -126,6 +126,12 @@ def _gateway(gate: Mapping[str, Any]) -> Sheet:
         ("limit store", shared if store.get("shared") else "local"),
         ("config", Text("edit not used", "red") if config.get("mistakes") else good),
     ]
+    if gate.get("draining"):
+        rows.insert(0, ("draining", Text("takes no new requests", style="red")))
+    if (hosts := len(_list(gate, "hosts"))) > 1:
+        rows.append(("hosts", hosts))
+    if held := gate.get("shut_offs"):
+        rows.append(("shut off", held))  # named by `tidegate shut-offs list`
     return Sheet("gateway", rows)
 
 

@@ -118,6 +118,17 @@ def test_status_shows_a_mistake_a_line(tmp_path: Path, monkeypatch: pytest.Monke
     assert "[" not in said
 
 
+def test_status_tells_what_is_rare() -> None:
+    """Draining, other hosts and what upstreams have shut off, only if there are such."""
+    rare = {"draining": True, "shut_offs": 3, "hosts": [{"name": "a:8000"}, {"name": "b:8000"}]}
+    said = _screen(rare, [], terminal=False)
+
+    for row in ("draining +takes no new requests\n", "hosts +2\n", "shut off +3\n"):
+        assert re.search(row, said), said
+    plain = _screen({"draining": False, "shut_offs": 0, "hosts": [{"name": "a:8000"}]}, [], terminal=False)
+    assert not re.search("draining|hosts|shut off", plain)
+
+
 def test_status_tells_what_waits_for_a_restart() -> None:
     """An edit that is taken and does not hold yet: each key, as it is and as it will be."""
     pending = [{"path": "listen.workers", "before": 2, "after": 4, "restart": True}]
