@@ -26,7 +26,7 @@ class Round:
         back: when every worker shared again.
         ended: when the load did.
         samples: every request.
-        lost: how often a worker lost Redis while it was there, the machine being busy; shares are whole then.
+        lost: how often a worker lost Redis while the others had it: a busy machine.
     """
 
     stopped: float = 0.0

@@ -188,6 +188,11 @@ def findings(rounds: Sequence[Round], failures: int) -> list[Finding]:
         Finding(f"admitted a second by one host alone (share {share:g})", max(alone), share * SLACK),
         Finding(f"fullest second while Redis is there (limit {LIMIT})", steadily, NO_BOUND),
         Finding(
+            f"fullest second from 1 s before it was stopped (limit {LIMIT})",
+            max(one.fullest_second(one.stopped - 1, one.resumed) for one in rounds),
+            LIMIT * SLACK,
+        ),
+        Finding(
             f"fullest second since it was let go (limit {LIMIT})",
             max(one.fullest_second(one.resumed, one.ended) for one in rounds),
             LIMIT * SLACK,
@@ -198,7 +203,7 @@ def findings(rounds: Sequence[Round], failures: int) -> list[Finding]:
             PAUSE,
         ),
         Finding(
-            "workers that lost Redis while it was there (their shares are whole then)",
+            "workers that lost Redis while the others had it (each has its share then)",
             sum(one.lost for one in rounds),
             NO_BOUND,
         ),

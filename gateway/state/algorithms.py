@@ -90,6 +90,20 @@ def _sliding_look(state: State, now: int, quota: int, window: int, cost: int) ->
     return max(0, int(left)), reset, max(1, wait)
 
 
+def _sliding_fill(state: State, now: int, quota: int, window: int, tokens: int) -> State:
+    keep, _, begin, current, before, last, before_last, place = state
+    elapsed = now % window
+    if now - elapsed > begin:
+        before, before_last = (current, last) if now - elapsed == begin + window else (0, 0)
+        current = last = 0
+    if tokens <= current + (before * (window - elapsed) / window if elapsed < before_last else 0):
+        return state
+    begin, last, before_last = now - elapsed, elapsed, window
+    current = max(current, tokens * elapsed // window)
+    before = min(quota, (tokens - current) * window // (window - elapsed))
+    return keep, begin + window + last, begin, current, before, last, before_last, place
+
+
 # ---- fixed window: where it began, hits in it -----------------------------------------------------------
 
 
@@ -106,6 +120,12 @@ def _fixed_look(state: State, now: int, quota: int, window: int, cost: int) -> L
     current = state[3] if now - elapsed <= state[2] else 0
     left, reset = quota - current, window - elapsed
     return max(0, left), reset if current else 0, 0 if left >= cost else reset
+
+
+def _fixed_fill(state: State, now: int, _: int, window: int, tokens: int) -> State:
+    begin = now - now % window
+    current = state[3] if begin <= state[2] else 0
+    return state[0], begin + window, begin, max(current, tokens), 0, 0, 0, state[7]
 
 
 # ---- token bucket: the debt's upper and lower bits, and when it was reckoned ------------------
@@ -130,6 +150,11 @@ def _bucket_look(state: State, now: int, quota: int, window: int, cost: int) -> 
     return max(0, left), reset, max(1, -(-short // quota)) if short > 0 else 0
 
 
+def _bucket_fill(state: State, now: int, quota: int, window: int, tokens: int) -> State:
+    debt = max(_debt(state, now, quota), tokens * window)
+    return state[0], now - -debt // quota, debt >> _HALF, debt & _LOW, now, 0, 0, state[7]
+
+
 # (state, now, quota, window, cost): charges, or None when there is no room; looks, and changes nothing.
 ADMIT: tuple[Callable[[State, int, int, int, int], Taken | None], ...] = (
     _sliding_admit,
@@ -137,4 +162,6 @@ ADMIT: tuple[Callable[[State, int, int, int, int], Taken | None], ...] = (
     _bucket_admit,
 )
 LOOK: tuple[Callable[[State, int, int, int, int], Look], ...] = (_sliding_look, _fixed_look, _bucket_look)
-assert len(ADMIT) == len(LOOK) == len(ALGORITHMS)  # noqa: S101 - numbered alike
+# (state, now, quota, window, tokens): at least so many were taken, evenly over the last window.
+FILL: tuple[Callable[[State, int, int, int, int], State], ...] = (_sliding_fill, _fixed_fill, _bucket_fill)
+assert len(ADMIT) == len(LOOK) == len(FILL) == len(ALGORITHMS)  # noqa: S101 - numbered alike

@@ -40,7 +40,8 @@ class SharedLimits:
     swapped (redis-py#2665); any error or time-out drops it. Calls are made one after the other, each within
     `timeout` / 2: a request waits at most for the call under way and for its own, together `timeout`. A key
     that Redis refused is refused here until it can pass again, so an attacker costs no round trip. After a
-    failure nothing is sent until a jittered probe succeeds; meanwhile HostShare decides. All who shared
+    failure nothing is sent until a jittered probe succeeds; meanwhile HostShare decides, and of keys that
+    Redis refused just before the share is used up as well. All who shared
     before return together, in two steps. First each finds Redis again, and judges by its share until all
     have. Then each charges what it admitted meanwhile, to the moments at which it did; from there on a
     request must pass both the share and Redis, until all have done so. Hence the share of one is never
@@ -213,6 +214,7 @@ class SharedLimits:
     def _shared(self) -> None:
         """Redis judges from now on; alone, once the others have settled too."""
         self._settled = True  # at once: nobody may be admitted in between
+        self._share.full = {}
         self._beat_at = self._clock()
         self._patience = self._beat_at + ALL_SETTLED
         if not self._expected:
@@ -264,7 +266,7 @@ class SharedLimits:
     async def _drop(self) -> None:
         self._returned = self._counters.returned
         self._probe.clear()
-        self._full.clear()
+        self._share.full = self._full.clear()
         self._alone()
         await self._link.close()
 

@@ -15,6 +15,8 @@ DRIFT = 0.999  # our clock may run so much slower than Redis's
 # free at, fallback.
 _Full = tuple[int, int, int, int, int, int, int, bool]
 
+Spent = tuple[int, float]  # until when (microseconds on our clock) how much of a quota was given out, up to 1
+
 
 class FullKeys:
     """Answers in the counter's place while its answer is certain to be no.
@@ -59,8 +61,10 @@ class FullKeys:
             if full is not None and not terms.shadow:
                 end, capacity, cost, left, quota, whole, free, fallback = full
                 now = round(self._clock() * 1e6)
-                if now >= end:
+                if now >= whole:
                     del keys[name]
+                elif now >= end:
+                    continue
                 elif terms.capacity <= capacity and terms.cost >= cost:
                     if found is None:
                         found = [None] * len(hits)
@@ -68,6 +72,12 @@ class FullKeys:
                     found[place] = (False, left, quota, max(wait, reset), wait, fallback)
         return found
 
-    def clear(self) -> None:
-        """Forget all: the counters may have been lost, or are judged by other rules now."""
+    def clear(self) -> dict[str, Spent]:
+        """Forget all: the counters may have been lost, or are judged by other rules now.
+
+        Returns:
+            how much of its quota each counter had given out.
+        """
+        were = {name: (full[6], 1 - full[3] / full[1]) for name, full in self._keys.items()}
         self._keys.clear()
+        return were

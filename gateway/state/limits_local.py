@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 
 from gateway.exchange import Charge, Clock, Hit, Verdict
-from gateway.state.algorithms import ADMIT, LOOK, State
+from gateway.state.algorithms import ADMIT, FILL, LOOK, State
 from gateway.state.counters import Counters, OwnCounters
-from gateway.state.limits_full import FullKeys
+from gateway.state.limits_full import FullKeys, Spent
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +96,34 @@ class LocalLimits:
             return self._judge(hits, refused)
         finally:
             lock.release(lock.address)
+
+    def fill(self, hit: Hit, spent: Spent) -> None:
+        """Take in how much of a key's quota was given out elsewhere: of what is judged here, as much."""
+        lock = self._lock
+        if lock is None:
+            self._fill(hit, spent)
+            return
+        code = lock.attempt(lock.address)
+        if (code or lock.stuck) and not lock.acquire(code):
+            assert self._alone is not None  # noqa: S101 - made beside the lock
+            self._alone.fill(hit, spent)
+            return
+        try:
+            self._fill(hit, spent)
+        finally:
+            lock.release(lock.address)
+
+    def _fill(self, hit: Hit, spent: Spent) -> None:
+        terms, key = hit
+        now, window = round(self._clock() * 1e6), terms.microseconds
+        mine, of = self._share
+        quota = max(terms.cost, terms.capacity * mine // of)
+        until, part = spent
+        tokens = int(quota * part) - quota * max(0, now - until) // window
+        if tokens > 0:
+            name = terms.counter + key
+            state = self._counters.get(name) or self._counters.find(name, now, now + window)
+            self._counters.put(name, FILL[terms.kind](state, now, quota, window, tokens))
 
     def _judge(self, hits: Sequence[Hit], refused: bool) -> list[Charge]:
         now = round(self._clock() * 1e6)  # read under the lock: for whoever comes later it is later

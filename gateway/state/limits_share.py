@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gateway.exchange import Charge, Clock, Hit, Verdict
 from gateway.state.counters import Counters
+from gateway.state.limits_full import Spent
 from gateway.state.limits_local import LocalLimits
 from gateway.state.limits_owed import Owed
 
@@ -25,10 +26,13 @@ class HostShare:
 
     Attributes:
         owed: admitted, and not yet charged to the store.
+        full: counters that were full in the store when it was lost: as much of their share is used up, or
+            it would be there on top of what the store had just admitted.
     """
 
     def __init__(self, counters: Counters, workers: int, clock: Clock) -> None:
         self.owed = Owed()
+        self.full: dict[str, Spent] = {}
         self._local = LocalLimits(counters, workers=workers, clock=clock, fallback=True)
         self._judges = 1 if counters.lock is None else workers  # who judge together what is judged here
         self._workers = workers
@@ -51,6 +55,11 @@ class HostShare:
     def judge(self, hits: Sequence[Hit]) -> Verdict:
         """Charge every limit at once, or none."""
         local = [hit for hit in hits if hit[0].on_store_failure == "local"]
+        if self.full:
+            for hit in local:
+                spent = self.full.pop(hit[0].counter + hit[1], None)
+                if spent is not None:
+                    self._local.fill(hit, spent)
         refused = any(terms.on_store_failure == "refuse" and not terms.shadow for terms, _ in hits)
         judged = self._local.judge(local, refused=True) if refused else self._local.try_take(local)
         both = list(zip(local, judged, strict=True))
