@@ -76,10 +76,17 @@ def test_without_events_it_asks(browser: Browser, stack: Any) -> None:
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1440])
-def test_nothing_is_wider_than_the_screen(console: Callable[..., Page], width: int) -> None:
-    """No sideways scrolling, from a small phone to a desk."""
+def test_nothing_is_wider_than_the_screen(console: Callable[..., Page], stack: Any, width: int) -> None:
+    """No sideways scrolling, from a small phone to a desk; an edit in the trail breaks its line."""
     page = console(viewport={"width": width, "height": 800})
     expect(page.locator("#panels")).not_to_be_empty()
+    before = stack.config.read_text(encoding="utf-8")
+    edited = before.replace("rate: 1000/second", f"rate: {width}/second")
+    stack.config.write_text(edited, encoding="utf-8")
+    try:
+        expect(page.locator("#trail td code").filter(has_text=f"-> {width}").first).to_be_visible()
+    finally:
+        stack.config.write_text(before, encoding="utf-8")
 
     wide = page.evaluate(
         "[...document.querySelectorAll('main *')]"
