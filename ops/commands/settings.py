@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from ops.errors import OpsError
 
 if TYPE_CHECKING:
     from ops.admin_client import AdminClient, Json, Token
+
+_NAME = re.compile("[a-z][a-z0-9_-]{0,62}")  # as admin.tokens has it
 
 
 @click.command(epilog=EXIT_CODES)
@@ -76,8 +79,15 @@ def _told_of_mistakes(call: Callable[[], Json], file: str = "sent") -> Json:
         sys.exit(1)
 
 
+def _name(_: click.Context, __: click.Parameter, given: str) -> str:
+    """A name that the config takes."""
+    if not _NAME.fullmatch(given):
+        raise click.BadParameter(f"{given!r}; use lower-case letters, digits, - and _, a letter first")
+    return given
+
+
 @click.command(epilog=EXIT_CODES)
-@click.argument("name")
+@click.argument("name", callback=_name)
 @click.option(
     "--role",
     type=click.Choice(["viewer", "operator"]),

@@ -14,7 +14,9 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from gateway.config import Admin
 from ops import change, cli
 from ops.admin_client import AdminClient, Token
 from ops.cli import main
@@ -239,6 +241,20 @@ def test_status_survives_an_empty_gate(api: Api) -> None:
 
     assert done.exit_code == 0, done.output
     assert "traffic" in done.output
+
+
+@pytest.mark.parametrize("name", ["vera", "v-2_x", "v" * 63, "v" * 64, "Vera", "v s", "2v", "", "v\n"])
+def test_a_token_is_made_for_a_name_that_the_config_takes(name: str) -> None:
+    """No other: its line would be refused, and the token is shown only once."""
+    done = CliRunner().invoke(main, ["token", "--json", "--", name])
+    made = {"name": name, "role": "viewer", "token_sha256": "0" * 64}
+    try:
+        Admin.model_validate({"tokens": [made]})
+    except ValidationError:
+        assert done.exit_code == 2
+        assert "use lower-case letters, digits, - and _, a letter first" in done.output
+    else:
+        assert json.loads(done.output)["name"] == name
 
 
 def test_help_lists_every_exit_status() -> None:
