@@ -103,6 +103,10 @@ def parse(raw: bytes, environment: Mapping[str, str]) -> Source:
     except yaml.MarkedYAMLError as error:
         line, said = explain(error)
         raise SourceError([Mistake(line, "", said)]) from None
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        said = f"the character U+{error.character:04X} can't stand in a config; remove it"
+        raise SourceError([Mistake(line, "", said)]) from None
     except yaml.YAMLError as error:
         raise SourceError([Mistake(1, "", f"not valid YAML: {' '.join(str(error).split())}")]) from None
     except RecursionError:
