@@ -28,7 +28,7 @@ FIRST_PROBE, LAST_PROBE = 0.1, 2.0  # seconds between probes while the store is 
 STEADY = 5.0  # seconds up after which the next outage is probed as quickly as the first
 GATHER = 0.02  # seconds between looks at who else is back
 ALL_BACK = LAST_PROBE * 1.5 + 1.0  # seconds after which those who are not back are given up
-ALL_SETTLED = 1.0  # seconds after which those who are back, but don't get their debts charged, are given up
+ALL_SETTLED = 3.0  # seconds after which those who are back, but have debts yet, are given up: most take 1.6
 
 log = logging.getLogger(__name__)
 
