@@ -250,11 +250,12 @@ def test_a_block_says_what_its_fields_say(lists: list[list[tuple[bytes, bytes]]]
     for fields in lists:
         block = Block([Field(*field) for field in fields])
         lines_of = [b"%b: %b\r\n" % field for field in fields]
-        assert block.lines == b"".join(lines_of)
+        lines, length, dated = block.sent
+        assert lines == b"".join(lines_of)
         for name in (b"a", b"date", b"content-length", b"x"):
             assert list(values(block, name)) == list(values(fields, name))
         named = [name for name, _ in fields]
-        assert block.framing == (5 if b"content-length" in named else None, b"date" in named)
+        assert (length, dated) == (5 if b"content-length" in named else None, b"date" in named)
 
 
 @pytest.mark.parametrize(("name", "value"), [(b"a", b"b\nc"), (b"a\r", b"b"), (b"a", b"b\r\nc: d")])
