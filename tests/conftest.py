@@ -184,15 +184,15 @@ def migrated_database_url(
 # ---- the whole stack ----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def start_stack(short_tmp: Path) -> Iterator[Callable[..., Stack]]:
-    """`start_stack(*words, data=None, env=None)`: one more stack, stopped at the end of the session."""
+    """`start_stack(*words, data=None, env=None)`: one more stack, stopped at the end of the module."""
     running: list[Stack] = []
 
     def start(*words: str, data: Path | None = None, env: dict[str, str] | None = None) -> Stack:
-        stack = running_stack.start_stack(data or short_tmp / f"stack-{len(running)}", *words, env=env)
-        running.append(stack)
-        return stack
+        folder = data or Path(tempfile.mkdtemp(prefix="stack-", dir=short_tmp))
+        running.append(running_stack.start_stack(folder, *words, env=env))
+        return running[-1]
 
     yield start
     for stack in running:
@@ -200,6 +200,8 @@ def start_stack(short_tmp: Path) -> Iterator[Callable[..., Stack]]:
 
 
 @pytest.fixture(scope="session")
-def stack(start_stack: Callable[..., Stack]) -> Stack:
+def stack(short_tmp: Path) -> Iterator[Stack]:
     """The whole stack, shared by the session; leave it as you found it."""
-    return start_stack()
+    stack = running_stack.start_stack(short_tmp / "stack")
+    yield stack
+    stack.stop()
