@@ -30,6 +30,7 @@ _WIRED = (
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # a sale, its faults and what follows take minutes on a machine that others use
 @pytest.mark.parametrize(
     "schedule", [Schedule(0, 10.0, False, _PLAIN), Schedule(0, 10.0, True, _WIRED)], ids=["plain", "wired"]
 )

@@ -52,6 +52,17 @@ print("ready", flush=True)
 sys.stdin.readline()
 """
 
+# The same as a fork, which its parent kills as soon as somebody says a word.
+FORKED_HOLDER = f"""
+import os, signal, sys
+
+if pid := os.fork():
+    sys.stdin.readline()
+    os.kill(pid, signal.SIGKILL)
+    os.wait()
+    sys.exit()
+{HOLDER}"""
+
 
 @pytest.fixture
 def memory() -> Iterator[int]:
@@ -90,14 +101,18 @@ def test_four_workers_admit_exactly_the_capacity(memory: int, algorithm: str) ->
     assert sum(10 - charge.remaining - charge.allowed for charge in left) == 1000
 
 
-def test_a_worker_killed_while_it_counts(memory: int) -> None:
+@pytest.mark.parametrize("script", [HOLDER, FORKED_HOLDER], ids=["started", "forked"])
+def test_a_worker_killed_while_it_counts(memory: int, script: str) -> None:
     """Whoever dies holding the lock leaves it to the next, and what was counted stays."""
     limits = LocalLimits(SharedCounters(memory), workers=2, clock=lambda: CLOCK)
     hit = hit_of("user", "u", 3, 60.0)
     limits.try_take([hit])
-    holder = spawn(HOLDER, memory)
-    holder.kill()
-    holder.wait()
+    holder = spawn(script, memory)
+    if script is HOLDER:
+        holder.kill()
+        holder.wait()
+    else:
+        holder.communicate("now\n", timeout=60)
     (charge,) = told(limits.try_take([hit]))
     assert charge.remaining == 1
     assert not charge.fallback
