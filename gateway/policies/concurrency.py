@@ -9,8 +9,11 @@ These things differ, each for a failing of the models:
 - Netflix compares with a long average, which drifts up under a lasting overload; Envoy pins the limit low to
   measure anew. Here the latency to compare with, the *base*, moves up only on evidence: where a cut did not
   bring the latency down, there was no queue to shorten, so the upstream itself has become slower. A cut that
-  did bring it down may show a lower base. When nothing has confirmed it for EXPLORE_EVERY, a cut is made
-  on purpose; the one that first costs throughput is taken back.
+  did bring it down may show a lower base. When nothing has confirmed it for long, a cut is made on purpose;
+  the one that first costs throughput is taken back (`trial`).
+- A mean of few answers is partly chance. Here it has a standard error, by how much answers differ: while that
+  leaves in doubt what a window shows, it goes on for a while, and what may be chance is no queue. Else an
+  upstream whose latency varies is cut again and again for a queue that it has not.
 - Requests differ, and shedding changes their mix. Each route has a base of its own, and a window is judged by
   the sum of its latencies over what the same answers would have taken at their routes' bases.
 - What the gateway's own loop adds is measured and not taken for the upstream's (`own_delay`).
@@ -18,8 +21,9 @@ These things differ, each for a failing of the models:
   could measure it. So after a calm, what may be in flight (`open`) begins at twice what was, and grows by
   half with each window of answers without a queue (slow start, RFC 7661, at a pace that never opens much
   beyond what is proven). The first queue ends that, and the limit is what was open then, less the queue.
-- After a change the slow ones of those let in since are still missing among the answers (`SETTLE`): a window
-  that counted the quick ones would not see a short queue, and one is enough where an upstream degrades.
+- After a change the slow ones of those let in since are still missing among the answers (`SETTLE`, `TAIL`): a
+  window that counted the quick ones would not see a short queue, and one is enough where an upstream
+  degrades; and it would teach a base beside which the slow are a queue for ever.
 - It settles where the queue is short (`short_queue`), not wherever one is too long to be noise.
 """
 
@@ -33,6 +37,7 @@ from gateway.config import Concurrency
 from gateway.exchange import Clock
 from gateway.policies.bases import FEW, Base, Bases
 from gateway.policies.short_queue import ShortQueue
+from gateway.policies.trial import AT_ONCE, CLEAR, DEEP, Trial
 
 TOLERANCE = 1.3  # times the base: so much latency is no queue yet (Gradient2Limit's rttTolerance)
 SLACK = 0.002  # seconds on top; noise to an upstream that answers at once
@@ -44,14 +49,17 @@ DEEP_CUT = 0.5  # for failures
 LONG_QUEUE = 3.0  # bases; then a cut goes to where the queue ends, but no deeper than
 DEEPEST_CUT = 0.2
 ROW = 20  # slow answers, one after the other, that make it needless to see a long queue's window to its end
+LOWER = 0.75  # bases; below that the base itself is too high
 ENOUGH = 0.2  # cuts to this share must shorten any queue, whatever other workers do meanwhile
 DRAIN = 1.1  # bases; a cut for latency leaves so much of a queue, for answers that differ
-EXPLORE_EVERY = 10.0  # seconds
 EXPLORE_ABOVE = 0.01  # seconds; a queue within that is not worth looking for
 EXPLORE_CUT = 0.75
-NOISY = 0.08  # of the base; then an exploring cut is judged by twice as many answers
+BEYOND_DOUBT = 2.5  # standard errors of a window's latency; within them it may be chance
+PATIENCE = 4  # times the answers that a window needs; so many are waited for while it is in doubt
+TURNS = 12  # times the limit; and no more answers than that
 DRIFT = 30.0  # seconds in which an unconfirmed base follows the latency of a quiet upstream up
 SETTLE = 1.5  # latencies after a change, in which the slow of those let in since are still missing
+TAIL = 2.0  # standard deviations on top: where answers differ, the slow are missing for longer
 SLOW = 0.01  # seconds beyond TOLERANCE bases; below that no answer is slow
 # Of a slow start:
 FIRST_OPEN = 32  # requests that may be in flight before any was answered, if the limit is not below
@@ -86,9 +94,20 @@ class AdaptiveLimit:
     """
 
     __slots__ = (
-        *("_bases", "_began", "_clock", "_confirmed", "_count", "_ends", "_exploring", "_failed", "_known"),
-        *("_limit", "_listener", "_max", "_min", "_need", "_peak", "_row", "_row_actual", "_row_expected"),
-        *("_mean", "_open", "_row_long", "_row_need", "_settles", "_short", "_trial", "_was_saturated"),
+        *(
+            "_bases",
+            "_began",
+            "_clock",
+            "_count",
+            "_ends",
+            "_failed",
+            "_known",
+            "_limit",
+            "_listener",
+            "_max",
+        ),
+        *("_mean", "_min", "_most", "_need", "_open", "_peak", "_row", "_row_actual", "_row_expected"),
+        *("_row_long", "_row_need", "_settles", "_short", "_trial", "_was_saturated"),
         *("base_ratio", "generation", "held_back", "limit", "open", "own_delay", "stall"),
     )
 
@@ -106,15 +125,12 @@ class AdaptiveLimit:
         self._listener: Callable[[], None] = lambda: None
         self._bases = Bases()
         self._known = self._bases.known
-        self._confirmed = -1  # the last of the spells of EXPLORE_EVERY in which the base was confirmed
-        self._exploring = self._was_saturated = False
-        self._trial: tuple[float, float] | None = (
-            None  # of the last cut: latency before it, in bases; its depth
-        )
+        self._was_saturated = False
+        self._trial = Trial()
         self._short = ShortQueue()
         self._mean = 0.0  # seconds that the last window's answers took; 0: there was none yet
-        # This window's answers; failures among them; most in flight; how many answers it needs.
-        self._count = self._failed = self._peak = self._need = 0
+        # This window's answers; failures among them; most in flight; how many answers it needs, and at most.
+        self._count = self._failed = self._peak = self._need = self._most = 0
         # Its slow answers, one after the other; what they took, and would have taken without a queue.
         self._row, self._row_actual, self._row_expected = 0, 0.0, 0.0
         self._row_need, self._row_long = ROW, LONG_QUEUE
@@ -164,6 +180,7 @@ class AdaptiveLimit:
             self._bases.seen.append(base)
         base.count += 1
         base.total += seconds
+        base.squares += seconds * seconds
         self._count += 1
         if self._count >= self._need and self._clock() >= self._ends:
             self._judge()
@@ -211,22 +228,23 @@ class AdaptiveLimit:
         saturated, before = self._saturated, self._limit
         if saturated:
             if self._failed > DROPS_FREE * self._count:
-                self._trial, self._exploring = None, False
+                self._trial.end()
                 self._limit = self._used() * max(DEEP_CUT, 1 - self._failed / self._count)
             elif answers:
                 if not self._sure(now, answers, actual):
                     self._need = self._count + START_FEW
                     return
-                self._steer(now, answers, actual, self._bases.expected())
+                expected = self._bases.expected()
+                self._steer(now, answers, actual, expected, self._bases.error(answers) / expected)
         elif answers:
-            self._learn_at_rest(now, actual)
+            self._learn_at_rest(now, answers, actual)
         self._end(now, before, saturated=saturated)
 
     def _judge_row(self) -> bool:
         now, before = self._clock(), self._limit
         if not self._saturated or now < self._began + WINDOW:  # by then the loop has been timed
             return False
-        self._steer(now, self._row, self._row_actual, self._row_expected)
+        self._steer(now, self._row, self._row_actual, self._row_expected, 0.0)
         self._end(now, before, saturated=True)
         return True
 
@@ -237,13 +255,25 @@ class AdaptiveLimit:
         return min(self._limit, float(max(self.open, self._peak, self._min)))
 
     def _sure(self, now: float, answers: int, actual: float) -> bool:
-        """Whether a slow start's window shows that there is no queue, or beyond doubt that there is one."""
-        if self.open == self.limit:
+        """Whether this window shows more than chance; if not, some more answers may."""
+        expected = self._bases.expected()
+        queued, error = self._queued(answers, actual, expected), self._bases.error(answers) / expected
+        beyond = queued > 1 + BEYOND_DOUBT * error
+        if self.open < self.limit:
+            # A slow start goes on without a queue, and ends with one that is beyond doubt.
+            if queued <= self._short.target(self.open):
+                return True
+            few = FEW if queued > TOLERANCE and beyond else MANY
+            return answers >= few and now >= self._began + WINDOW
+        if self._count >= self._most:
             return True
-        queued = self._queued(answers, actual, self._bases.expected())
-        if queued <= self._short.target(self.open):
-            return True
-        return answers >= (FEW if queued > TOLERANCE else MANY) and now >= self._began + WINDOW
+        if self._trial.running:
+            return self._trial.clear(actual / expected, error, AT_ONCE)
+        if queued > TOLERANCE:
+            return beyond
+        if actual < LOWER * expected:  # fewer answers than many would teach a base that is too low
+            return error <= CLEAR
+        return error <= CLEAR or not self._look(now, answers, actual, expected)
 
     def _queued(self, answers: int, actual: float, expected: float) -> float:
         """The latency of answers in bases, without what the gateway itself adds."""
@@ -268,55 +298,49 @@ class AdaptiveLimit:
         if self._limit != before or (saturated and self.open > told[1]):
             self.generation += 1
             if self.open == self.limit:
-                self._settles = now + SETTLE * self._mean
+                self._settles = now + SETTLE * self._mean + TAIL * self._bases.spread
                 self._ends = max(self._ends, self._settles + self._mean)
         if told != (self.limit, self.open):
             self._listener()
 
-    def _steer(self, now: float, answers: int, actual: float, expected: float) -> None:
+    def _steer(self, now: float, answers: int, actual: float, expected: float, error: float) -> None:
         """Cut or grow: requests come faster than the limit lets them in."""
         ratio = actual / expected
         queued = self.base_ratio = self._queued(answers, actual, expected)
-        short, target = self._short, self._short.target(self.open)
+        short, target, trial = self._short, self._short.target(self.open), self._trial
         if queued > TOLERANCE and (queued - 1) * expected < answers * 2 * (self.stall - self.own_delay):
             return  # late by our own doing, as far as anybody can tell
         if self.open < self.limit and queued <= target:
             self._open = self.open * OPENING
             return
         self._limit = self._used()
+        if queued <= target:
+            self._bases.vary(answers)
         if ratio < 1:
-            lower = ratio < min(0.75, 1 - 2 * short.noise)
+            lower = ratio < min(LOWER, 1 - 2 * short.noise, 1 - BEYOND_DOUBT * error)
             self._bases.learn(0.5 if lower else 0.02)
             if lower:
-                self._confirmed = -1
-        exploring, self._exploring = self._exploring, False
-        trial, self._trial = self._trial, None
-        paid = trial is None or ratio < trial[0] * (1 + trial[1]) / 2
-        if exploring and not paid:
-            # So many less took as long each: there was no queue to shorten, and this is the base.
-            self._confirmed = self._spell(now)
-            self._bases.learn(0.7)
-            self._limit /= EXPLORE_CUT  # it cost throughput and found nothing: taken back
-        elif queued > max(TOLERANCE, 1 + 2 * short.noise):
-            if trial is None or paid:
-                self._cut(max(DEEPEST_CUT if queued > LONG_QUEUE else CUT, DRAIN / queued), ratio)
-            elif trial[1] > ENOUGH:
-                depth = trial[1]
-                self._cut(CUT, ratio)
-                if self._trial is not None:
-                    self._trial = (trial[0], depth * CUT)
+                trial.mistrust()
+        exploring, verdict = trial.exploring, trial.judge(ratio, error)
+        if exploring and verdict in {"in vain", "unclear"}:
+            trial.confirm(now)
+            if verdict == "in vain":
+                # So many less took as long each: there was no queue to shorten, and this is the base.
+                self._bases.learn(0.7)
+            self._limit = trial.limit  # it cost throughput and found nothing: taken back
+        elif verdict == "in vain" and (queued > TOLERANCE or trial.depth < DEEP):
+            if queued > TOLERANCE and trial.depth > ENOUGH and self._limit > self._min:
+                self._limit = max(self._limit * CUT, float(self._min))
+                trial.deepen(self._limit)
             else:
                 # Cuts so deep, and no shorter a queue: there was none, and the upstream has become slower.
-                self._confirmed = self._spell(now)
+                trial.confirm(now)
                 self._bases.learn(1.0)
-                self._limit /= trial[1]  # they cost throughput and found nothing: taken back
-        elif exploring or (
-            self._was_saturated  # else the queue was still filling, and no latency to compare with
-            and self._confirmed != self._spell(now)
-            and actual / answers > EXPLORE_ABOVE + 4 * self.own_delay
-        ):
-            self._cut(EXPLORE_CUT, ratio)
-            self._exploring = self._trial is not None
+                self._limit = trial.limit  # they cost throughput and found nothing: taken back
+        elif queued > max(TOLERANCE, 1 + 2 * short.noise, 1 + BEYOND_DOUBT * error):
+            self._cut(max(DEEPEST_CUT if queued > LONG_QUEUE else CUT, DRAIN / queued), ratio, error)
+        elif exploring or self._look(now, answers, actual, expected):
+            self._cut(EXPLORE_CUT, ratio, error, exploring=True)
         elif queued > target:
             self._limit, believed = short.let_down(self._limit, queued / target)
             if believed:
@@ -327,30 +351,36 @@ class AdaptiveLimit:
             return
         short.over()
 
-    def _cut(self, depth: float, ratio: float) -> None:
+    def _look(self, now: float, answers: int, actual: float, expected: float) -> bool:
+        """Whether it is time to look for a queue that nobody sees."""
+        return (
+            self._was_saturated  # else the queue was still filling, and no latency to compare with
+            and self._trial.due(now, expected / answers)
+            and actual / answers > EXPLORE_ABOVE + 4 * self.own_delay
+        )
+
+    def _cut(self, depth: float, ratio: float, error: float, *, exploring: bool = False) -> None:
         after = max(self._limit * depth, float(self._min))
         if after < self._limit:
-            self._trial = (ratio, after / self._limit)
+            self._trial.begin(self._limit, after, ratio, error, exploring=exploring)
         else:  # nothing left to cut: it gets no quicker
-            self._confirmed = self._spell(self._clock())
+            self._trial.confirm(self._clock())
             self._bases.learn(0.5)
         self._limit = after
 
-    @staticmethod
-    def _spell(now: float) -> int:
-        return int(now / EXPLORE_EVERY)
-
-    def _learn_at_rest(self, now: float, actual: float) -> None:
+    def _learn_at_rest(self, now: float, answers: int, actual: float) -> None:
         """The limit holds nobody back, so latency is the upstream's own: follow it down fast, up slowly."""
-        ratio = actual / self._bases.expected()
+        expected = self._bases.expected()
+        ratio, error = actual / expected, self._bases.error(answers) / expected
         self.base_ratio = max(1.0, ratio)
         self._short.at_rest(ratio)
-        self._confirmed = self._spell(now)
-        self._trial, self._exploring = None, False
-        if ratio > 1:
+        self._bases.vary(answers)
+        self._trial.confirm(now)
+        self._trial.end()
+        if ratio > 1 - 2 * error:  # what may be chance moves it as far down as up
             self._bases.learn(1 - math.exp((self._began - now) / DRIFT), young=True)
         else:
-            self._bases.learn(0.3 if ratio < 0.75 else 0.05, young=True)
+            self._bases.learn(0.3 if ratio < LOWER else 0.05, young=True)
 
     def _know(self, route: str) -> Base:
         base = self._bases.know(route)
@@ -367,8 +397,8 @@ class AdaptiveLimit:
         self._settles = 0.0
         self._began = now
         self._row_need, self._row_long = ROW, LONG_QUEUE
-        noisy = self._exploring and self._short.noise > NOISY
-        self._need = min(MANY, max(SOME, 2 * self.limit)) * (2 if noisy else 1)
+        self._need = min(MANY, max(SOME, 2 * self.limit))
+        self._most = max(self._need, min(PATIENCE * self._need, TURNS * self.limit))
         self._ends = now + WINDOW
         if self.open < self.limit:
             self._row_need, self._row_long = START_ROW, 0.0

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.config import Concurrency
 from gateway.policies.bases import MOST_ROUTES
-from gateway.policies.concurrency import EXPLORE_EVERY, START_ROW, WINDOW, AdaptiveLimit
-from gateway.policies.slots import Lane, Slots
+from gateway.policies.concurrency import START_ROW, WINDOW, AdaptiveLimit
+from gateway.policies.lane import Lane
+from gateway.policies.slots import Slots
+from gateway.policies.trial import EXPLORE_EVERY
+
+_LOG = math.log(5)  # variance of the logarithms of draws that deviate by twice their mean
 
 DRAWS: dict[str, Callable[[random.Random, float], float]] = {
     "constant": lambda _, mean: mean,
     "uniform": lambda rng, mean: rng.uniform(0.5, 1.5) * mean,
     "exponential": lambda rng, mean: rng.expovariate(1 / mean),
+    "lognormal": lambda rng, mean: rng.lognormvariate(math.log(mean) - _LOG / 2, math.sqrt(_LOG)),
+    "one in ten": lambda rng, mean: mean * (0.5 if rng.random() < 0.9 else 5.5),
 }
 
 
@@ -121,6 +128,12 @@ class Upstream:
     draw=st.sampled_from(sorted(DRAWS)),
     factor=st.floats(2, 10),
 )
+@example(servers=37, service=0.14453125, gates=1, draw="exponential", factor=3.0)
+@example(servers=60, service=0.06203678616177475, gates=1, draw="exponential", factor=9.6)
+@example(servers=25, service=0.17211931496570146, gates=1, draw="exponential", factor=2.0)
+@example(servers=13, service=0.08286342778649981, gates=1, draw="one in ten", factor=3.1194154068650572)
+@example(servers=26, service=0.1310287343518809, gates=1, draw="lognormal", factor=5.161422281503669)
+@example(servers=8, service=0.09578204522566834, gates=1, draw="one in ten", factor=9.70935508010401)
 def test_loads_step_up_and_down(servers: int, service: float, gates: int, draw: str, factor: float) -> None:
     """From calm to many times its capacity and back: no collapse, no runaway, and calm again at once."""
     upstream = Upstream(Concurrency(min=2, max=400, initial=20), servers, service, gates=gates, draw=draw)
