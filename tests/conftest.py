@@ -26,6 +26,7 @@ settings.register_profile("ours", deadline=None)  # a busy machine is no defect
 settings.load_profile("ours")
 
 
+@pytest.hookimpl(tryfirst=True)  # the marks are read by the same hook of xdist
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several processes test: those share one that share a stack, or something of their module's."""
     for item in items:
