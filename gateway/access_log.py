@@ -107,8 +107,8 @@ class AccessLog:
         self._cut = False  # the last line in the file is not whole
         self._checked = time.monotonic()  # when rotation was last looked for
         self._fd = self._open()
-        self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
-        self._thread.start()
+        self._writer = threading.Thread(target=self._run, name="access-log", daemon=True)
+        self._writer.start()
 
     @property
     def dropped(self) -> int:
@@ -134,7 +134,7 @@ class AccessLog:
         """Write what is held and end; a disk that hangs longer than `within` seconds is left behind."""
         self._closing = True
         self._wake.set()
-        self._thread.join(within)
+        self._writer.join(within)
 
     # ---- the thread --------------------------------------------------------------------------
 

@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mappi
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from gateway.errors import PayloadTooLarge
-
 Header = Sequence[tuple[bytes, bytes]]  # names in lower case, order and repetitions kept
 Headers = list[tuple[bytes, bytes]]  # one that may still be changed by who has it
 Receive = Callable[[], Awaitable[dict[str, Any]]]  # an ASGI receive channel
@@ -36,7 +34,8 @@ class Exchange:
         tier: what the user's token says of the user's tier, or None.
         route: the matched route's pattern, for labels; params are its path parameters.
         request_id: 32 hex digits of ours.
-        whole: the body, when it came in one piece with the header.
+        whole: the body, when it came in one piece with the header, or was read ahead.
+        receive: brings the rest of the body; None when nothing more comes.
         started: when the request arrived, on the gateway's clock, seconds.
         degraded: names of features that are off, joined by commas, for the upstream.
         reply_headers: fields that policies add to whatever is answered.
@@ -50,7 +49,6 @@ class Exchange:
 
     __slots__ = (
         "_deferred",
-        "_receive",
         "address",
         "body_seen",
         "broke_off",
@@ -65,6 +63,7 @@ class Exchange:
         "outcome",
         "params",
         "path",
+        "receive",
         "reply_headers",
         "request_id",
         "route",
@@ -123,7 +122,7 @@ class Exchange:
         self.outcome = "proxied"
         self.upstream = ""
         self.upstream_seconds: float | None = None
-        self._receive = receive
+        self.receive = receive
         self._deferred: list[Callable[[], None]] = []
 
     @classmethod
@@ -142,39 +141,6 @@ class Exchange:
             scheme=scope.get("scheme", "http"),
             request_id=request_id,
         )
-
-    async def body(self) -> AsyncIterator[bytes]:
-        """The request's body as it arrives; read at most once.
-
-        Raises:
-            ClientGone: the client left before the end.
-            PayloadTooLarge: more than `max_body` bytes came.
-        """
-        if self.whole:
-            yield self.whole
-        while self._receive is not None:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            chunk: bytes = message.get("body", b"")
-            self.body_seen += len(chunk)
-            if self.body_seen > self.max_body:
-                raise PayloadTooLarge(f"the body is larger than {self.max_body} bytes")
-            if chunk:
-                yield chunk
-            if not message.get("more_body", False):
-                return
-
-    async def peek(self) -> bytes:
-        """All of the body, which can then be read again; only for one that is announced to be small.
-
-        Raises:
-            ClientGone, PayloadTooLarge: as `body`.
-        """
-        if self.whole is None:
-            self.whole = b"".join([chunk async for chunk in self.body()])
-            self._receive = None
-        return self.whole
 
     def defer(self, callback: Callable[[], None]) -> None:
         """Call back once, after the last body byte, an error or a disconnect; last in, first out."""
@@ -202,8 +168,8 @@ class Reply:
 
     def __await__(self) -> Generator[Any, None, Reply]:
         """Itself, at once."""
+        yield from ()
         return self
-        yield  # makes it a generator
 
     async def aclose(self) -> None:
         """Give back what the stream holds."""

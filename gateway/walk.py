@@ -10,8 +10,6 @@ goes on in a task, as any coroutine does. Code that needs a task by then, as `as
 from __future__ import annotations
 
 import asyncio
-import inspect
-import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
@@ -58,11 +56,19 @@ class Waiter:
             self._future.set_result(None)
 
 
-@types.coroutine
-def in_task() -> Generator[None, None, None]:
+class _InTask:
+    """What a walk hands out to be carried on in a task."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if _running is not None:
+            yield
+
+
+async def in_task() -> None:
     """Go on in a task; at once when there is one."""
-    if _running is not None:
-        yield
+    await _InTask()
 
 
 class Walk(Generic[T]):
@@ -74,7 +80,7 @@ class Walk(Generic[T]):
         ended: told how it ended, once: the result, or the exception in its place.
     """
 
-    __slots__ = ("_coroutine", "_ended", "_loop", "_task")
+    __slots__ = ("_carried_on", "_coroutine", "_ended", "_loop", "_task")
 
     def __init__(
         self,
@@ -86,6 +92,7 @@ class Walk(Generic[T]):
         self._loop = loop
         self._ended = ended
         self._task: asyncio.Task[T] | None = None
+        self._carried_on: _Carried[T] | None = None
 
     def resume(self) -> None:
         """Begin, or go on, as far as it goes."""
@@ -131,33 +138,40 @@ class Walk(Generic[T]):
     # ---- in a task ---------------------------------------------------------------------------
 
     def _go_on_in_task(self, waits_for: Any) -> None:  # noqa: ANN401 - whatever asyncio's tasks take
-        self._task = self._loop.create_task(self._carry_on(waits_for))
+        self._carried_on = _Carried(self._coroutine, waits_for)
+        self._task = self._loop.create_task(self._carry_on(self._carried_on))
         self._task.add_done_callback(self._carried)
 
-    async def _carry_on(self, waits_for: Any) -> T:  # noqa: ANN401 - the same
-        return await _Carried(self._coroutine, waits_for)
+    async def _carry_on(self, carried: _Carried[T]) -> T:
+        return await carried
 
     def _carried(self, task: asyncio.Task[T]) -> None:
         self._task = None
         if not task.cancelled():
             error = task.exception()
             self._ended(None if error is not None else task.result(), error)
-        elif inspect.getcoroutinestate(self._coroutine) != inspect.CORO_CLOSED:
-            self._throw(asyncio.CancelledError())  # cancelled before the task took its first step
-        else:
+        elif self._carried_on is not None and self._carried_on.begun:
             self._ended(None, asyncio.CancelledError())
+        else:
+            self._throw(asyncio.CancelledError())  # cancelled before the task took its first step
 
 
 class _Carried(Generic[T]):
-    """A coroutine that has begun, as something to await: what it awaits is handed on."""
+    """A coroutine that has begun, as something to await: what it awaits is handed on.
 
-    __slots__ = ("_coroutine", "_waits_for")
+    Attributes:
+        begun: somebody awaits it.
+    """
+
+    __slots__ = ("_coroutine", "_waits_for", "begun")
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], waits_for: Any) -> None:  # noqa: ANN401 - the same
         self._coroutine = coroutine
         self._waits_for = waits_for
+        self.begun = False
 
     def __await__(self) -> Generator[Any, None, T]:
+        self.begun = True
         coroutine, waits_for = self._coroutine, self._waits_for
         try:
             while True:

@@ -64,7 +64,8 @@ _WORDS = (
 )
 # Leaves that know nothing of ours: addresses, header fields as lines, and who drives a request.
 _LEAVES = ("gateway.addresses", "gateway.field", "gateway.generations", "gateway.walk")
-_POLICY_MAY = ("gateway.exchange", *_LEAVES, *_WORDS, "gateway.policies")
+_EXCHANGE = ("gateway.exchange", "gateway.request_body")
+_POLICY_MAY = (*_EXCHANGE, *_LEAVES, *_WORDS, "gateway.policies")
 _FEATURES = tuple(
     f"shop_backend.{name}"
     for name in (
@@ -100,7 +101,7 @@ RULES = (
     ),
     Rule("routes stand on config", ("gateway.routes",), ("gateway",), (*_WORDS, "gateway.routes")),
     Rule("fields and walks stand on nothing of ours", _LEAVES, ("gateway",), _LEAVES),
-    Rule("an exchange stands on errors", ("gateway.exchange",), ("gateway",), ("gateway.errors",)),
+    Rule("an exchange stands on errors", _EXCHANGE, ("gateway",), ("gateway.errors", *_EXCHANGE)),
     Rule("policies know exchange, errors, config", ("gateway.policies",), ("gateway",), _POLICY_MAY),
     Rule("policies never touch a store", ("gateway.policies",), ("redis", "httpx", "httptools", "starlette")),
     Rule(
@@ -113,7 +114,7 @@ RULES = (
         "upstream knows exchange, errors, config",
         ("gateway.upstream",),
         ("gateway",),
-        ("gateway.exchange", *_LEAVES, *_WORDS, "gateway.upstream"),
+        (*_EXCHANGE, *_LEAVES, *_WORDS, "gateway.upstream"),
     ),
     Rule(
         "stock and storage know their settings, errors, the deadline and batches",

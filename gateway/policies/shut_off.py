@@ -19,6 +19,7 @@ from gateway.exchange import Clock, Exchange, Handler, Reply
 from gateway.field import values
 from gateway.policies.cache_body import collect
 from gateway.policies.shut_offs import LONGEST, Key, ShutOff
+from gateway.request_body import peek
 
 _log = logging.getLogger("gateway.shut-off")
 FIELD = b"tidegate-shut"
@@ -215,12 +216,12 @@ async def _in_body(exchange: Exchange) -> Mapping[str, str]:
     """The text members of a small JSON body; the body can be read again after that.
 
     Raises:
-        ClientGone, PayloadTooLarge: as `Exchange.body`.
+        ClientGone, PayloadTooLarge: as `request_body.pieces`.
     """
     length = exchange.content_length
     if length is None or not 0 < length <= MAX_BODY:
         return {}
-    raw = await exchange.peek()
+    raw = await peek(exchange)
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError):

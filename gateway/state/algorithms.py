@@ -60,7 +60,7 @@ def _sliding_admit(state: State, now: int, quota: int, window: int, cost: int) -
             before, before_last = (current, last) if adjacent else (0, 0)
             current = last = 0
         begin = now - elapsed
-    room: float = quota - current - cost
+    room = float(quota - current - cost)
     if elapsed < before_last:
         room -= before * (window - elapsed) / window
     if room < 0:
@@ -76,7 +76,7 @@ def _sliding_look(state: State, now: int, quota: int, window: int, cost: int) ->
     if now - elapsed > begin:
         before, before_last = (current, last) if now - elapsed == begin + window else (0, 0)
         current = last = 0
-    weight = before * (window - elapsed) / window if elapsed < before_last else 0
+    weight = before * (window - elapsed) / window if elapsed < before_last else 0.0
     left = quota - current - weight
     reset = window - elapsed + last if current else max(0, before_last - elapsed) if before else 0
     if left >= cost:

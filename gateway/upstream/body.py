@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import cast
 
 from gateway.errors import BadRequest, RequestTimeout, UpstreamError
 from gateway.exchange import Clock, Exchange
+from gateway.request_body import pieces
 from gateway.upstream.http1 import Connection
 from gateway.upstream.pool import Pool
 from gateway.walk import in_task
@@ -22,7 +21,7 @@ async def collect(exchange: Exchange, length: int, allowed: float) -> bytes:
     Raises:
         RequestTimeout: it took the client more than `allowed` seconds.
         BadRequest: it is shorter or longer.
-        ClientGone, PayloadTooLarge: as `Exchange.body`.
+        ClientGone, PayloadTooLarge: as `request_body.pieces`.
     """
     if exchange.whole is not None:
         if len(exchange.whole) != length:
@@ -31,8 +30,8 @@ async def collect(exchange: Exchange, length: int, allowed: float) -> bytes:
     chunks: list[bytes] = []
     await in_task()
     try:
-        async with asyncio.timeout(max(0.0, allowed)), aclosing(_pieces(exchange)) as pieces:
-            async for piece in pieces:
+        async with asyncio.timeout(max(0.0, allowed)), aclosing(pieces(exchange)) as coming:
+            async for piece in coming:
                 chunks.append(piece)
                 if exchange.body_seen > length:
                     break
@@ -66,9 +65,9 @@ class Upload:
     async def _run(self) -> None:
         connection, length = self._connection, self._exchange.content_length
         try:
-            async with aclosing(_pieces(self._exchange)) as pieces:
+            async with aclosing(pieces(self._exchange)) as coming:
                 self.waits_for_client = True
-                async for piece in pieces:
+                async for piece in coming:
                     self.waits_for_client = False
                     if length is None:
                         connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
@@ -88,10 +87,6 @@ class Upload:
             connection.sent = True
         except Exception as error:  # noqa: BLE001 - whoever waits for the answer raises it
             connection.fail(error)
-
-
-def _pieces(exchange: Exchange) -> AsyncGenerator[bytes, None]:
-    return cast("AsyncGenerator[bytes, None]", exchange.body())  # a generator, so it can be closed
 
 
 def _mismatch(length: int) -> BadRequest:
