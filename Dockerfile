@@ -4,13 +4,19 @@
 FROM python:3.13-slim-trixie AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /app
-RUN python -m venv /opt/venv
+# For the walk of a request as machine code (gateway/compiled.py); the compiler stays behind with this stage.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+RUN python -m venv /opt/venv && python -m venv /opt/compiler
 COPY pyproject.toml constraints.txt README.md ./
 COPY gateway/ gateway/
 COPY shop_backend/ shop_backend/
 COPY ops/ ops/
 # Editable, so that templates, scripts and pictures stand where the sources say.
 RUN /opt/venv/bin/pip install --constraint constraints.txt --editable . \
+    && /opt/compiler/bin/pip install --constraint constraints.txt --editable '.[compile]' \
+    && /opt/compiler/bin/python -m gateway compile \
     && /opt/venv/bin/python -m compileall -q gateway shop_backend ops
 
 FROM python:3.13-slim-trixie

@@ -1,4 +1,4 @@
-"""`python -m gateway serve | check | routes | schema` (and `workers`, which only the master starts)."""
+"""`python -m gateway serve | check | routes | schema | compile` (`workers` is for the master only)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     serve.add_argument("--workers", type=_workers, help="over listen.workers")
     for name, said in (("check", "validate a configuration"), ("routes", "show its route table")):
         commands.add_parser(name, help=said).add_argument("file", type=Path, metavar="FILE")
+    commands.add_parser("compile", help="build the walk of a request as machine code")
     commands.add_parser("schema", help="print the configuration's JSON Schema")
     commands.add_parser("workers").add_argument("line_fd", type=int)
     given = parser.parse_args(arguments)
@@ -46,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
 
             gc.freeze()
             return fork_server.serve(socket.socket(fileno=given.line_fd), worker.main)
+        case "compile":
+            return _compile()
         case "schema":
             from gateway.schema import json_schema
 
@@ -53,6 +56,18 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         case _:
             return _with_config(given.command, given.file)
+
+
+def _compile() -> int:
+    from gateway.compiling import CompileError, build
+
+    try:
+        place, new = build()
+    except (CompileError, OSError) as error:
+        print(f"not compiled: {error}", file=sys.stderr)
+        return 1
+    print(f"{'compiled' if new else 'compiled already'}: {place}")
+    return 0
 
 
 def _with_config(command: str, file: Path) -> int:

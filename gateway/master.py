@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gateway import fork_server, worker
+from gateway import compiled, fork_server, worker
 from gateway.admin import api
 from gateway.admin.auth import VARIABLE, Door
 from gateway.admin.front import LISTEN
@@ -126,6 +126,8 @@ class Master:
         """
         if self.door.closed:
             _log.warning("the admin API is closed: set %s, admin.token_file or admin.tokens", VARIABLE)
+        if not compiled.built():
+            _log.info("running from source; `scripts/compile` makes requests cheaper")
         overview = Overview(self)
         operators = api.build(
             self, overview

@@ -12,6 +12,7 @@ from typing_extensions import override
 from benchmarks.peers.peer import HERE, Peer
 from benchmarks.processes import Command
 from benchmarks.site import Rate, Site, write
+from gateway.compiled import built
 
 ROOT = HERE.parent.parent
 
@@ -34,7 +35,7 @@ class Tidegate(Peer):
             text=True,
             check=False,
         )
-        return done.stdout.strip() or "unknown"
+        return f"{done.stdout.strip() or 'unknown'}, {'compiled' if built() else 'interpreted'}"
 
     @override
     def command(self, site: Site) -> Command:
