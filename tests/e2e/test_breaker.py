@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import signal
 from collections.abc import Callable
@@ -12,12 +11,7 @@ from typing import Any
 import httpx
 
 OPEN = "urn:tidegate:upstream-unavailable"
-_numbers = itertools.count()
-
-
-def uncached() -> str:
-    """A page that the gateway has not kept, and that nobody else waits for."""
-    return f"/api/products?n={next(_numbers)}"
+UNCACHED = "/api/cart"  # a stranger's, empty; nobody keeps it, and each who asks is answered on its own
 
 
 async def test_a_hung_shop_opens_the_breaker_which_closes_by_itself(
@@ -31,7 +25,7 @@ async def test_a_hung_shop_opens_the_breaker_which_closes_by_itself(
     shop = stack.service_pid("shop")
     os.kill(shop, signal.SIGSTOP)
     try:
-        answers = await asyncio.gather(*(client.call("GET", uncached()) for client in clients))
+        answers = await asyncio.gather(*(client.call("GET", UNCACHED) for client in clients))
         assert {answer.status for answer in answers} <= {502, 503, 504}
         refusal = await _refused_at_once(stack.url, http_client)
     finally:
@@ -48,7 +42,7 @@ async def _refused_at_once(url: str, http_client: Callable[..., Any]) -> Any:
     async with asyncio.timeout(30):
         while True:
             client = http_client(url)
-            answer = await client.call("GET", uncached())
+            answer = await client.call("GET", UNCACHED)
             client.close()
             if answer.status == 503 and answer.json()["type"] == OPEN:
                 return answer
@@ -56,7 +50,7 @@ async def _refused_at_once(url: str, http_client: Callable[..., Any]) -> Any:
 
 
 def _all_well(url: str) -> bool:
-    answers = [httpx.get(url + uncached()) for _ in range(12)]  # a connection each: every worker
+    answers = [httpx.get(url + UNCACHED) for _ in range(12)]  # a connection each: every worker
     return all(answer.status_code == 200 for answer in answers)
 
 
@@ -64,7 +58,7 @@ async def test_a_forced_breaker_refuses_and_lets_go(stack: Any, wait_until: Call
     """`tidegate breaker shop open` refuses in every worker; `auto` ends it."""
 
     def types() -> set[Any]:
-        answers = [httpx.get(stack.url + uncached()) for _ in range(12)]
+        answers = [httpx.get(stack.url + UNCACHED) for _ in range(12)]
         return {
             answer.json()["type"] if answer.status_code == 503 else answer.status_code for answer in answers
         }
