@@ -126,8 +126,6 @@ class Master:
         """
         if self.door.closed:
             _log.warning("the admin API is closed: set %s, admin.token_file or admin.tokens", VARIABLE)
-        if not compiled.built():
-            _log.info("running from source; `scripts/compile` makes requests cheaper")
         overview = Overview(self)
         operators = api.build(
             self, overview
@@ -196,6 +194,8 @@ class Master:
             f"admin http://{where(sockets.admin)}",
             flush=True,
         )
+        if not compiled.built():
+            _log.info("running from source; `scripts/compile` makes requests cheaper")
 
     async def fresh(self) -> None:
         """Have the newest numbers in the totals."""

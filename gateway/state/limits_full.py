@@ -15,7 +15,7 @@ DRIFT = 0.999  # our clock may run so much slower than Redis's
 # free at, fallback.
 _Full = tuple[int, int, int, int, int, int, int, bool]
 
-Spent = tuple[int, float]  # until when (microseconds on our clock) how much of a quota was given out, up to 1
+Spent = tuple[int, int]  # until when (microseconds on our clock) how many tokens were given out
 
 
 class FullKeys:
@@ -76,8 +76,8 @@ class FullKeys:
         """Forget all: the counters may have been lost, or are judged by other rules now.
 
         Returns:
-            how much of its quota each counter had given out.
+            how many tokens each counter had given out.
         """
-        were = {name: (full[6], 1 - full[3] / full[1]) for name, full in self._keys.items()}
+        were = {name: (full[6], full[1] - full[3]) for name, full in self._keys.items()}
         self._keys.clear()
         return were

@@ -98,7 +98,7 @@ class LocalLimits:
             lock.release(lock.address)
 
     def fill(self, hit: Hit, spent: Spent) -> None:
-        """Take in how much of a key's quota was given out elsewhere: of what is judged here, as much."""
+        """Take in how many tokens of a key were given out elsewhere; of what is judged here, so much."""
         lock = self._lock
         if lock is None:
             self._fill(hit, spent)
@@ -118,8 +118,9 @@ class LocalLimits:
         now, window = round(self._clock() * 1e6), terms.microseconds
         mine, of = self._share
         quota = max(terms.cost, terms.capacity * mine // of)
-        until, part = spent
-        tokens = int(quota * part) - quota * max(0, now - until) // window
+        until, given = spent
+        # Of the capacity that holds by now: an operator may have raised it since.
+        tokens = quota * min(given, terms.capacity) // terms.capacity - quota * max(0, now - until) // window
         if tokens > 0:
             name = terms.counter + key
             state = self._counters.get(name) or self._counters.find(name, now, now + window)

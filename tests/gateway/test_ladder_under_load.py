@@ -193,7 +193,8 @@ def test_critical_requests_alone_are_too_many() -> None:
     assert told.steps[2][0] < 10
     assert told.count("normal", "answered", 11, 30) == 0
     assert told.count("critical", "answered", 11, 30) > 0.9 * CAPACITY * 19
-    assert told.steps[-1][0] <= 30 + 3 * 10 + 2 * TICK
+    # Each rung takes two looks, and whom it lets in again meets a slow start: one look may find some waiting.
+    assert told.steps[-1][0] <= 30 + 3 * (10 + 2 * TICK)
 
 
 def test_a_full_upstream_that_keeps_up_refuses_nobody_by_route() -> None:

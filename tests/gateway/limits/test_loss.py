@@ -97,7 +97,7 @@ def test_filling_leaves_what_has_drained_since(
         return told(of.judge([probe], refused=True))[0].remaining
 
     untouched = left(limits)
-    limits.fill(hit, (time.now - ago, 1.0))
+    limits.fill(hit, (time.now - ago, capacity))
     drained = capacity - capacity * (SECOND - ago) // SECOND if ago < SECOND else capacity
     assert min(untouched, drained) >= left(limits) >= min(untouched, drained) - 1
     time.now += later
@@ -117,6 +117,20 @@ def test_what_was_left_is_left(algorithm: str) -> None:
         limits.fill(hit, spent)
     assert told(limits.judge([hit]))[0].remaining in {2, 3}
     assert not len(full)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_what_an_operator_added_is_there(algorithm: str) -> None:
+    """Full by the old rate, when the store was lost: what the new one has more can be had."""
+    time = Time()
+    limits, full = LocalLimits(clock=time), FullKeys(time)
+    full.learn(
+        hit_of("limit", "k", 30, 3600.0, algorithm), (False, 0, 30, 60 * SECOND, SECOND, False), time.now
+    )
+    raised = hit_of("limit", "k", 40, 3600.0, algorithm)
+    for spent in full.clear().values():
+        limits.fill(raised, spent)
+    assert sum(told(limits.try_take([raised]))[0].allowed for _ in range(40)) in {9, 10}
 
 
 async def test_who_was_refused_by_redis_is_refused_without_it(
