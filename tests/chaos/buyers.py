@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from tests.chaos.world import HOLD_FOR
 _WAIT = 6.0  # seconds for one answer
 _HURRY = 0.15  # the same, of a buyer who clicks again
 _PATIENCE = 12.0  # seconds for what must come next
+_LAST_LOOK = 90.0  # seconds for somebody to say what became of an order, once the sale is over
 _BEHAVIOURS = {
     "pay": 8,  # orders, pays, waits for the key
     "storm": 2,  # the same, and the provider tells it many times, in any order
@@ -262,17 +264,18 @@ class Shopper:
     async def _read(self, order: Placed, *, final: bool = False) -> dict[str, Any] | None:
         number = self._journal.invoke("read", order_id=order.order_id, final=final)
         path = f"/api/orders/{order.order_id}?token={order.token}"
-        tries = 40 if final else 1
-        for left in reversed(range(tries)):
+        until = time.monotonic() + (_LAST_LOOK if final else 0)
+        while True:
             answer, end = await self._call(self._shop, "GET", path, None)
             if answer is not None and answer.status == 200:
                 state = dict(answer.json())
                 self._journal.end(number, "ok", status=state["status"], cards=state.get("cards", []))
                 return state
-            if answer is not None and answer.status == 404:
+            if (answer is not None and answer.status == 404) or time.monotonic() >= until:
                 break
-            if left:
-                await asyncio.sleep(0.25)
+            # All buyers are one address: who is told to come back later, and doesn't, is refused for ever.
+            later = answer.headers.get("retry-after") if answer is not None else None
+            await asyncio.sleep(float(later) if later else 0.25)
         self._journal.end(number, end, status=answer.status if answer else None)
         return None
 
