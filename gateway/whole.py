@@ -108,11 +108,9 @@ class WholeTurn(Answer):
 
     def _end(self, sent: int | None, error: BaseException | None) -> None:
         self._walk = None
-        if error is None:
-            pass
-        elif isinstance(error, asyncio.CancelledError):
+        if isinstance(error, asyncio.CancelledError):
             self._status = CLOSED
-        else:
+        elif error is not None:
             _log.error("the answer to a request broke off", exc_info=error)
         self._app.account(self._exchange, self._status, sent or 0)
         self._connection.over(self)

@@ -70,12 +70,18 @@ def _sliding_admit(state: State, now: int, quota: int, window: int, cost: int) -
     return (keep, begin + window + last, begin, current + cost, before, last, before_last, place), int(room)
 
 
-def _sliding_look(state: State, now: int, quota: int, window: int, cost: int) -> Look:
+def _slid(state: State, now: int, window: int) -> tuple[int, int, int, int, int]:
+    """Since the window of now began, hits in it and in the one before, offsets of the last hit of each."""
     _, _, begin, current, before, last, before_last, _ = state
     elapsed = now % window
     if now - elapsed > begin:
         before, before_last = (current, last) if now - elapsed == begin + window else (0, 0)
         current = last = 0
+    return elapsed, current, before, last, before_last
+
+
+def _sliding_look(state: State, now: int, quota: int, window: int, cost: int) -> Look:
+    elapsed, current, before, last, before_last = _slid(state, now, window)
     weight = before * (window - elapsed) / window if elapsed < before_last else 0.0
     left = quota - current - weight
     reset = window - elapsed + last if current else max(0, before_last - elapsed) if before else 0
@@ -91,17 +97,13 @@ def _sliding_look(state: State, now: int, quota: int, window: int, cost: int) ->
 
 
 def _sliding_fill(state: State, now: int, quota: int, window: int, tokens: int) -> State:
-    keep, _, begin, current, before, last, before_last, place = state
-    elapsed = now % window
-    if now - elapsed > begin:
-        before, before_last = (current, last) if now - elapsed == begin + window else (0, 0)
-        current = last = 0
+    elapsed, current, before, last, before_last = _slid(state, now, window)
     if tokens <= current + (before * (window - elapsed) / window if elapsed < before_last else 0):
         return state
     begin, last, before_last = now - elapsed, elapsed, window
     current = max(current, tokens * elapsed // window)
     before = min(quota, (tokens - current) * window // (window - elapsed))
-    return keep, begin + window + last, begin, current, before, last, before_last, place
+    return state[0], begin + window + last, begin, current, before, last, before_last, state[7]
 
 
 # ---- fixed window: where it began, hits in it -----------------------------------------------------------

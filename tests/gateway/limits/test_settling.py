@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import redis
@@ -65,6 +66,15 @@ async def admitted(limits: SharedLimits, hit: Hit, requests: int) -> int:
     return passed
 
 
+@contextlib.asynccontextmanager
+async def through(door: Door) -> AsyncIterator[SharedLimits]:
+    """Limits that reach Redis by a door; not started yet."""
+    server = await asyncio.start_server(door.accept, "127.0.0.1", 0)
+    async with server:
+        address = server.sockets[0].getsockname()
+        yield SharedLimits(f"redis://127.0.0.1:{address[1]}", timeout=5.0, prefix="test", workers=1)
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("arrives", [False, True], ids=["call lost", "answer lost"])
 async def test_a_charge_that_fails_is_made_again_once(
@@ -73,10 +83,7 @@ async def test_a_charge_that_fails_is_made_again_once(
     """What was admitted without Redis counts on its return: neither not at all, nor twice."""
     hit = hit_of("limit", "k", 100, 36_000.0, algorithm)
     door = Door(limits_url, arrives=arrives)
-    server = await asyncio.start_server(door.accept, "127.0.0.1", 0)
-    async with server:
-        address = server.sockets[0].getsockname()
-        limits = SharedLimits(f"redis://127.0.0.1:{address[1]}", timeout=5.0, prefix="test", workers=1)
+    async with through(door) as limits:
         before = await admitted(limits, hit, 40)
         try:
             await limits.start()
@@ -94,10 +101,7 @@ async def test_a_redis_that_forgets_is_charged(limits_url: str, loses: str, *, a
     """Its scripts, or all it had (an empty replica took over): what is owed counts once in what is left."""
     hit = hit_of("limit", "k", 100, 36_000.0)
     door = Door(limits_url, arrives=bool(arrives), losing=arrives is not None)
-    server = await asyncio.start_server(door.accept, "127.0.0.1", 0)
-    async with server:
-        address = server.sockets[0].getsockname()
-        limits = SharedLimits(f"redis://127.0.0.1:{address[1]}", timeout=5.0, prefix="test", workers=1)
+    async with through(door) as limits:
         before = await admitted(limits, hit, 40)
         try:
             with redis.Redis.from_url(limits_url) as client:
