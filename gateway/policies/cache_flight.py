@@ -45,10 +45,10 @@ class Flight:
         Raises:
             TimeoutError: nothing for so long.
         """
-        await in_task()
         mine: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
-        self._queue.append(mine)
+        self._queue.append(mine)  # before the task: the answer may be there when it begins
         try:
+            await in_task()
             async with asyncio.timeout(patience):
                 return await mine
         except BaseException:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from gateway.errors import BadRequest, GatewayError, UpstreamError, UpstreamUnav
 from gateway.exchange import Exchange, Reply
 from gateway.policies.cache_flight import Flight, Turn
 from gateway.policies.cache_key import Key
+from gateway.walk import Walk
 from tests.waiting import until
 
 KEY: Key = (("shop", "http", b"h", b"/x"), (), ())
@@ -310,6 +311,42 @@ async def test_a_client_that_leaves_while_the_body_is_read_gives_it_back(bench: 
 # ---- flights by themselves -------------------------------------------------------------------
 
 
+class Walked:
+    """A coroutine that is run as a request's is: without a task until it needs one."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.end: asyncio.Future[None] = loop.create_future()
+        self._walk = Walk(coroutine, loop, self._ended)
+        self._walk.resume()
+
+    def cancel(self) -> None:
+        if not self.end.done():
+            self._walk.cancel()
+
+    def _ended(self, _: None, error: BaseException | None) -> None:
+        if error is None:
+            self.end.set_result(None)
+        elif isinstance(error, asyncio.CancelledError):
+            self.end.cancel()
+        else:
+            self.end.set_exception(error)
+
+
+async def test_an_answer_that_comes_as_one_begins_to_wait_is_not_missed() -> None:
+    """A request that finds somebody asking goes into a task to wait; the answer may be there by then."""
+    flight = Flight({}, KEY)
+    turns: list[Turn] = []
+
+    async def one() -> None:
+        turns.append(await flight.wait(30))
+
+    waiter = Walked(one())
+    flight.land()
+    await asyncio.wait_for(waiter.end, 10)
+    assert turns == [Turn.LOOK]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 1 << 30), st.integers(2, 30))
 def test_every_waiter_gets_its_turn(seed: int, size: int) -> None:
@@ -339,15 +376,17 @@ def test_every_waiter_gets_its_turn(seed: int, size: int) -> None:
                     leading -= 1
             ends.append(turn)
 
-        tasks = [asyncio.create_task(one()) for _ in range(size)]
+        tasks = [asyncio.create_task(one()) for _ in range(rng.randrange(size))]
         await asyncio.sleep(0)
+        walks = [Walked(one()) for _ in range(size - len(tasks))]
         flight.hand_over()
-        for task in rng.sample(tasks, rng.randrange(size)):
+        for waiter in rng.sample([*walks, *tasks], rng.randrange(size)):
             for _ in range(rng.randrange(2)):
                 await asyncio.sleep(0)
             if leading == 0:  # a leader's own cancellation is the policy's to handle
-                task.cancel()
-        results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20)
+                waiter.cancel()
+        waits = asyncio.gather(*(walk.end for walk in walks), *tasks, return_exceptions=True)
+        results = await asyncio.wait_for(waits, 20)
         gone = sum(isinstance(result, asyncio.CancelledError) for result in results)
         assert len(ends) + gone == size
         assert KEY not in flights
