@@ -71,7 +71,7 @@ async def _buy(port: int, turns: Iterator[int], answers: Counter[int]) -> None:
 async def _measure(workers: int, buyers: int, connections: int) -> int:
     """Offer the buyers; returns the exit code."""
     shop = Shop()
-    server = await asyncio.start_server(shop.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(shop.serve, "127.0.0.1", 0, backlog=4096)
     port, answers = free_port(), Counter[int]()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

@@ -19,7 +19,7 @@ class Mailbox:
 
     async def open(self) -> int:
         """Listen on a port of the loopback, which is returned."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=4096)
         return int(self._server.sockets[0].getsockname()[1])
 
     def close(self) -> None:

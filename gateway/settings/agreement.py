@@ -34,7 +34,8 @@ def disagreements(config: Config) -> Iterable[tuple[Path, str]]:
             if _is_admin(url, config):
                 said = f"{url} is the admin port; no shopper may reach it"
                 yield ("upstreams", name, "servers", place), said
-        if upstream.timeout.connect > upstream.timeout.total:
+        timeout = upstream.timeout
+        if "connect" in timeout.model_fields_set and timeout.connect > timeout.total:
             yield ("upstreams", name, "timeout"), "connect is longer than total"
     yield from _ladder_disagreements(config)
     yield from _limit_disagreements(config)

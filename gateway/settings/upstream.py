@@ -15,8 +15,9 @@ from gateway.units import Duration
 class Timeout(Settings):
     """Deadlines of one exchange with an upstream."""
 
-    connect: Duration = Field(1.0, gt=0)
-    """For a connection, TLS included."""
+    connect: Duration = Field(2.0, gt=0)
+    """For a connection, TLS included; `total` bounds it too. A lost SYN is sent again after 1 s
+    (RFC 6298, 2.1), so that 1 s or less makes an error of each."""
     total: Duration = Field(5.0, gt=0)
     """Until the response header; then between two pieces of the body."""
 

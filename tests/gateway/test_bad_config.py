@@ -74,6 +74,12 @@ def test_the_good_file_is_good() -> None:
     assert load(GOOD, "gateway.yaml", {}) == load(b"\xef\xbb\xbf" + GOOD, "gateway.yaml", {})
 
 
+def test_a_short_total_alone_is_no_disagreement() -> None:
+    """What was not written can't contradict what was: `total` bounds the connect time anyway."""
+    settings = load(GOOD.replace(b"connect: 1s, total: 5s", b"total: 100ms"), "gateway.yaml", {})
+    assert settings.upstreams["shop"].timeout.total == 0.1
+
+
 def _paths(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     return [path] * bool(path) + [p for key, value in items for p in _paths(value, (*path, key))]

@@ -55,7 +55,9 @@ class Scripted:
         self.open = 0
 
     async def start(self, tls: ssl.SSLContext | None = None) -> str:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20, ssl=tls)
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", 0, backlog=4096, limit=1 << 20, ssl=tls
+        )
         port = self._server.sockets[0].getsockname()[1]
         return f"http{'s' if tls else ''}://127.0.0.1:{port}"
 
