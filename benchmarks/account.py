@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import re
 import statistics
 import sys
@@ -22,6 +23,7 @@ from benchmarks.inside import ANSWER, REQUESTS, USERS, Inside
 from benchmarks.load import CASES
 from benchmarks.peers import choose
 from benchmarks.peers.peer import HERE
+from benchmarks.peers.tidegate import new_build
 from benchmarks.report import table
 from benchmarks.site import render
 from gateway.access_log import record
@@ -185,6 +187,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
     parser.add_argument("--json", type=Path, help="where to write")
     given = parser.parse_args()
+    if new_build(lambda line: print(line, file=sys.stderr)):  # this process has imported the sources
+        os.execv(sys.executable, [sys.executable, "-m", "benchmarks.account", *sys.argv[1:]])  # noqa: S606 - ours
     run, sockets = over_sockets(given.peers, given.seconds, given.rounds)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         inside = runner.run(_inside())

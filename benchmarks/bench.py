@@ -53,11 +53,13 @@ class Bench:
     running: ExitStack
 
     def present(self, peers: Sequence[Peer]) -> list[Peer]:
-        """The peers that are installed; the others are named as missing."""
+        """The peers that are installed, made ready; the others are named as missing."""
         for peer in peers:
             if problem := peer.missing():
                 self.run.missing[peer.name] = problem
                 self.say(f"missing: {problem}")
+            else:
+                peer.prepare(self.say)
         return [peer for peer in peers if peer.name not in self.run.missing]
 
     def start(self, peer: Peer, *, tight: bool = False, routes: int = 3) -> Instance | None:

@@ -20,11 +20,12 @@ from benchmarks.instance import Reading
 from benchmarks.peers import PEERS, choose
 from benchmarks.peers.__main__ import main as list_peers
 from benchmarks.peers.peer import Peer
-from benchmarks.peers.tidegate import Tidegate
+from benchmarks.peers.tidegate import Tidegate, new_build
 from benchmarks.processes import Command, Process, StartError, tree
 from benchmarks.proxy import main
 from benchmarks.site import TIGHT, WIDE, Rate, Site, render
 from benchmarks.upstream import LARGE, SMALL
+from gateway.compiled import VARIABLE
 
 figures = st.floats(min_value=0.1, max_value=1e5)
 
@@ -246,6 +247,14 @@ def test_a_missing_peer_is_named(
     told = capsys.readouterr().out
     for name in ("envoy", "caddy", "starlette+httpx"):
         assert f"missing: {name} is not installed" in told
+
+
+def test_the_sources_are_measured_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TIDEGATE_COMPILED=0: nothing is built, nothing said."""
+    monkeypatch.setenv(VARIABLE, "0")
+    said: list[str] = []
+    assert not new_build(said.append)
+    assert not said
 
 
 def test_an_unknown_peer_or_case_is_told_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,6 +98,7 @@ def _scene(
     if problem := gate.missing():
         found.missing[gate.name] = problem
         return
+    gate.prepare(_say)
     found.versions.setdefault(gate.name, gate.version())
     found.lacks[gate.name] = gate.lacks
     scene = play(gate, backend, pulse, plan, place)

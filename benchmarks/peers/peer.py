@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -59,6 +60,9 @@ class Peer(ABC):
     def missing(self) -> str | None:
         """What isn't there, or None when it can be measured."""
         return None if self.program() is not None else f"{self.name} is not installed"
+
+    def prepare(self, say: Callable[[str], None]) -> None:  # noqa: B027 - most have nothing to do
+        """Make it what its users run, where that takes a while; called once before it is measured."""
 
     def installed(self) -> str:
         """The path of its executable.
