@@ -18,7 +18,7 @@ from gateway.totals import Totals
 _log = logging.getLogger("gateway")
 _BACKOFF = (0.1, 5.0)  # seconds before a worker that dies young is replaced, first and longest
 _YOUNG = 10.0  # seconds
-_ANSWER = 1.0  # seconds that a worker may take to answer the master
+_ANSWER = 3.0  # seconds that a worker, which may be as busy as its machine, may take to answer the master
 
 
 @dataclass(frozen=True, slots=True)

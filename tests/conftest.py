@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import psycopg.sql
 import pytest
@@ -24,6 +25,9 @@ from tests.running_stack import ROOT, Stack
 
 settings.register_profile("ours", deadline=None)  # a busy machine is no defect
 settings.load_profile("ours")
+
+# Of every client that a test makes without a time-out of its own: httpx's 5 s say how fast the machine is.
+vars(httpx._config.DEFAULT_TIMEOUT_CONFIG).update(httpx.Timeout(waiting.PATIENCE).as_dict())
 
 
 @pytest.hookimpl(tryfirst=True)  # the marks are read by the same hook of xdist
@@ -43,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def wait_until() -> Callable[..., Any]:
-    """`wait_until(condition, within=15.0, what="")`: for synchronous tests and other processes."""
+    """`wait_until(condition, within=60.0, what="")`: for synchronous tests and other processes."""
     return waiting.wait_until
 
 

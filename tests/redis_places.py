@@ -31,7 +31,7 @@ class Node:
 
     def __init__(self, folder: Path, *words: str, port: int = 0) -> None:
         self.port = port or free_port()
-        self.client = redis.Redis(port=self.port, decode_responses=True, socket_timeout=5.0)
+        self.client = redis.Redis(port=self.port, decode_responses=True, socket_timeout=60.0)
         home = folder / f"node-{self.port}"
         home.mkdir()
         self._log = home / "log"

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+PATIENCE = 60.0  # seconds; a condition that comes takes none of it, and a machine may stand still for some
+
 
 def wait_until(
-    condition: Callable[[], Any], *, within: float = 15.0, what: str = "", every: float = 0.02
+    condition: Callable[[], Any], *, within: float = PATIENCE, what: str = "", every: float = 0.02
 ) -> Any:
     """Wait for a condition (truthy), return its value, fail after `within` seconds."""
     deadline = time.monotonic() + within
@@ -27,7 +29,7 @@ async def until(
     condition: Callable[[], Any],
     why: str | Callable[[], Any] = "",
     *,
-    within: float = 20.0,
+    within: float = PATIENCE,
     every: float = 0.02,
 ) -> Any:
     """The same without blocking the loop; the condition may be a coroutine function.

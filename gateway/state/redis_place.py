@@ -34,10 +34,10 @@ async def locate(url: str, key: str) -> str:
     async def ask(seed: str) -> str:
         return await _follow(place, await _master(place, seed) if place.kind == "sentinel" else seed, key)
 
-    return await _first_to_know(place.seeds, ask)
+    return await first_to_know(place.seeds, ask)
 
 
-async def _first_to_know(seeds: Sequence[str], ask: Callable[[str], Awaitable[str]]) -> str:
+async def first_to_know(seeds: Sequence[str], ask: Callable[[str], Awaitable[str]]) -> str:
     """The first answer of any; each later one is asked when those before it failed, or hang."""
     problem: Exception | None = None
     left = list(seeds)

@@ -160,9 +160,16 @@ class GatewayProcess:
     def log(self) -> str:
         return "".join(self.lines)
 
+    async def says(self, words: str) -> None:
+        """Wait for words in its log, which comes by another way than its answers."""
+        await until(lambda: words in self.log(), self.log)
+
     def edit(self, **changes: Any) -> None:
         """Change top-level keys of the configuration file."""
-        self.config.write_text(yaml.safe_dump({**yaml.safe_load(self.config.read_text()), **changes}))
+        text = yaml.safe_dump({**yaml.safe_load(self.config.read_text()), **changes})
+        whole = self.config.with_suffix(".new")  # a look at half a file would be one more reload
+        whole.write_text(text)
+        whole.replace(self.config)
 
     async def admin(
         self, method: str, path: str, body: Any = None, token: str | None = TOKEN
@@ -233,9 +240,11 @@ async def start_gateway(tmp_path: Path, shop: FakeShop) -> AsyncIterator[Any]:
 
     async def start(*words: str, env: dict[str, str] | None = None, **keys: Any) -> GatewayProcess:
         config = {
-            "listen": {"port": 0, "workers": 2, "drain": "5s"},
+            "listen": {"port": 0, "workers": 2, "drain": "30s"},
             "admin": {"port": 0},
-            "upstreams": {"shop": {"servers": [f"http://127.0.0.1:{shop.port}"]}},
+            "upstreams": {
+                "shop": {"servers": [f"http://127.0.0.1:{shop.port}"], "timeout": {"total": "60s"}}
+            },
             "features": {"recommendations": {"fallback": {"json": {"items": []}}}},
             "routes": [
                 {"match": "/recommendations", "upstream": "shop", "feature": "recommendations"},

@@ -215,7 +215,8 @@ async def test_five_hundred_wait_and_the_probes_reach_the_upstream(
         upstreams={
             "shop": {
                 "servers": [f"http://127.0.0.1:{shop.port}"],
-                "breaker": {"min_requests": 5, "open_for": "200ms", "probes": 3},
+                # However long it takes until all of the crowd are told, the probes' answers are not slow.
+                "breaker": {"min_requests": 5, "open_for": "200ms", "probes": 3, "slow_after": "60s"},
                 "timeout": {"total": "60s"},
             }
         },

@@ -13,7 +13,7 @@ from gateway.state.limits import SharedLimits
 from gateway.state.limits_batch import MAX_HITS
 from tests.clock import Clock
 from tests.gateway.limits.reference import hit_of, told
-from tests.gateway.two_hosts import LIMITS, ROUTES, all_beat, joined, shut_off, switch
+from tests.gateway.two_hosts import LIMITS, ROUTES, all_beat, joined, shut_off, store_is, switch
 from tests.redis_places import Cluster, running_cluster
 
 KEY = "{tidegate}"  # its slot is that of every key of a gateway
@@ -117,7 +117,7 @@ async def test_two_gateways_share_a_cluster(
     """Limits, a switch, a changed limit and a shut-off reach the other host, also when the slot moves."""
     for node in cluster.nodes:
         node.ask("FLUSHALL")
-    shared = {"url": cluster.url, "timeout": "1s"}
+    shared = {"url": cluster.url, "timeout": "5s"}
     one, other = [await start_gateway(redis=shared, routes=ROUTES, limits=LIMITS) for _ in range(2)]
     await joined(until, cluster.nodes, one, other)
 
@@ -132,20 +132,15 @@ async def test_two_gateways_share_a_cluster(
     # Said to the node that had the slot, and still heard: the line goes to the other and says it again.
     await shut_off(until, shop, other, one, "card-2")
     await switch(until, other, one, "on")
-    assert (await one.admin("PUT", "/api/limits/all", {"rate": "40/hour"})).status_code == 200
+    assert (await one.admin("PUT", "/api/limits/all", {"rate": "40/day"})).status_code == 200
 
     async def changed() -> bool:
-        return bool((await other.admin("GET", "/api/limits/all")).json()["rate"] == "40/hour")
+        return bool((await other.admin("GET", "/api/limits/all")).json()["rate"] == "40/day")
 
     await until(changed, other.log)
     await all_beat(until, cluster.keeper(KEY).client, 4)  # else who finds the slot gone judges by a share
 
-    async def both_up() -> bool:
-        return (
-            await one.metric("tidegate_limit_store_up") == await other.metric("tidegate_limit_store_up") == 1
-        )
-
-    await until(both_up, one.log)
+    await store_is(until, 1, one, other)
     codes = [(await gateway.fresh("/")).status_code for _ in range(10) for gateway in (one, other)]
     assert codes == [200] * 10 + [429] * 10  # the count has moved along
 
@@ -156,19 +151,16 @@ async def test_a_node_that_dies_costs_the_count_only(
     """The node of the slot is killed: the local share serves; it comes back: one count for all again."""
     for node in cluster.nodes:
         node.ask("FLUSHALL")
-    shared = {"url": cluster.url, "timeout": "500ms"}
+    shared = {"url": cluster.url, "timeout": "5s"}
     one, other = [await start_gateway(redis=shared, routes=ROUTES, limits=LIMITS) for _ in range(2)]
     await joined(until, cluster.nodes, one, other)
     assert (await one.fresh("/")).status_code == 200
     keeper = cluster.keeper(KEY)
     await all_beat(until, keeper.client, 4)
 
-    async def store(wanted: int) -> bool:
-        return all([await gateway.metric("tidegate_limit_store_up") == wanted for gateway in (one, other)])
-
     keeper.kill()
     try:
-        await until(lambda: store(0), one.log)
+        await store_is(until, 0, one, other)
         codes = [(await one.fresh("/")).status_code for _ in range(30)]
         assert codes == [200] * 15 + [429] * 15  # two hosts of two workers each: half of 30
         said = (await one.admin("PUT", "/api/features/recommendations", {"state": "off"})).json()
@@ -176,7 +168,7 @@ async def test_a_node_that_dies_costs_the_count_only(
         assert "tidegate-degraded" in (await one.fresh("/recommendations")).headers
     finally:
         keeper.start()
-    await until(lambda: store(1), lambda: (one.log(), other.log()))
+    await store_is(until, 1, one, other)
     await joined(until, cluster.nodes, one, other)
 
     async def heard() -> bool:

@@ -50,7 +50,7 @@ async def test_what_is_shut_off_is_so_on_every_host(
     start_gateway: Any, shop: Any, redis_volatile_url: str, until: Any
 ) -> None:
     """Said once to one host: no other asks, one that starts later neither; ended by an operator anywhere."""
-    shared = {"url": redis_volatile_url, "timeout": "500ms"}
+    shared = {"url": redis_volatile_url, "timeout": "5s"}
     one, other = [await start_gateway(redis=shared, routes=ROUTES) for _ in range(2)]
     shop.scripts["/api/orders"] = sold_out
     assert await buy(one) == 410
@@ -80,7 +80,7 @@ async def test_a_trip_is_a_hint_to_the_other_host(
 ) -> None:
     """A host whose users have not asked yet leaves a sick upstream alone from the first one on."""
     keys = {
-        "redis": {"url": redis_volatile_url, "timeout": "500ms"},
+        "redis": {"url": redis_volatile_url, "timeout": "5s"},
         "upstreams": {
             "shop": {
                 "servers": [f"http://127.0.0.1:{shop.port}"],
@@ -159,7 +159,7 @@ async def test_switches_thrown_without_redis_meet_when_it_returns(
 ) -> None:
     """On each host at once; the newest wins on both, whichever host comes back first."""
     steps = {"steps": [{"name": "elevated", "off": ["recommendations"]}]}
-    shared = {"url": own_redis.url, "timeout": "500ms"}
+    shared = {"url": own_redis.url, "timeout": "5s"}
     one, other = [await start_gateway(redis=shared, degradation=steps) for _ in range(2)]
 
     async def feature(gateway: GatewayProcess) -> str:
@@ -240,7 +240,7 @@ async def test_a_change_is_answered_once_the_other_hosts_have_it(
     start_gateway: Any, redis_volatile_url: str, until: Any
 ) -> None:
     """Both hosts are listed, each as it is; a switch's answer says when it held on the other."""
-    shared = {"url": redis_volatile_url, "timeout": "500ms"}
+    shared = {"url": redis_volatile_url, "timeout": "5s"}
     one, other = [await start_gateway(redis=shared, routes=ROUTES) for _ in range(2)]
 
     async def hosts(gateway: GatewayProcess) -> list[dict[str, Any]]:
@@ -250,12 +250,15 @@ async def test_a_change_is_answered_once_the_other_hosts_have_it(
     async def both() -> bool:
         return [len(await hosts(gateway)) for gateway in (one, other)] == [2, 2]
 
-    await until(both)
-    done = (await one.admin("PUT", "/api/features/recommendations", {"state": "off"})).json()
+    async def in_time() -> bool:
+        """Whether the other said so within half a second, for which a machine may stand still."""
+        done = (await one.admin("PUT", "/api/features/recommendations", {"state": "off"})).json()
+        (effect,) = done["effect"]["hosts"]
+        assert effect["host"].endswith(f":{other.port}")
+        return effect["ms"] is not None
 
-    (effect,) = done["effect"]["hosts"]
-    assert effect["host"].endswith(f":{other.port}")
-    assert effect["ms"] is not None
+    await until(both)
+    await until(in_time)
     assert "tidegate-degraded" in (await other.fresh("/recommendations")).headers
     told = {host["here"]: (host["off"], host["workers"]) for host in await hosts(one)}
     assert told == {True: (["recommendations"], 2), False: (["recommendations"], 2)}

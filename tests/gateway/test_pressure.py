@@ -117,6 +117,7 @@ async def test_an_upstream_well_by_its_health_checks_that_fails_its_users(
         degradation={
             "steps": [{"name": "elevated", "off": ["recommendations"]}, {"name": "last", "only": "critical"}],
             "climb": {"pressure": 0.8, "after": "250ms"},
+            "signals": {"loop_lag": "off", "cpu": "off"},  # the machine's doing, and firm
         },
     )
     async with httpx.AsyncClient(base_url=gateway.url) as client:

@@ -50,7 +50,7 @@ async def test_a_broken_edit_changes_nothing(start_gateway: Any, until: Any) -> 
 
     mistakes = await until(told)
     assert "routes[0].upstream: unknown upstream 'shpo' (did you mean shop?)" in mistakes[0]
-    assert mistakes[0] in gateway.log()
+    await gateway.says(mistakes[0])
     assert await gateway.metric("tidegate_config_reloads_total", result="failure") == 1
     assert (await gateway.fresh()).status_code == 200
     refused = await gateway.admin("POST", "/api/config/reload")
@@ -83,12 +83,12 @@ async def test_a_missing_file_changes_nothing(start_gateway: Any, until: Any) ->
     await until(taken)
 
 
-async def test_sighup_reloads(start_gateway: Any, until: Any) -> None:
+async def test_sighup_reloads(start_gateway: Any) -> None:
     """SIGHUP takes the file at once, as daemons do."""
     gateway = await start_gateway()
     gateway.process.send_signal(signal.SIGHUP)
 
-    await until(lambda: "SIGHUP: configuration 1 holds in 2 of 2 workers" in gateway.log(), gateway.log)
+    await gateway.says("SIGHUP: configuration 1 holds in 2 of 2 workers")
 
 
 async def test_state_survives_a_reload(start_gateway: Any, shop: Any, until: Any) -> None:
@@ -151,7 +151,7 @@ async def test_a_revoked_key_verifies_no_more(
         return await user(old) == []
 
     await until(exchanged)
-    assert "configuration 2: identity.jwt.key_file: what stood in it" in gateway.log()
+    await gateway.says("configuration 2: identity.jwt.key_file: what stood in it")
     publish(old, new)
     done = await gateway.admin("POST", "/api/config/reload")
     assert (done.status_code, done.json()["version"]) == (200, 3)

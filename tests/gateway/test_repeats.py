@@ -20,6 +20,7 @@ from gateway.policies.shut_off import Shut
 from gateway.policies.shut_offs import ShutOff, ShutOffs
 from gateway.state.known_keys import KEEP, PART, SETS, WAYS, KnownKeys, open_table
 from gateway.state.known_shared import SharedKeys
+from tests.gateway.two_hosts import store_is
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import OwnRedis
@@ -340,13 +341,10 @@ async def test_nobody_with_an_accepted_order_loses_it(
     """
     stock = Stock(20)
     shop.scripts["/api/orders"] = stock.answer
-    shared = {"url": redis_volatile_url, "timeout": "500ms"}
+    shared = {"url": redis_volatile_url, "timeout": "5s"}
     hosts = [await start_gateway(redis=shared, routes=ROUTES) for _ in range(2)]
 
-    async def all_share() -> bool:
-        return bool(await _share(hosts))
-
-    await until(all_share)
+    await store_is(until, 1, *hosts)
     won = [str(n) for n in range(30) if await _buy(hosts[n % 2], str(n)) == 202]
     assert len(won) == 20
     reached = len(shop.seen)
@@ -359,10 +357,6 @@ async def test_nobody_with_an_accepted_order_loses_it(
     for host in hosts:
         assert {await _buy(host, key) for key in won} == {202}
     assert {await _buy(host, "never") for host in hosts for _ in range(4)} == {410}
-
-
-async def _share(hosts: list[Any]) -> bool:
-    return all([await host.metric("tidegate_limit_store_up") == 1 for host in hosts])
 
 
 async def test_a_killed_gateway_remembers(start_gateway: Any, shop: Any, tmp_path: Path) -> None:

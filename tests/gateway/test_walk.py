@@ -30,7 +30,7 @@ class Bench:
         self.done.set()
 
     async def the_end(self) -> Ending:
-        await asyncio.wait_for(self.done.wait(), 5)
+        await asyncio.wait_for(self.done.wait(), 60)
         assert len(self.endings) == 1
         return self.endings[0]
 
@@ -75,7 +75,7 @@ async def test_a_future_takes_it_into_a_task() -> None:
 
     async def mixed() -> int:
         number = await future
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             waiting.set()
             await waiter
         return number

@@ -19,7 +19,7 @@ ROUTES = [
     {"match": "/recommendations", "upstream": "shop", "feature": "recommendations"},
     {"match": "/**", "upstream": "shop", "limits": ["all"]},
 ]
-LIMITS = {"all": {"rate": "30/hour", "per": "global", "algorithm": "fixed-window"}}
+LIMITS = {"all": {"rate": "30/day", "per": "global", "algorithm": "fixed-window"}}
 
 
 async def joined(until: Any, nodes: Sequence[Node], *gateways: GatewayProcess) -> None:
@@ -30,6 +30,16 @@ async def joined(until: Any, nodes: Sequence[Node], *gateways: GatewayProcess) -
         return sum(int(many) for [(_, many)] in map(_pairs, found)) == len(gateways)
 
     await until(all_there, lambda: [gateway.log() for gateway in gateways])
+
+
+async def store_is(until: Any, wanted: int, *gateways: GatewayProcess) -> None:
+    """Wait until the limits of all workers are shared through Redis (1), or in none are (0)."""
+
+    async def so() -> bool:
+        up = [await gateway.metric("tidegate_limit_store_up") for gateway in gateways]
+        return up == [wanted] * len(gateways)
+
+    await until(so, lambda: [gateway.log() for gateway in gateways])
 
 
 async def all_beat(until: Any, client: redis.Redis, workers: int) -> None:

@@ -51,14 +51,14 @@ async def test_a_feature_is_switched_off_in_every_worker(start_gateway: Any) -> 
 async def test_a_switch_with_for_ends_by_itself(start_gateway: Any, until: Any) -> None:
     """`for` bounds a switch in time."""
     gateway = await start_gateway()
-    await gateway.admin("PUT", "/api/features/recommendations", {"state": "off", "for": "1s"})
+    done = await gateway.admin("PUT", "/api/features/recommendations", {"state": "off", "for": "3s"})
 
     async def back() -> bool:
-        return bool((await gateway.admin("GET", "/api/features/recommendations")).json()["on"])
+        on = (await gateway.admin("GET", "/api/features/recommendations")).json()["on"]
+        return on and "tidegate-degraded" not in (await gateway.fresh("/recommendations")).headers
 
-    assert not await back()
+    assert not done.json()["on"]
     await until(back)
-    assert "tidegate-degraded" not in (await gateway.fresh("/recommendations")).headers
 
 
 async def test_the_ladder_can_be_pinned(start_gateway: Any) -> None:
@@ -211,7 +211,7 @@ async def test_a_gateway_without_token_stays_closed(start_gateway: Any) -> None:
     gateway = await start_gateway(env={"TIDEGATE_ADMIN_TOKEN": ""})
 
     assert (await gateway.admin("GET", "/api/status", token="x")).status_code == 401
-    assert "set TIDEGATE_ADMIN_TOKEN" in gateway.log()
+    await gateway.says("set TIDEGATE_ADMIN_TOKEN")
 
 
 async def test_the_configuration_is_shown_without_secrets(start_gateway: Any) -> None:
@@ -245,7 +245,7 @@ async def test_two_hosts_share_switches_through_redis(
     """A switch thrown on one gateway holds on the other; every key has a TTL."""
     import redis as redis_client
 
-    shared = {"url": redis_volatile_url, "timeout": "500ms"}
+    shared = {"url": redis_volatile_url, "timeout": "5s"}
     one, other = await start_gateway(redis=shared), await start_gateway(redis=shared)
 
     await one.admin("PUT", "/api/features/recommendations", {"state": "off"})

@@ -144,7 +144,7 @@ async def test_a_switch_of_another_host_is_in_the_trail(
     start_gateway: Any, redis_volatile_url: str, until: Any
 ) -> None:
     """With who did it there."""
-    shared = {"url": redis_volatile_url, "timeout": "500ms"}
+    shared = {"url": redis_volatile_url, "timeout": "5s"}
     one, other = await start_gateway(redis=shared), await start_gateway(redis=shared)
     await one.admin("PUT", FEATURE, {"state": "off", "reason": "sale"})
 
@@ -155,7 +155,7 @@ async def test_a_switch_of_another_host_is_in_the_trail(
     assert (entry["result"], entry["reason"], entry["by"]) == ("heard", "sale", "operator at 127.0.0.1")
 
 
-async def test_ending_shut_offs_is_recorded(start_gateway: Any, shop: Any) -> None:
+async def test_ending_shut_offs_is_recorded(start_gateway: Any, shop: Any, until: Any) -> None:
     """What was let through again and by whom; an id that is not shut off is refused, and recorded as that."""
 
     async def sold_out(_: Any, writer: Any, __: Any) -> None:
@@ -166,7 +166,11 @@ async def test_ending_shut_offs_is_recorded(start_gateway: Any, shop: Any) -> No
     shop.scripts["/buy/steam-50"] = sold_out
     gateway = await start_gateway(routes=[{"match": "/buy/{sku}", "upstream": "shop"}])
     assert (await gateway.fresh("/buy/steam-50")).status_code == 410
-    (held,) = (await gateway.admin("GET", "/api/shut-offs")).json()["shut_offs"]
+
+    async def told() -> Any:
+        return (await gateway.admin("GET", "/api/shut-offs")).json()["shut_offs"]
+
+    (held,) = await until(told)
 
     assert (await gateway.admin("DELETE", f"/api/shut-offs/{held['id']}")).json() == {"cleared": 1}
     assert (await gateway.admin("DELETE", "/api/shut-offs/nothing")).status_code == 404

@@ -343,7 +343,7 @@ async def test_an_answer_that_comes_as_one_begins_to_wait_is_not_missed() -> Non
 
     waiter = Walked(one())
     flight.land()
-    await asyncio.wait_for(waiter.end, 10)
+    await asyncio.wait_for(waiter.end, 60)
     assert turns == [Turn.LOOK]
 
 
@@ -386,7 +386,7 @@ def test_every_waiter_gets_its_turn(seed: int, size: int) -> None:
             if leading == 0:  # a leader's own cancellation is the policy's to handle
                 waiter.cancel()
         waits = asyncio.gather(*(walk.end for walk in walks), *tasks, return_exceptions=True)
-        results = await asyncio.wait_for(waits, 20)
+        results = await asyncio.wait_for(waits, 60)
         gone = sum(isinstance(result, asyncio.CancelledError) for result in results)
         assert len(ends) + gone == size
         assert KEY not in flights

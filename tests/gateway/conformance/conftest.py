@@ -61,7 +61,7 @@ async def stand(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stand
                 "timeout": {"total": "60s"},  # what a client leaves behind must not end by this clock
             }
         },
-        "limits": {"none": {"rate": "1/hour", "per": "global"}},
+        "limits": {"none": {"rate": "1/day", "per": "global"}},
         "routes": [
             {"match": "/limited", "upstream": "shop", "limits": ["none"]},
             {"match": "/**", "upstream": "shop"},

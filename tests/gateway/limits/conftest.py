@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from gateway.state.limits import SharedLimits
+from tests.waiting import until
 
 NewStore = Callable[..., Awaitable[SharedLimits]]
 
@@ -32,6 +33,8 @@ async def new_store(limits_url: str) -> AsyncIterator[NewStore]:
         store = SharedLimits(url, **{"timeout": 5.0, "prefix": "test", "workers": 2} | settings)
         stores.append(store)
         await store.start()
+        if url == limits_url:
+            await until(lambda: store.up)  # the first attempt may come too late on a busy machine
         return store
 
     yield start

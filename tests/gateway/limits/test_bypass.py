@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 RATE = 5
-LIMITS = {"user": {"rate": f"{RATE}/hour", "per": "user", "algorithm": "fixed-window"}}
+LIMITS = {"user": {"rate": f"{RATE}/day", "per": "user", "algorithm": "fixed-window"}}
 ROUTES = [
     {"match": "/api/orders", "upstream": "shop", "limits": ["user"]},
     {"match": "/**", "upstream": "shop"},
@@ -178,7 +178,7 @@ def _as_a_lax_server(target: str) -> str:
 async def test_a_crowd_of_strangers(start_gateway: Any) -> None:
     """Thousands of addresses at once, each over its limit: all are told 200, then 429, and nothing else."""
     gateway = await start_gateway(
-        limits={"user": {"rate": "1/hour", "per": "user"}},
+        limits={"user": {"rate": "1/day", "per": "user"}},
         routes=ROUTES,
         listen={"port": 0, "workers": 2, "trusted_proxies": ["127.0.0.1"]},
     )

@@ -137,7 +137,7 @@ async def test_who_was_refused_by_redis_is_refused_without_it(
     own_redis: OwnRedis, new_store: NewStore
 ) -> None:
     """A share is not one more quota for who has used up all of it; others have theirs."""
-    limits = await new_store(own_redis.url, timeout=0.5)
+    limits = await new_store(own_redis.url)
     await until(lambda: limits.up)
     for algorithm in ALGORITHMS:
         greedy, other = (hit_of("user", who, 10, 36_000.0, algorithm) for who in "go")

@@ -46,6 +46,8 @@ numbers = {id(one): number for number, one in enumerate(terms)}
 async def main():
     limits = SharedLimits(sys.argv[1], timeout=5.0, prefix="test", workers=2)
     await limits.start()
+    while not limits.up:  # the first attempt may come too late on a busy machine
+        await asyncio.sleep(0.01)
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     passed, end = 0, time.monotonic() + seconds
@@ -87,7 +89,7 @@ def run(url: str, terms: list[Terms], seed: int) -> list[dict[str, Any]]:
             assert worker.stdin is not None
             worker.stdin.write("go\n")
             worker.stdin.flush()
-        told = [worker.communicate(timeout=50)[0] for worker in workers]
+        told = [worker.communicate(timeout=90)[0] for worker in workers]
     finally:
         for worker in workers:  # those that have ended mind no more
             worker.kill()

@@ -42,17 +42,17 @@ for n in range(int(sys.argv[4])):
 print(passed, flush=True)
 """
 
-HOLDER = """
-import sys
+HOLD = """
+import signal, sys
 from gateway.state.counters import SharedCounters
 
 lock = SharedCounters(int(sys.argv[1])).lock
 assert lock.attempt(lock.address) == 0
 print("ready", flush=True)
-sys.stdin.readline()
 """
+HOLDER = HOLD + "sys.stdin.readline()"
 
-# The same as a fork, which its parent kills as soon as somebody says a word.
+# The same as a fork, which its parent kills as soon as somebody says a word: it must not read that itself.
 FORKED_HOLDER = f"""
 import os, signal, sys
 
@@ -61,7 +61,8 @@ if pid := os.fork():
     os.kill(pid, signal.SIGKILL)
     os.wait()
     sys.exit()
-{HOLDER}"""
+{HOLD}
+signal.pause()"""
 
 
 @pytest.fixture
@@ -198,8 +199,8 @@ def test_a_full_table_forgets_what_is_whole_soonest() -> None:
 async def test_a_gateway_without_redis_is_exact_over_its_workers(start_gateway: Any, until: Any) -> None:
     """Wherever connections land, exactly the limit passes; also when a worker is killed on the way."""
     gateway = await start_gateway(
-        listen={"port": 0, "workers": 2, "drain": "5s"},
-        limits={"all": {"rate": "30/hour", "per": "global", "algorithm": "fixed-window"}},
+        listen={"port": 0, "workers": 2, "drain": "30s"},
+        limits={"all": {"rate": "30/day", "per": "global", "algorithm": "fixed-window"}},
         routes=[{"match": "/**", "upstream": "shop", "limits": ["all"]}],
     )
     codes = [(await gateway.fresh()).status_code for _ in range(20)]
