@@ -215,6 +215,7 @@ class ClientConnection(Timed):
     def _broken(self, error: GatewayError) -> None:
         """No further request can be read. Whose body it was fails; else a turn of its own says why."""
         self._stopped = True
+        self.read_by = math.inf  # as after any other request: until it is answered nothing is due
         if self._reading is not None:
             self._reading.fail(error)
             if self._reading.complete:  # answered already; this was the rest of its body
