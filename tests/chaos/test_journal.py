@@ -12,7 +12,7 @@ from tests.chaos.journal import Journal, Operation, read
 ENDS = st.sampled_from(["ok", "fail", "unknown", None])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=50)
 @given(ends=st.lists(ENDS, max_size=10))
 def test_what_has_no_end_is_unknown(tmp_path: Path, ends: list[str | None]) -> None:
     """Each try once, in the order of asking, however their answers came; no answer is unknown."""

@@ -88,7 +88,11 @@ def test_a_malformed_card_key_is_a_clear_error(spec: str) -> None:
     assert KEY_1[3:] not in str(raised.value)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(content=st.binary(max_size=300))
 def test_no_file_breaks_the_import(shop_settings: Settings, tmp_path: Path, content: bytes) -> None:
     """Whatever bytes follow the header, every line is added, a duplicate or refused."""

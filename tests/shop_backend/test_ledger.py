@@ -125,7 +125,11 @@ _steps = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(steps=st.lists(_steps, max_size=30))
 def test_every_history_agrees_with_the_model(redis_durable_url: str, steps: list[Any]) -> None:
     """After any sequence of calls, answers, free stock, holds, caps and intents are the model's."""

@@ -136,7 +136,11 @@ async def test_a_crowd_asks_once(shop: Shop) -> None:
     assert len(asked) == 2
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from([s[0] for s in SHELF])), max_size=25))
 async def test_it_agrees_with_counting_by_hand(shop: Shop, orders: list[tuple[str, str]]) -> None:
     """For any orders, what was bought together more often never stands behind what was less often."""

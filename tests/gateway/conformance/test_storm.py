@@ -68,13 +68,11 @@ async def _patience(reading: Any, dice: random.Random) -> None:
         await asyncio.wait_for(reading, dice.random() * 0.05)
 
 
-async def test_a_storm_of_leavers_leaves_nothing(stand: Stand, until: Any) -> None:
+async def test_a_storm_of_leavers_leaves_nothing(stand: Stand, until: Any, seed: int) -> None:
     """No slot, no connection, no file descriptor, no memory to speak of; and all are served as before."""
     stand.upstream.scripts |= {b"/never": _never, b"/long": _long}
     (worker,) = stand.gateway.workers()
     descriptors = worker.num_fds()
-    seed = random.randrange(1 << 32)
-    print(f"seed {seed}")  # noqa: T201 - shown when the test fails
     dice = random.Random(seed)
     places = asyncio.Semaphore(AT_ONCE)
 

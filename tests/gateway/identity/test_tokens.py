@@ -226,7 +226,7 @@ def test_huge_and_deep_tokens(identity: Identity, sign: Sign) -> None:
     assert user(identity, b'{"alg":"EdDSA","kid":' + b"[" * 3000) is None
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(parts=st.lists(st.binary(max_size=40) | st.just(b'{"alg":"EdDSA"}'), max_size=5), raw=st.booleans())
 def test_garbage_is_anonymous(identity: Identity, parts: list[bytes], raw: bool) -> None:
     """Whatever is sent, nobody is let in and nothing breaks."""

@@ -71,7 +71,11 @@ def test_the_test_moves_the_scripts_clock() -> None:
     assert "3600000" in ON_TEST_TIME
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(limits=three, schedule=schedules)
 def test_script_local_store_and_reference_agree(
     limits_url: str, limits: list[Hit], schedule: list[tuple[int, list[list[int]]]]

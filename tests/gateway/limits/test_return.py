@@ -27,7 +27,11 @@ ages = st.one_of(st.integers(0, 3 * SECOND), st.sampled_from([0, SECOND, 2 * SEC
 debts_ = st.lists(st.tuples(ages, st.integers(1, 4)), max_size=4)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     capacity=st.integers(1, 6),
     window=st.integers(1, 3),
@@ -181,7 +185,11 @@ def test_no_burst_on_return(limits_url: str, algorithm: str, seed: int) -> None:
     assert len([at for at in taken if at >= back]) >= LIMIT * 3.5  # and it is used
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(rng=st.randoms(use_true_random=False), algorithm=st.sampled_from(["sliding-window", "token-bucket"]))
 def test_no_interval_across_the_return_is_beyond_its_bound(
     limits_url: str, rng: random.Random, algorithm: str

@@ -151,7 +151,11 @@ amounts = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(algorithm=st.sampled_from(ALGORITHMS), schedule=amounts)
 def test_two_workers_and_the_reference_agree(memory: int, algorithm: str, schedule: list[Any]) -> None:
     """Request by request, from either worker, the verdict is that of exact arithmetic on one counter."""
