@@ -25,6 +25,7 @@ from benchmarks.processes import free_port
 from benchmarks.report import percentile
 from benchmarks.site import Site
 from gateway import config
+from tests.waiting import PATIENCE, wait_until
 
 # ---- the backend -----------------------------------------------------------------------------
 
@@ -87,7 +88,7 @@ def _ok(line: socket.socket, _: bytes) -> None:
 
 
 def plan(port: int, **more: Any) -> Plan:
-    return Plan(port, (Phase(400, 0.25), Phase(100, 0.25)), **{"deadline": 5.0} | more)
+    return Plan(port, (Phase(400, 0.25), Phase(100, 0.25)), **{"deadline": PATIENCE} | more)
 
 
 def test_everybody_is_answered_and_told_apart() -> None:
@@ -105,10 +106,10 @@ def test_everybody_is_answered_and_told_apart() -> None:
 def test_nobody_waits_for_anybody() -> None:
     """Before a server that never answers all come all the same; each leaves when its time is over."""
     with server(lambda *_: None) as (port, seen):
-        records = Crowd(plan(port, deadline=0.3)).run()
+        records = Crowd(plan(port, deadline=3.0)).run()
+        wait_until(lambda: len(seen) == len(records), what="all have come")
     assert set(records.status) == {GAVE_UP}
-    assert len(seen) == len(records)
-    assert all(took >= 0.3 for took in records.took)
+    assert all(took >= 3.0 for took in records.took)
 
 
 def test_who_finds_the_door_shut_is_broken() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -94,6 +95,8 @@ async def running(folder: Path, *, wired: bool) -> AsyncIterator[World]:
                 "TIDEGATE_REDIS_URL": f"redis://127.0.0.1:{proxies['redis-volatile'].port}/0",
                 "TIDEGATE_SESSION_REDIS_URL": f"redis://127.0.0.1:{proxies['redis-volatile'].port}/1",
             }
+        (folder / "data").mkdir()
+        shutil.copyfile(ROOT / "config/gateway.yaml", folder / "data/gateway.yaml")  # as it is shipped
         stack = await asyncio.to_thread(start_stack, folder / "data", env=environment)
         cleanup.push_async_callback(asyncio.to_thread, stack.stop, 30.0)
         known = ops_stores.client_environment(stack.data_dir, environment)

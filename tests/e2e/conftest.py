@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from ops.rehearsal.client import Answer, Client, Lost
+from tests.waiting import PATIENCE
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Buyer:
     shop: str
     sandbox: str
     sku: str
-    patience: float = 60.0  # seconds
+    patience: float = 3 * PATIENCE  # seconds; a thousand of them keep a machine busy
     outcome: str = "gave up"
     order_id: str | None = None
     cards: list[str] = field(default_factory=list)
@@ -156,6 +157,7 @@ def browser() -> Iterator[Browser]:
         if os.environ.get("TIDEGATE_REQUIRE_BROWSER") == "1":
             pytest.fail(missing)
         pytest.skip(missing)
+    expect.set_options(timeout=PATIENCE * 1000)
     with sync_playwright() as playwright:
         # Chromium's own sandbox refuses root; the pages are ours.
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])

@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 
+from tests.waiting import PATIENCE
+
 OPEN = "urn:tidegate:upstream-unavailable"
 UNCACHED = "/api/cart"  # a stranger's, empty; nobody keeps it, and each who asks is answered on its own
 
@@ -35,11 +37,11 @@ async def test_a_hung_shop_opens_the_breaker_which_closes_by_itself(
 
     assert refusal.headers["content-type"] == "application/problem+json"
     assert int(refusal.headers["retry-after"]) >= 1
-    wait_until(lambda: _all_well(stack.url), what="the breaker of every worker closed", within=30)
+    wait_until(lambda: _all_well(stack.url), what="the breaker of every worker closed")
 
 
 async def _refused_at_once(url: str, http_client: Callable[..., Any]) -> Any:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while True:
             client = http_client(url)
             answer = await client.call("GET", UNCACHED)
@@ -70,4 +72,4 @@ async def test_a_forced_breaker_refuses_and_lets_go(stack: Any, wait_until: Call
     finally:
         released = stack.tidegate("breaker", "shop", "auto")
     assert released.returncode == 0, released.stderr
-    wait_until(lambda: types() == {200}, what="served by every worker", within=30)
+    wait_until(lambda: types() == {200}, what="served by every worker")

@@ -55,6 +55,7 @@ def _told_by_the_gate(stack: Any) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in told)
 
 
+@pytest.mark.timeout(300)
 async def test_exactly_as_many_are_sold_as_there_are(
     start_stack: Callable[..., Any], buyer: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -67,6 +68,7 @@ async def test_exactly_as_many_are_sold_as_there_are(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_a_sale_survives_the_death_of_its_processes(
     start_stack: Callable[..., Any], buyer: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -99,6 +99,7 @@ def test_a_purchase_is_counted_once_at_each_of_its_steps(stack: Any, trade: Call
     after = orders()
 
     grown = {state: after[state] - before[state] for state in after if after[state] != before[state]}
+    grown.pop("expired", None)  # what other tests have left unpaid
     assert grown == {"reserved": 1, "pending": 1, "paid": 1, "delivered": 1}
 
 

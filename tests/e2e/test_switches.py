@@ -27,18 +27,20 @@ def _degraded(stack: Any) -> set[str | None]:
 
 @pytest.fixture
 def admin(stack: Any) -> Iterator[httpx.Client]:
-    """A client of the admin API; recommendations are back on `auto` afterwards."""
+    """A client of the admin API, the ladder held at its foot; all is back on `auto` afterwards."""
     headers = {"Authorization": f"Bearer {stack.admin_token}"}
     with httpx.Client(base_url=stack.admin_url, headers=headers) as http:
+        http.put("/api/step", json={"step": 0}).raise_for_status()
         yield http
         http.put("/api/features/recommendations", json={"state": "auto"})
+        http.put("/api/step", json={"step": "auto"})
 
 
 def test_the_admin_api_switches_every_worker(
     stack: Any, admin: httpx.Client, wait_until: Callable[..., Any]
 ) -> None:
     """PUT off: every worker answers the fallback; PUT auto: every worker asks the shop again."""
-    assert _degraded(stack) == {None}
+    wait_until(lambda: _degraded(stack) == {None}, what="on in every worker")
 
     assert admin.put("/api/features/recommendations", json={"state": "off", "for": "5m"}).is_success
     wait_until(lambda: _degraded(stack) == {"recommendations"}, what="off in every worker")
@@ -61,21 +63,22 @@ def test_a_page_keeps_its_style_in_an_emergency(stack: Any, admin: httpx.Client)
         admin.put("/api/step", json={"step": "auto"})
 
 
+@pytest.mark.usefixtures("admin")
 def test_an_edit_of_the_config_switches_every_worker(stack: Any, wait_until: Callable[..., Any]) -> None:
     """Saving the file is enough; a broken edit changes nothing; putting it back undoes it."""
     before = stack.config.read_text()
     edited = before.replace("recommendations: {fallback:", SWITCHED)
     assert edited != before
     try:
-        stack.config.write_text(edited)
+        stack.edit(edited)
         wait_until(lambda: _degraded(stack) == {"recommendations"}, what="off in every worker")
 
         reloads = _reloads(stack)
-        stack.config.write_text(before.replace("limits:\n", "limitz:\n", 1))
+        stack.edit(before.replace("limits:\n", "limitz:\n", 1))
         wait_until(lambda: _reloads(stack) > reloads, what="the broken edit was looked at")
         assert _degraded(stack) == {"recommendations"}
     finally:
-        stack.config.write_text(before)
+        stack.edit(before)
     wait_until(lambda: _degraded(stack) == {None}, what="on in every worker")
 
 

@@ -12,6 +12,8 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from tests.running_stack import patient
+
 ROOT = Path(__file__).resolve().parents[2]
 Spans = list[tuple[str, Any]]  # the service's name, and a span
 
@@ -58,7 +60,7 @@ def traced(collector: Collector, start_stack: Callable[..., Any], short_tmp: Pat
     """A stack that records every request."""
     data = short_tmp / "traced"
     data.mkdir()
-    config = (ROOT / "config/gateway.yaml").read_text().replace("sample: 0.01", "sample: 1.0")
+    config = patient((ROOT / "config/gateway.yaml").read_text()).replace("sample: 0.01", "sample: 1.0")
     (data / "gateway.yaml").write_text(config)
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
     stack = start_stack(data=data, env=env)

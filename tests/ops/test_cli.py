@@ -331,7 +331,7 @@ def test_the_gateway_alone_says_when_it_stops(tmp_path: Path, wait_until: Callab
             env={**os.environ, "TIDEGATE_ADMIN_TOKEN": "t0ken"},
         )
     try:
-        wait_until(lambda: "gateway ready" in log.read_text(), within=30, what="the gateway")
+        wait_until(lambda: "gateway ready" in log.read_text(), what="the gateway")
     finally:
         process.terminate()
         process.wait(30)

@@ -163,7 +163,7 @@ def test_a_killed_supervisor_leaves_nothing_behind(tmp_path: Path, wait_until: C
         parent.kill()
 
     assert len(pids) == 3
-    wait_until(lambda: not any(_alive(pid) for pid in pids), what="all gone", within=20)
+    wait_until(lambda: not any(_alive(pid) for pid in pids), what="all gone")
 
 
 @given(st.integers(1, 10_000))

@@ -210,12 +210,12 @@ def test_a_killed_stack_is_cleared_and_its_data_carried_on(
     assert len(pids) == 7
     os.kill(first.pid, signal.SIGKILL)
     first.process.wait()
-    wait_until(lambda: not _alive(pids), what="every process gone", within=20)
+    wait_until(lambda: not _alive(pids), what="every process gone")
 
     second = start_stack(data=short_tmp / "kept")
     found = httpx.get(f"{second.url}/api/orders/{order['order_id']}", params={"token": order["token"]})
     pids = [*second.state()["pids"].values()]
-    status = second.stop(within=10)
+    status = second.stop()
 
     assert found.status_code == 200
     assert second.admin_token == first.admin_token
@@ -263,13 +263,13 @@ def test_the_console_tells_of_config_edits(stack: Any, wait_until: Callable[...,
         return re.search(pattern, console.read_text()[start:], re.MULTILINE)
 
     try:
-        stack.config.write_text(before + "\nlimts: {}\n")
+        stack.edit(before + "\nlimts: {}\n")
         wait_until(lambda: told(rf"^{TIME}  \S*{stack.config.name}:{line}: limts: "), what="the mistake")
-        stack.config.write_text(before.replace("rate: 1000/second", "rate: 1001/second"))
+        stack.edit(before.replace("rate: 1000/second", "rate: 1001/second"))
         good = rf"^{TIME}gateway: file changed: configuration \d+ holds in "
         wait_until(lambda: told(good), what="the good edit")
     finally:
-        stack.config.write_text(before)
+        stack.edit(before)
     assert told(rf"^{TIME}gateway: file changed: the new configuration is not used; the one before holds$")
 
 

@@ -15,6 +15,7 @@ from shop_backend.stock import keys
 from shop_backend.workers.orders import OrderHandler
 from shop_backend.workers.runner import StreamRunner
 from tests.redis_places import running_cluster
+from tests.waiting import PATIENCE
 
 SHARDS = 6
 
@@ -101,7 +102,7 @@ async def test_a_lost_node_closes_admission_until_the_stock_is_loaded(
         await shop.keeper.check()
         after = await shop.snapshot()
         assert (after.epoch, after.free) == (before.epoch + 1, before.free)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while (await shop.order("plain")).status_code == 503:  # noqa: ASYNC110 - as shoppers do
                 await asyncio.sleep(0.02)
 

@@ -20,9 +20,9 @@ from shop_backend.config import Settings
 from shop_backend.parts import redis_client
 from shop_backend.storage.bounded_redis import Away
 from shop_backend.workers.worker import Worker
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
-LONG = 8.0  # seconds: far above every limit, far below "without bound"
+LONG = PATIENCE  # seconds: far above every limit, far below "without bound"
 
 
 @dataclass
@@ -71,7 +71,7 @@ async def frail(
         | {
             "stock_redis_url": servers["durable"].url,
             "redis_url": servers["volatile"].url,
-            "stock": {"timeout": 0.5},
+            "stock": {"timeout": 2.0},
             "workers": {"block": 0.1, "interval": 0.05, "retry_after": 0.05, "abandoned_after": 0.5},
         }
     )
@@ -127,7 +127,7 @@ async def test_selling_outlives_hung_sessions(frail: Any, servers: dict[str, Ser
 
 async def test_a_hung_server_is_asked_by_one_at_a_time(servers: dict[str, Server]) -> None:
     """After a call without an answer the next ones fail without being made; one answer ends that."""
-    client = redis_client(servers["volatile"].url, timeout=0.2)
+    client = redis_client(servers["volatile"].url, timeout=1.0)
     assert await client.execute_command("PING")
     with servers["volatile"].hung():
         with pytest.raises(Away):
@@ -147,7 +147,7 @@ async def test_a_hung_server_is_asked_by_one_at_a_time(servers: dict[str, Server
 
 async def test_cancelled_calls_never_hand_their_answer_on(servers: dict[str, Server]) -> None:
     """Calls cut off at random moments, also of a hung server: later answers fit their questions."""
-    client = redis_client(servers["volatile"].url, timeout=0.3, connections=4)
+    client = redis_client(servers["volatile"].url, timeout=1.5, connections=4)
     dice = random.Random(7)
 
     async def echo(number: int) -> None:

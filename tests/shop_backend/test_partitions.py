@@ -17,7 +17,7 @@ from shop_backend.storage import migrate
 from shop_backend.storage.database import Database, share_cards
 from shop_backend.storage.partitions import EVENTS_AT_MOST, Partitions, lowest_id
 from shop_backend.workers.watch import PartitionKeeper
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 PER_PARTITION = 2
 
@@ -125,7 +125,7 @@ async def test_after_a_loss_orders_begin_a_partition_of_their_own(shop: Any) -> 
     before = await shop.placed()
     await shop.parts.redis_durable.flushall()
     await shop.keeper.check()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         # A shop asks for the new epoch at most ten times a second, and says 503 until it knows it.
         while (answer := await shop.order()).status_code == 503:  # noqa: ASYNC110 - as shoppers do
             await asyncio.sleep(0.02)

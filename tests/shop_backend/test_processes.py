@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import pytest
 
 from shop_backend.config import Settings
 from shop_backend.stock.second_copy import SecondCopy
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., subprocess.Popen[bytes]]
@@ -65,18 +64,18 @@ def run() -> Iterator[Run]:
 
 async def ready(client: httpx.AsyncClient) -> None:
     """Wait for /readyz."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
+
+    async def answers() -> bool:
         with contextlib.suppress(httpx.HTTPError):
-            if (await client.get("/readyz")).status_code == 200:
-                return
-        await asyncio.sleep(0.05)
-    pytest.fail(f"{client.base_url} is not ready")
+            return (await client.get("/readyz")).status_code == 200
+        return False
+
+    await until(answers, f"{client.base_url} is ready")
 
 
 async def _order(client: httpx.AsyncClient, body: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
     """Order as a shopper does: a shop that has just begun may still be counting its stock, and says so."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while (answer := await client.post("/api/orders", json=body, headers=headers)).status_code == 503:
             assert int(answer.headers["retry-after"]) >= 1
             assert answer.json()["type"] == "urn:tidegate:unavailable"
@@ -95,9 +94,7 @@ async def test_a_worker_born_without_postgresql_keeps_the_second_copies(
     run(environment(shop.settings, TIDEGATE_DATABASE_URL=nowhere), "worker", "--metrics-port", "0")
 
     copies = SecondCopy(shop.parts.redis_volatile, shop.parts.database)
-    (copy,) = await until(
-        lambda: _all(copies), "the order that waits in the stream has a second copy again", within=30
-    )
+    (copy,) = await until(lambda: _all(copies), "the order that waits in the stream has a second copy again")
     assert copy["order_id"] == order["order_id"]
 
 
@@ -125,7 +122,7 @@ async def test_every_accepted_order_survives_kill_9(
     workers = [run(env, "worker", "--metrics-port", "0") for _ in range(2)]
     run(env, "sandbox", "--port", str(sandbox_port))
     base = f"http://127.0.0.1:{shop_port}"
-    async with httpx.AsyncClient(base_url=base, trust_env=False, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=base, trust_env=False) as client:
         await ready(client)
         accepted: list[dict[str, Any]] = []
         for number in range(40):
@@ -151,18 +148,18 @@ async def test_every_accepted_order_survives_kill_9(
                     seen[order["order_id"]] = answer.json()
             return all(field in state and (value is None or state[field] == value) for state in seen.values())
 
-        await until(lambda: all_are("pay_url"), "every order can be paid", within=60)
+        await until(lambda: all_are("pay_url"), "every order can be paid")
         for number, state in enumerate(list(seen.values())):
             if number == 20:
                 workers.pop(0).send_signal(signal.SIGKILL)
                 workers.append(run(env, "worker", "--metrics-port", "0"))
             paid = await client.post(f"{state['pay_url']}/pay", json={"outcome": "success", "duplicates": 1})
             assert paid.status_code == 200, paid.text
-        await until(lambda: all_are("status", "delivered"), "every order is delivered", within=60)
+        await until(lambda: all_are("status", "delivered"), "every order is delivered")
     for process in (shop, *workers):
         process.send_signal(signal.SIGTERM)
     # The youngest worker may not have come to installing its handler.
-    assert [process.wait(15) for process in (shop, *workers)][:2] == [0, 0]
+    assert [process.wait(PATIENCE) for process in (shop, *workers)][:2] == [0, 0]
     async with start_shop(shop_settings) as after:
         cards = [card for state in seen.values() for card in state["cards"]]
         assert len(cards) == len(set(cards)) == 40
@@ -184,7 +181,7 @@ def test_a_missing_server_is_one_clear_line(
     for variable, url in nowhere.items():
         env = environment(shop_settings, TIDEGATE_SHOP_CONFIG=str(config)) | {variable: url}
         process = run(env, command, "--metrics-port", "0", *(["--port", "0"] if command == "serve" else []))
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE)
         plain = [line for line in errors.decode().splitlines() if line and not line.startswith("{")]
         assert (process.returncode, len(plain)) == (1, 1), errors.decode()
         assert variable in plain[0]
@@ -199,7 +196,7 @@ def test_missing_settings_are_one_clear_line(shop_settings: Settings, run: Run) 
         ("TIDEGATE_DATABASE_URL", ""),
     ):
         process = run(environment(shop_settings) | {variable: value}, "serve", "--port", "0")
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE)
         plain = [line for line in errors.decode().splitlines() if line and not line.startswith("{")]
         assert (process.returncode, len(plain)) == (1, 1), errors.decode()
 
@@ -212,7 +209,7 @@ def test_a_taken_port_is_one_clear_line(shop_settings: Settings, run: Run) -> No
         port = str(taken.getsockname()[1])
         for words in (["--port", port, "--metrics-port", "0"], ["--port", "0", "--metrics-port", port]):
             process = run(environment(shop_settings), "serve", *words)
-            _, errors = process.communicate(timeout=30)
+            _, errors = process.communicate(timeout=PATIENCE)
             plain = [line for line in errors.decode().splitlines() if line and not line.startswith("{")]
             assert (process.returncode, len(plain)) == (1, 1), errors.decode()
             assert f"port {port}" in plain[0]
@@ -225,15 +222,15 @@ def test_logs_are_json_lines(shop_settings: Settings, run: Run) -> None:
     line = json.loads(process.stderr.readline())
     assert {"at", "level", "logger", "message"} <= set(line)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(15) == 0
+    assert process.wait(PATIENCE) == 0
 
 
-async def test_a_client_that_leaves_is_no_error(shop_settings: Settings, run: Run) -> None:
+async def test_a_client_that_leaves_is_no_error(
+    shop_settings: Settings, run: Run, free_port: Callable[[], int]
+) -> None:
     """A body that breaks off, in the shop and at the sandbox: nothing above a warning in the log."""
     for command, path in (("serve", "/api/session"), ("sandbox", "/checkouts")):
-        with socket.socket() as door:
-            door.bind(("127.0.0.1", 0))
-            port = door.getsockname()[1]
+        port = free_port()
         words = [command, "--port", str(port), *(["--metrics-port", "0"] if command == "serve" else [])]
         process = run(environment(shop_settings), *words)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
@@ -247,7 +244,7 @@ async def test_a_client_that_leaves_is_no_error(shop_settings: Settings, run: Ru
                 await writer.wait_closed()
             assert (await client.get("/livez")).status_code == 200
         process.terminate()
-        out, errors = process.communicate(timeout=30)
+        out, errors = process.communicate(timeout=PATIENCE)
         log = (out or b"") + (errors or b"")
         assert b'"ERROR"' not in log.upper(), log.decode()
         assert b"Traceback" not in log

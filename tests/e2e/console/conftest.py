@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
 from tests.e2e.console.operating import log_in
+from tests.waiting import PATIENCE
 
 SKU = "steam-50"
 
@@ -36,7 +37,7 @@ def console(browser: Browser, stack: Any, complaints: list[str]) -> Iterator[Cal
         context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
         contexts.callback(context.close)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE * 1000)
         page.on("console", lambda m: complaints.append(m.text) if complains(m) else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(stack.admin_url)
@@ -74,7 +75,7 @@ def shopper(browser: Browser, stack: Any) -> Iterator[Page]:
     """A shopper on a product's page."""
     with contextlib.closing(browser.new_context(viewport={"width": 390, "height": 844})) as context:
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE * 1000)
         page.goto(f"{stack.url}/p/{SKU}")
         yield page
 

@@ -60,7 +60,7 @@ def test_viewers_see_and_can_not_touch(
     assert "tokens: []" in before
     page = console(token="")
     try:
-        stack.config.write_text(before.replace("tokens: []", tokens, 1), encoding="utf-8")
+        stack.edit(before.replace("tokens: []", tokens, 1))
         probe = {"authorization": f"Bearer {token}"}
         with httpx.Client(base_url=stack.admin_url, headers=probe, trust_env=False) as http:
             wait_until(lambda: http.get("/api/session").status_code == 200, what="the viewer's token holds")
@@ -70,5 +70,5 @@ def test_viewers_see_and_can_not_touch(
         assert switches.count() > 15
         assert all(switches.nth(n).is_disabled() for n in range(switches.count()))
     finally:
-        stack.config.write_text(before, encoding="utf-8")
+        stack.edit(before)
     expect(page.get_by_label("Admin token")).to_be_visible()  # the token went, and the session with it

@@ -71,7 +71,7 @@ def test_without_events_it_asks(browser: Browser, stack: Any) -> None:
     page.goto(stack.admin_url)
     log_in(page, stack.admin_token)
 
-    expect(page.locator("#link")).to_have_text("every 2 s", timeout=15_000)
+    expect(page.locator("#link")).to_have_text("every 2 s")
     context.close()
 
 
@@ -82,11 +82,11 @@ def test_nothing_is_wider_than_the_screen(console: Callable[..., Page], stack: A
     expect(page.locator("#panels")).not_to_be_empty()
     before = stack.config.read_text(encoding="utf-8")
     edited = before.replace("rate: 1000/second", f"rate: {width}/second")
-    stack.config.write_text(edited, encoding="utf-8")
+    stack.edit(edited)
     try:
         expect(page.locator("#trail td code").filter(has_text=f"-> {width}").first).to_be_visible()
     finally:
-        stack.config.write_text(before, encoding="utf-8")
+        stack.edit(before)
 
     wide = page.evaluate(
         "[...document.querySelectorAll('main *')]"

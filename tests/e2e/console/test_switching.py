@@ -115,7 +115,7 @@ def test_a_wrong_edit_of_the_config_is_seen_with_its_line(console: Callable[...,
     before = stack.config.read_text(encoding="utf-8")
     line = before.splitlines().index("limits:") + 1
     try:
-        stack.config.write_text(before.replace("limits:\n", "limitz:\n", 1), encoding="utf-8")
+        stack.edit(before.replace("limits:\n", "limitz:\n", 1))
         mistakes = page.locator("#config .mistakes")
         expect(mistakes).to_contain_text(f"{line}: limitz")
         expect(mistakes).to_contain_text("still holds")
@@ -123,7 +123,7 @@ def test_a_wrong_edit_of_the_config_is_seen_with_its_line(console: Callable[...,
         page.get_by_role("button", name="Load the file").click()
         told(page, re.compile(f"{line}: limitz"))
     finally:
-        stack.config.write_text(before, encoding="utf-8")
+        stack.edit(before)
     expect(page.locator("#config .mistakes")).to_have_count(0)
     page.get_by_role("button", name="Compare with the file").click()
     expect(page.locator("#config")).to_contain_text("The file is the same as what is in use.")
@@ -135,7 +135,7 @@ def test_an_edit_of_the_config_is_told_by_what_it_changed(console: Callable[...,
     before = stack.config.read_text(encoding="utf-8")
     edited = before.replace("${TIDEGATE_ADMIN_HOST:-127.0.0.1}", "127.0.0.2")
     try:
-        stack.config.write_text(edited, encoding="utf-8")
+        stack.edit(edited)
         entry = page.locator("#trail tr").filter(has_text="127.0.0.2").first
         expect(entry).to_contain_text("admin.host: 127.0.0.1 -> 127.0.0.2 (after a restart)")
         expect(entry.locator("small")).to_contain_text(re.compile(r"\d+ → \d+"))
@@ -144,7 +144,7 @@ def test_an_edit_of_the_config_is_told_by_what_it_changed(console: Callable[...,
             re.compile(r"admin\.host.*127\.0\.0\.1.*127\.0\.0\.2")
         )
     finally:
-        stack.config.write_text(before, encoding="utf-8")
+        stack.edit(before)
     expect(page.locator("#health")).not_to_contain_text("restart")
     expect(page.locator("#config tbody tr")).to_have_count(0)
 

@@ -13,7 +13,7 @@ import pytest
 CACHED = {
     "match": "/c/**",
     "upstream": "shop",
-    "cache": {"ttl": "60s", "stale_if_error": "60s", "max_body": "1KiB"},
+    "cache": {"ttl": "60s", "stale_if_error": "60s", "max_body": "1KiB", "wait": "60s"},
 }
 OTHER = {"match": "/**", "upstream": "shop"}
 
@@ -30,7 +30,7 @@ def says(*lines: str, status: str = "200 OK", body: bytes = b"hello") -> Any:
 async def client(start_gateway: Any) -> Any:
     """A gateway of one worker with a cached route, and a client of its."""
     gateway = await start_gateway("--workers", "1", routes=[CACHED, OTHER])
-    async with httpx.AsyncClient(base_url=gateway.url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
         client.gateway = gateway  # type: ignore[attr-defined]  # the test asks it for metrics
         yield client
 
@@ -80,9 +80,7 @@ async def test_a_crowd_costs_one_call(client: Any, shop: Any, until: Any) -> Non
     gateway = client.gateway
     leader = asyncio.create_task(gateway.fresh("/c/a"))
     await until(lambda: len(shop.seen) == 1)
-    async with httpx.AsyncClient(
-        base_url=gateway.url, timeout=20, limits=httpx.Limits(max_connections=200)
-    ) as crowd:
+    async with httpx.AsyncClient(base_url=gateway.url, limits=httpx.Limits(max_connections=200)) as crowd:
         tasks = [asyncio.create_task(crowd.get("/c/a")) for _ in range(200)]
         await until(lambda: clients(gateway) >= 201)
         assert len(shop.seen) == 1

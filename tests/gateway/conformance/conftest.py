@@ -38,7 +38,7 @@ class Stand:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stand(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stand]:
-    """The gateway runs as one worker, with short patience for clients."""
+    """The gateway runs as one worker, of little patience with clients; machines stand still for less."""
     upstream = Upstream()
     await upstream.start()
     file = tmp_path_factory.mktemp("conformance") / "gateway.yaml"
@@ -48,10 +48,10 @@ async def stand(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stand
             "workers": 1,
             "max_body": "1MiB",
             "drain": "5s",
-            "idle_timeout": "2s",
-            "header_timeout": "1s",
-            "body_timeout": "1s",
-            "write_timeout": "1s",
+            "idle_timeout": "4s",
+            "header_timeout": "3s",
+            "body_timeout": "3s",
+            "write_timeout": "3s",
         },
         "admin": {"port": 0},
         "upstreams": {

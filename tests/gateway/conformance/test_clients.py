@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from tests.gateway.conformance.conftest import Stand
 from tests.gateway.conformance.wire import Message
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 GET = b"GET %b HTTP/1.1\r\nHost: shop.example\r\n\r\n"
@@ -72,7 +73,7 @@ async def test_empty_lines_are_no_sign_of_life(stand: Stand) -> None:
     """A client that sends nothing but empty lines is hung up on like a silent one."""
     async with await stand.client() as client:
         client.send(b"\r\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert await client.rest() == b""
 
 
@@ -138,7 +139,7 @@ async def test_idle_connections_are_let_go(stand: Stand) -> None:
         answer = await client.answer()
         assert answer is not None
         assert answer.status == 200
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert set(await asyncio.gather(*(other.rest() for other in silent))) == {b""}
             assert await client.rest() == b""  # idle after its answer
     for other in silent:

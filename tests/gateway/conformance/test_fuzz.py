@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.gateway.conformance.conftest import Stand
 from tests.gateway.conformance.wire import Client, Message, Violation
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 FUZZ = settings(
@@ -82,7 +83,7 @@ async def exchange(client: Client, segments: list[bytes]) -> tuple[list[Message]
 async def test_what_is_valid_arrives_as_it_was_sent(stand: Stand, drawn: Any, cuts: list[int]) -> None:
     """A pipeline of valid requests, cut anywhere: each arrives once, in order, with its very body."""
     stand.upstream.seen.clear()
-    async with asyncio.timeout(10), await stand.client() as client:
+    async with asyncio.timeout(PATIENCE), await stand.client() as client:
         answers, clean = await exchange(client, split(b"".join(wire for wire, _ in drawn), cuts))
     expected = [meant for _, meant in drawn]
     assert clean
@@ -134,7 +135,7 @@ def mangled(draw: st.DrawFn) -> bytes:
 async def test_what_is_mangled_breaks_nothing(stand: Stand, data: bytes, cuts: list[int]) -> None:
     """No failure of our own, no hang, nothing unclean to the upstream, whatever bytes come."""
     stand.upstream.seen.clear()
-    async with asyncio.timeout(10), await stand.client() as client:
+    async with asyncio.timeout(PATIENCE), await stand.client() as client:
         answers, _ = await exchange(client, split(data, cuts))
     assert {answer.status for answer in answers} <= ALLOWED, answers
     assert all(answer.status == 200 for answer in answers[:-1] if not answer.closes or answer.status == 200)

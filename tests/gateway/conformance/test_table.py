@@ -15,6 +15,7 @@ import pytest
 from tests.gateway.conformance import table_framing, table_head
 from tests.gateway.conformance.cases import Case, Passed, Refused, Waits
 from tests.gateway.conformance.conftest import Stand
+from tests.waiting import PATIENCE
 
 TABLE = {case.name: case for case in [*table_head.TABLE, *table_framing.TABLE]}
 DATE = re.compile(rb"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT")
@@ -33,7 +34,7 @@ async def test_line(stand: Stand, name: str) -> None:
     """A request gets its verdict, and leaves neither the connection nor the upstream out of step."""
     case = TABLE[name]
     stand.upstream.seen.clear()
-    async with asyncio.timeout(10), await stand.client() as client:
+    async with asyncio.timeout(PATIENCE), await stand.client() as client:
         if isinstance(case.verdict, Refused):
             client.send(case.request + NEXT)  # what follows a refusal must not be taken for a request
             answer = await client.answer(case.request.split(b" ")[0])

@@ -18,6 +18,7 @@ from gateway.config import Listen
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.server import protocol_for
+from tests.waiting import PATIENCE
 
 LISTEN = Listen(max_body=1000, max_target=300, max_headers=20, max_header_bytes=2000)
 
@@ -73,7 +74,7 @@ def door() -> Iterator[int]:
 
 def answer_to(port: int, request: bytes) -> tuple[int, bytes]:
     """Send bytes, and read the status and the body of the only answer."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
         client.sendall(request)
         with client.makefile("rb") as reader:
             answer = reader.read()

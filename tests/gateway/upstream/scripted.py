@@ -164,7 +164,7 @@ class Bench:
         self._closers.append(scripted.aclose)
         return scripted, url
 
-    async def upstream(self, *urls: str, total: float = 5.0, connect: float = 1.0, **keys: Any) -> Upstream:
+    async def upstream(self, *urls: str, total: float = 60.0, connect: float = 60.0, **keys: Any) -> Upstream:
         settings = config.Upstream.model_validate(
             {"servers": urls, "timeout": {"total": total, "connect": connect}, **keys}
         )

@@ -14,7 +14,7 @@ from gateway.errors import PoolExhausted, UpstreamError
 from gateway.upstream.http1 import Connection
 from gateway.upstream.pool import Endpoint, Pool
 from tests.gateway.upstream.scripted import Bench, Peer, always
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 
 async def make_pool(bench: Bench, size: int, keep_alive: float = 60.0, **script: Any) -> tuple[Pool, Any]:
@@ -27,13 +27,13 @@ async def make_pool(bench: Bench, size: int, keep_alive: float = 60.0, **script:
 async def use(connection: Connection) -> None:
     """One exchange on a leased connection."""
     connection.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-    await connection.head(time.monotonic() + 5)
-    await connection.more(time.monotonic() + 5)
+    await connection.head(time.monotonic() + PATIENCE)
+    await connection.more(time.monotonic() + PATIENCE)
     connection.take()
 
 
 def soon() -> float:
-    return time.monotonic() + 5
+    return time.monotonic() + PATIENCE
 
 
 async def test_the_last_used_is_used_first(bench: Bench) -> None:

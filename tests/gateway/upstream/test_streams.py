@@ -177,7 +177,7 @@ async def test_a_client_too_slow_with_its_body_gets_408(bench: Bench, length: in
         await asyncio.Event().wait()
         raise AssertionError
 
-    upstream = await bench.front(always() if length else _mute, total=0.1)
+    upstream = await bench.front(always() if length else _mute, total=1.0)
     with pytest.raises(RequestTimeout):
         await upstream(make_exchange("POST", receive=stuck, length=length))
     assert upstream.servers()[0]["in_flight"] == 0
@@ -238,7 +238,7 @@ async def test_a_stream_dropped_half_read_closes_its_connection(bench: Bench, ta
 
 async def test_a_full_pool_is_our_own_fault(bench: Bench) -> None:
     """Waiting for a connection ends in PoolExhausted, which no breaker counts; and nothing leaks."""
-    upstream = await bench.front(_mute, max_connections=1, total=0.15)
+    upstream = await bench.front(_mute, max_connections=1, total=1.0)
     results = await asyncio.gather(*(upstream(make_exchange()) for _ in range(4)), return_exceptions=True)
     assert [type(result).__name__ for result in results].count("UpstreamTimeout") == 1
     assert sum(isinstance(result, PoolExhausted) for result in results) == 3
