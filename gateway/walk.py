@@ -116,7 +116,9 @@ class Walk(Generic[T]):
         if self._task is None:
             if _running is not self:
                 self._throw(asyncio.CancelledError())
-        elif asyncio.current_task(self._loop) is not self._task:
+        elif asyncio.current_task(self._loop) is not self._task and not (
+            self._carried_on is not None and self._carried_on.cancel()
+        ):
             self._task.cancel()
 
     def _throw(self, error: BaseException) -> None:
@@ -169,6 +171,10 @@ class _Carried(Generic[T]):
         self._coroutine = coroutine
         self._waits_for = waits_for
         self.begun = False
+
+    def cancel(self) -> bool:
+        """Cancel what it waits for, as a task would; False when there is one by now, or nothing to cancel."""
+        return not self.begun and self._waits_for is not None and bool(self._waits_for.cancel())
 
     def __await__(self) -> Generator[Any, None, T]:
         self.begun = True

@@ -94,6 +94,8 @@ class WholeTurn(Answer):
             sending = self._app.send(reply, self._exchange, self.send, self._connection.abort)
             self._walk = Walk(sending, self._connection.loop, self._end)
             self._walk.resume()
+            if self.gone and self._walk is not None:  # left when the walk before was at its end
+                self._walk.cancel()
         else:
             self._status = reply.status
             headers, body = reply.headers, reply.body

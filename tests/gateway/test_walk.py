@@ -124,6 +124,24 @@ async def test_cancelled_it_cleans_up_once(in_a_task: bool, turns: int) -> None:
     assert cleaned == [1]
 
 
+@pytest.mark.parametrize("turns", [0, 1, 3])
+async def test_what_it_waited_for_is_cancelled_with_it(turns: int) -> None:
+    """As by any task, whether or not that has taken its first step: who would set the future looks first."""
+    bench = Bench()
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def waiting() -> None:
+        await future
+
+    walk = bench.begin(waiting())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    walk.cancel()
+    walk.cancel()
+    assert isinstance((await bench.the_end())[1], asyncio.CancelledError)
+    assert future.cancelled()
+
+
 async def test_from_inside_it_cannot_be_cancelled() -> None:
     """Whoever cuts a connection off in the middle of an answer goes on with it."""
     bench = Bench()

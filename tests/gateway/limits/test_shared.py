@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from gateway.state.limits_batch import MAX_HITS
+from gateway.walk import Walk
 from tests.gateway.limits.reference import hit_of, told
 
 if TYPE_CHECKING:
@@ -35,6 +36,23 @@ async def test_a_refusal_charges_nothing(new_store: NewStore) -> None:
     (charge,) = told(await limits.take([user]))
     assert charge.allowed
     assert not charge.fallback
+
+
+async def test_a_client_that_leaves_at_once_is_not_charged(new_store: NewStore) -> None:
+    """Its request stood in the queue before it had a task, and is struck from it with the task."""
+    limits, hit = await new_store(), hit_of("global", "", 1, 3600.0)
+    ended: list[BaseException | None] = []
+
+    async def asks() -> None:
+        await limits.take([hit])
+
+    walk = Walk(asks(), asyncio.get_running_loop(), lambda _, error: ended.append(error))
+    walk.resume()
+    walk.cancel()
+    (charge,) = told(await limits.take([hit]))
+
+    assert charge.allowed
+    assert isinstance(ended[0], asyncio.CancelledError)
 
 
 async def test_a_crowd_gets_exactly_the_capacity_in_few_calls(new_store: NewStore, limits_url: str) -> None:
