@@ -117,6 +117,8 @@ class Fetch:
         if kept is None:
             if reply.status in _FAILED:
                 flight.fail(None)  # they may fare better; those to come shall wait for one again
+            elif store.outdated(key[0], began):
+                flight.land()  # some may have come after it
             else:
                 self._let_pass(flight, key, entry)
             return said(reply, forward)
@@ -147,10 +149,10 @@ class Fetch:
         terms = self._terms([*headers, *ages], asked, now - began)
         fresh = Entry(entry.status, headers, entry.body, terms or entry.terms, now)
         self._shelf.count(exchange.route, "revalidated")
-        if terms is None or not store.put(key[0], exchange, fresh):
-            self._let_pass(flight, key, entry)
-        else:
+        if store.outdated(key[0], began) or (terms is not None and store.put(key[0], exchange, fresh)):
             flight.land()
+        else:
+            self._let_pass(flight, key, entry)
         return shaped(fresh, exchange, asked, b"tidegate; fwd=stale; fwd-status=304", told_age(fresh))
 
     async def _instead(
@@ -186,6 +188,8 @@ class Fetch:
         terms = self._terms(reply.headers, asked, now - began)
         if terms is None or not await collect(reply, self._max_body):
             return None
+        if self._store.outdated(primary, began):
+            return None  # the target has changed while this was under way
         headers = [field for field in reply.headers if field[0] not in _NOT_KEPT]
         if not any(name == b"date" for name, _ in headers):
             headers.append(date(self._store.wall()))  # RFC 9110, 6.6.1

@@ -18,6 +18,7 @@ DEFAULT_BYTES = 64 << 20  # per worker
 OVERHEAD = 1024  # bytes that an entry costs beside its strings, roughly
 PASS_FOR = 5.0  # seconds for which nobody waits for an answer that was not to be kept
 MAX_PASSES = 10_000
+MAX_FORGOTTEN = 10_000  # targets remembered, for answers still under way
 MAX_BACKGROUND = 64  # answers renewed in the background at once, per worker
 
 
@@ -82,6 +83,8 @@ class Store:
         self._entries: OrderedDict[Key, Entry] = OrderedDict()
         self._variants: dict[Primary, _Variants] = {}
         self._passes: OrderedDict[Key, float] = OrderedDict()
+        self._forgotten: OrderedDict[Primary, float] = OrderedDict()  # and when
+        self._cleared = float("-inf")  # when everything was
         self._background: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -112,6 +115,10 @@ class Store:
             return True
         del self._passes[key]
         return False
+
+    def outdated(self, primary: Primary, asked_at: float) -> bool:
+        """Whether an answer that was asked for then is of before the target was forgotten: not to be kept."""
+        return asked_at < self._cleared or asked_at < self._forgotten.get(primary, asked_at)
 
     # ---- keep ----
 
@@ -152,12 +159,18 @@ class Store:
         variants = self._variants.get(primary)
         for key in list(variants.keys) if variants is not None else ():
             self._discard(key)
+        self._forgotten[primary] = self.clock()
+        self._forgotten.move_to_end(primary)
+        if len(self._forgotten) > MAX_FORGOTTEN:
+            self._forgotten.popitem(last=False)
 
     def clear(self) -> None:
         """Forget everything."""
         self._entries.clear()
         self._variants.clear()
         self._passes.clear()
+        self._forgotten.clear()
+        self._cleared = self.clock()
         self.bytes = 0
 
     def resize(self, max_bytes: int) -> None:

@@ -93,6 +93,44 @@ async def test_an_heir_that_is_cancelled_in_the_same_moment_hands_on(bench: Call
     assert len({reply.body for reply in replies}) == 1
 
 
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("forget", ["by a POST", "everything"])
+async def test_what_changed_meanwhile_is_not_kept_as_it_was(
+    kept: bool, forget: str, bench: Callable[..., Any], request_for: Callable[..., Exchange]
+) -> None:
+    """An answer asked for before the change is for those who came before it; the others get a new one."""
+    b = bench()
+    old = b.answer = b.says("cache-control: max-age=10", "etag: old", body=b"old")
+    if kept:
+        await b.get()
+        b.clock.advance(11)
+        b.answer = b.says("cache-control: max-age=10", "etag: old", status=304)
+    held = Held(b)
+    before = asyncio.create_task(b.get())
+    await settle()
+    b.clock.advance(0.1)
+    if forget == "everything":
+        b.store.clear()
+    else:
+        b.answer = old
+        await b(request_for("POST"))
+        b.answer = held
+    b.clock.advance(0.1)
+    after = [asyncio.create_task(b.get()) for _ in range(3)]
+    await settle()
+    assert len(held.gates) == 1
+    held.gates.pop().set_result(None)
+    await settle()
+    held.then = b.says("cache-control: max-age=10", "etag: new", body=b"new")
+    assert len(held.gates) == 1  # one asks for all again
+    held.gates.pop().set_result(None)
+
+    assert (await before).body == b"old"
+    assert {reply.body for reply in await asyncio.gather(*after)} == {b"new"}
+    assert (await b.get()).body == b"new"
+    assert not b.store.flights
+
+
 @pytest.mark.parametrize("word", ["no-store", "private, max-age=9", "no-cache"])
 async def test_an_answer_not_to_be_kept_releases_all(word: str, bench: Callable[..., Any]) -> None:
     """Nobody gets another's private answer, and those who come next don't wait for one."""
