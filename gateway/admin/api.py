@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("gateway.admin")
 _NOBODY = Principal("", "viewer", "")
-Endpoint = Callable[[Request], Awaitable[Response]]
+Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 def build(master: Master, overview: Overview) -> Front:
@@ -94,7 +95,29 @@ def _endpoint(operation: Operation, master: Master) -> Endpoint:
             raise
         return answer
 
-    return endpoint
+    return endpoint if operation.method in SAFE else _to_its_end(endpoint)
+
+
+def _to_its_end(endpoint: Endpoint) -> Endpoint:
+    """What changes something goes on when who asked for it leaves: it must not be done and not recorded."""
+    under_way: set[asyncio.Task[Response]] = set()
+
+    def left(task: asyncio.Task[Response]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, GatewayError | ClientDisconnect):
+            _log.error("what an operator began and did not wait for failed", exc_info=error)
+
+    async def whole(request: Request) -> Response:
+        task = asyncio.create_task(endpoint(request), name="operation")
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(left)
+            raise
+
+    return whole
 
 
 def _record_refusal(master: Master, request: Request, error: GatewayError, kind: str, by: Principal) -> None:

@@ -183,6 +183,15 @@ class Trail:
 
     async def written(self) -> None:
         """Wait until all that was recorded is on the disk; a broken one is told of, and stops nobody."""
+        await asyncio.shield(self._begin())  # who waits may leave; what is being written must not
+
+    def _begin(self) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._write(), name="trail")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _write(self) -> None:
         async with self._writing:
             for book in (self._done, self._refused):
                 entries, book.waiting = book.waiting, []
@@ -200,6 +209,4 @@ class Trail:
         book.waiting.append(entry)
         self.serial += 1
         with contextlib.suppress(RuntimeError):  # no loop yet: the first that waits writes it
-            task = asyncio.get_running_loop().create_task(self.written(), name="trail")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin()

@@ -6,8 +6,11 @@ import asyncio
 import json
 import os
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
@@ -19,6 +22,7 @@ from gateway.admin.overview import Overview
 from gateway.admin.trail import Entry, Trail
 from gateway.master import Master, Overrides
 from tests.clock import Clock
+from tests.gateway.conftest import TOKEN
 
 FEATURE = "/api/features/recommendations"
 
@@ -48,6 +52,34 @@ async def test_what_was_answered_outlives_every_crash(start_gateway: Any, tmp_pa
     assert "tidegate-degraded" in (await again.fresh("/recommendations")).headers
 
 
+async def test_a_change_whose_operator_left_is_recorded(start_gateway: Any, until: Any) -> None:
+    """A worker that stands still keeps the answer waiting; the switch holds, and who threw it leaves."""
+    gateway = await start_gateway()
+    worker = (await gateway.admin("GET", "/api/status")).json()["workers"]["each"][0]["pid"]
+    os.kill(worker, signal.SIGSTOP)
+    address = urlsplit(gateway.admin_url)
+    _, writer = await asyncio.open_connection(address.hostname, address.port)
+    form = json.dumps({"state": "off", "reason": "unseen"})
+    writer.write(
+        f"PUT {FEATURE} HTTP/1.1\r\nhost: {address.netloc}\r\nauthorization: Bearer {TOKEN}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(form)}\r\n\r\n{form}".encode()
+    )
+
+    async def thrown() -> bool:
+        return (await gateway.admin("GET", FEATURE)).json()["pin"] is not None
+
+    async def recorded() -> bool:
+        changes = (await gateway.admin("GET", "/api/audit")).json()["changes"]
+        return [one["reason"] for one in changes] == ["unseen"]
+
+    try:
+        await until(thrown)
+        writer.transport.abort()
+        await until(recorded)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+
+
 async def test_a_line_cut_short_costs_only_itself(tmp_path: Path) -> None:
     """A crash in the middle of a line: those before and after are read."""
     first = Trail(tmp_path / "switches.json", Clock(1_000_000.0))
@@ -61,6 +93,30 @@ async def test_a_line_cut_short_costs_only_itself(tmp_path: Path) -> None:
 
     assert [entry.reason for entry in Trail(tmp_path / "switches.json").changes] == ["three", "one"]
     assert file.stat().st_mode & 0o077 == 0  # nobody else's business
+
+
+async def test_who_leaves_takes_no_entry_along(tmp_path: Path) -> None:
+    """Cancelled while its entry waits for a thread to write it: it is written all the same."""
+    trail, busy = Trail(tmp_path / "switches.json", Clock(1_000_000.0)), threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    held = loop.run_in_executor(None, busy.wait)
+
+    async def changes() -> None:
+        trail.done(Entry(1, "feature", reason="sale"))
+        await trail.written()
+
+    operator = asyncio.create_task(changes())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    operator.cancel()
+    await asyncio.wait([operator])
+    busy.set()
+    await held
+    await trail.written()
+
+    assert operator.cancelled()
+    assert [entry.reason for entry in Trail(tmp_path / "switches.json").changes] == ["sale"]
 
 
 async def test_files_and_memory_are_bounded(tmp_path: Path) -> None:
