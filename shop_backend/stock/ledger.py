@@ -58,7 +58,7 @@ class StockLedger:
             StockClosed: the stock is being loaded anew.
             Unavailable: Redis gave no answer; it may have reserved. Asking again is safe.
         """
-        shard = self._shard(intent.sku)
+        shard, mark = self._shard(intent.sku), self.mark  # of this moment: the caller goes by the same
         await self._claims.make(intent.seed, intent.sku)
         answer = await self._run(
             "reserve",
@@ -75,7 +75,7 @@ class StockLedger:
                 keys.on(shard, keys.SERIES),
             ],
             [
-                self.mark,
+                mark,
                 intent.seed,
                 intent.sku,
                 intent.user,

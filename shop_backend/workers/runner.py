@@ -28,6 +28,12 @@ _log = logging.getLogger(__name__)
 
 _GONE = 3600.0  # seconds without a call after which a consumer is taken for dead
 _OUTAGE_PAUSE = 0.5  # seconds before asking a server again that was away
+# Take a consumer off a group unless entries are written to it: those would be nobody's any more. In one step,
+# since a read that was given up may reach Redis late, and a worker that stood still for long may go on.
+_FORGET = (
+    "if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) > 0 then return 0 end "
+    "return redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])"
+)
 
 
 def consumer_name() -> str:
@@ -233,20 +239,20 @@ class StreamRunner:
             consumers: Any = await self._redis.xinfo_consumers(self._stream, keys.GROUP)
             for each in consumers:
                 if not each["pending"] and each["idle"] > _GONE * 1000:
-                    await self._redis.xgroup_delconsumer(self._stream, keys.GROUP, each["name"])
+                    await self._forget(each["name"])
         except RedisError:
             return  # there is no group yet, or names are left behind, which does no harm
 
     async def _leave(self) -> None:
         """Take our name off the group, unless entries are still written to it."""
         try:
-            pending = await self._redis.xpending_range(
-                self._stream, keys.GROUP, min="-", max="+", count=1, consumername=self._consumer
-            )
-            if not pending:
-                await self._redis.xgroup_delconsumer(self._stream, keys.GROUP, self._consumer)
+            await self._forget(self._consumer)
         except RedisError:
             return  # a name left behind does no harm
+
+    async def _forget(self, consumer: str) -> None:
+        asked: Any = self._redis.eval(_FORGET, 1, self._stream, keys.GROUP, consumer)
+        await asked
 
 
 def _entries(raw: Sequence[Any]) -> list[Entry]:

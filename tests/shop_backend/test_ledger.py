@@ -69,6 +69,23 @@ async def stock(redis: Redis) -> StockLedger:
     return StockLedger(redis, StockSettings(open_holds_per_user=OPEN), epoch=1)
 
 
+async def test_stock_is_taken_under_the_epoch_of_the_moment_of_asking(redis: Redis) -> None:
+    """Another is learnt while a key is looked up: who asked writes its second copy under the one it knew."""
+    ledger = StockLedger(redis, StockSettings(shards=2), epoch=1)
+    shard = keys.shard_of("a", 2)
+    await redis.hset(
+        keys.on(shard, keys.SKU) + "a", mapping={"free": 1, "starts_ms": 0, "ends_ms": 0, "cap": 1}
+    )
+    await redis.set(keys.on(shard, keys.EPOCH), "2/2")
+    asking = asyncio.create_task(ledger.reserve(intent()))
+    await asyncio.sleep(0)
+    ledger.epoch = 2
+
+    with pytest.raises(StockClosed):
+        await asking
+    assert (await ledger.reserve(intent())).new
+
+
 # ---- against a model -------------------------------------------------------------------------
 
 

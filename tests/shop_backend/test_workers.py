@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shop_backend.stock import keys
@@ -16,12 +17,12 @@ from shop_backend.workers.orders import OrderHandler
 from shop_backend.workers.runner import StreamRunner
 
 
-def order_runner(shop: Any, name: str) -> StreamRunner:
+def order_runner(shop: Any, name: str, redis: Redis | None = None) -> StreamRunner:
     """One more worker on the order stream."""
     w = shop.settings.workers
     partitions = Partitions(shop.parts.database, shop.settings.database)
     handler = OrderHandler(shop.parts.database, shop.parts.stock, partitions, w, provider="sandbox")
-    return StreamRunner(shop.parts.redis_streams, shop.parts.database, handler, w, consumer=name)
+    return StreamRunner(redis or shop.parts.redis_streams, shop.parts.database, handler, w, consumer=name)
 
 
 class Killed(BaseException):
@@ -75,6 +76,31 @@ async def test_killed_before_commit(shop: Any) -> None:
     order = (await shop.order()).json()
     await shop.orders.join()
     await shop.parts.redis_durable.xreadgroup(keys.GROUP, "dead", {keys.ORDERS: ">"})
+    await shop.drain()
+    assert (await shop.see(order))["status"] == "pending"
+    await shop.check()
+
+
+class Late(Redis):
+    """A read of `late` that was given up reaches the server when its name is about to be taken off."""
+
+    async def execute_command(self, *words: Any, **options: Any) -> Any:
+        if words[0] in {"EVAL", "XGROUP DELCONSUMER"}:
+            await super().execute_command(
+                *("XREADGROUP", "GROUP", keys.GROUP, "late", "STREAMS", keys.ORDERS, ">")
+            )
+        return await super().execute_command(*words, **options)
+
+
+async def test_a_worker_that_leaves_takes_no_entry_along(shop: Any, redis_durable_url: str) -> None:
+    """What Redis gave it at the last moment stays in the group, and another worker writes it."""
+    order = (await shop.order()).json()
+    stop = asyncio.Event()
+    stop.set()
+    async with Late.from_url(redis_durable_url, decode_responses=True) as redis:
+        runner = order_runner(shop, "late", redis)
+        await runner.join()
+        await runner.run(stop)
     await shop.drain()
     assert (await shop.see(order))["status"] == "pending"
     await shop.check()
