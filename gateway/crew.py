@@ -193,7 +193,11 @@ class Crew:
         wait = _BACKOFF[0]
         while not self._stopping:
             born = loop.time()
-            end = await self._one(place, born)
+            try:
+                end = await self._one(place, born)
+            except Exception:  # noqa: BLE001 - whatever it was, the place must not stay empty
+                _log.exception("a worker could not be looked after; starting another")
+                end = None
             if self._stopping:
                 return
             self.restarts += 1

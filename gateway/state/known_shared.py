@@ -121,6 +121,8 @@ class SharedKeys:
                     await self._until_it_fails(redis)
             except (RedisError, OSError) as error:
                 _log.debug("the Redis that knows keys can't be reached: %s", error)
+            except Exception:  # noqa: BLE001 - whatever it was, this host must not be alone for good
+                _log.exception("what other hosts know of repeated requests is asked anew")
             await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - spreads workers
             wait = min(wait * 2, _RETRY[1])
 

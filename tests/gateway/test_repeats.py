@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -190,6 +191,25 @@ async def test_without_redis_each_host_knows_its_own(start: Start, own_redis: Ow
     own_redis.start()
     await until(lambda: keys.up)
     assert await keys.knows(3)
+
+
+async def test_nonsense_from_redis_leaves_no_host_alone(start: Start, until: Any) -> None:
+    """A first server says what no Redis does; the host asks again, and is not alone for good."""
+    served: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.append(len(served))
+        said = b"+OK\r\n" if served[-1] else b"-MOVED nowhere\r\n"
+        while data := await reader.read(1 << 16):
+            writer.write(said * len(re.findall(rb"^\*\d+\r$", data, re.MULTILINE)))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        keys = start(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        await until(lambda: keys.up)
+        await keys.aclose()
+    assert len(served) > 1
 
 
 async def _down(keys: SharedKeys) -> bool:
