@@ -184,7 +184,8 @@ class OrderHandler:
                 intent.phone,
                 intent.body,
             )
-            for intent in new.values()
+            # In one order for all, so that two who write the same orders don't block each other.
+            for intent in sorted(new.values(), key=lambda each: each.order_id)
         ]
         if rows:
             columns = [list(column) for column in zip(*rows, strict=True)]

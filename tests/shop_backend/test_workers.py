@@ -15,6 +15,7 @@ from shop_backend.workers.callbacks import CallbackHandler
 from shop_backend.workers.entries import Entry, Hopeless
 from shop_backend.workers.orders import OrderHandler
 from shop_backend.workers.runner import StreamRunner
+from tests.waiting import until
 
 
 def order_runner(shop: Any, name: str, redis: Redis | None = None) -> StreamRunner:
@@ -117,6 +118,34 @@ async def test_two_workers_on_one_entry_write_it_once(shop: Any) -> None:
     assert len(await shop.rows("SELECT * FROM orders")) == 30
     assert await shop.rows("SELECT * FROM dead_letters") == []
     await shop.check()
+
+
+async def test_two_who_write_the_same_orders_do_not_block_each_other(shop: Any) -> None:
+    """A recovery comes upon them in an order of its own: each is written by both in the same one."""
+    for _ in range(2):
+        await shop.order("plain")
+    entries = [Entry(*each) for each in await shop.parts.redis_durable.xrange(keys.ORDERS)]
+    entries.sort(key=lambda each: each.fields["order_id"])
+    w, partitions = shop.settings.workers, Partitions(shop.parts.database, shop.settings.database)
+    handler = OrderHandler(shop.parts.database, shop.parts.stock, partitions, w, provider="sandbox")
+    await partitions.ensure(0)
+    write = (
+        "INSERT INTO orders (id, user_id, sku, quantity, amount_cents, currency, email, state, round,"
+        " provider, created_at, expires_at, next_poll_at) VALUES (%s, 'u', 'plain', 1, 1, 'EUR',"
+        " 'a@b.example', 'pending', 1, 'sandbox', now(), now(), now())"
+    )
+
+    async def blocked() -> bool:
+        return bool(await shop.rows("SELECT FROM pg_locks WHERE NOT granted"))
+
+    async with shop.parts.database.latest() as other, other.transaction(force_rollback=True):
+        await other.execute(write, (entries[0].fields["order_id"],))
+        writing = asyncio.create_task(handler.handle(entries[::-1]))
+        await until(blocked)
+        await other.execute(write, (entries[1].fields["order_id"],))
+
+    assert await writing == {}
+    assert len(await shop.rows("SELECT FROM orders")) == 2
 
 
 async def test_a_poisoned_intent_is_given_up_and_its_hold_released(shop: Any) -> None:
