@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from gateway.errors import BadRequest, GatewayError, UpstreamError, UpstreamUnav
 from gateway.exchange import Exchange, Reply
 from gateway.policies.cache_flight import Flight, Turn
 from gateway.policies.cache_key import Key
-from gateway.walk import Walk
+from tests.gateway.walked import Walked
 from tests.waiting import until
 
 KEY: Key = (("shop", "http", b"h", b"/x"), (), ())
@@ -347,28 +347,6 @@ async def test_a_client_that_leaves_while_the_body_is_read_gives_it_back(bench: 
 
 
 # ---- flights by themselves -------------------------------------------------------------------
-
-
-class Walked:
-    """A coroutine that is run as a request's is: without a task until it needs one."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        loop = asyncio.get_running_loop()
-        self.end: asyncio.Future[None] = loop.create_future()
-        self._walk = Walk(coroutine, loop, self._ended)
-        self._walk.resume()
-
-    def cancel(self) -> None:
-        if not self.end.done():
-            self._walk.cancel()
-
-    def _ended(self, _: None, error: BaseException | None) -> None:
-        if error is None:
-            self.end.set_result(None)
-        elif isinstance(error, asyncio.CancelledError):
-            self.end.cancel()
-        else:
-            self.end.set_exception(error)
 
 
 async def test_an_answer_that_comes_as_one_begins_to_wait_is_not_missed() -> None:
