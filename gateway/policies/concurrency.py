@@ -21,9 +21,6 @@ These things differ, each for a failing of the models:
   could measure it. So after a calm, what may be in flight (`open`) begins at twice what was, and grows by
   half with each window of answers without a queue (slow start, RFC 7661, at a pace that never opens much
   beyond what is proven). The first queue ends that, and the limit is what was open then, less the queue.
-- After a change the slow ones of those let in since are still missing among the answers (`SETTLE`, `TAIL`): a
-  window that counted the quick ones would not see a short queue, and one is enough where an upstream
-  degrades; and it would teach a base beside which the slow are a queue for ever.
 - It settles where the queue is short (`short_queue`), not wherever one is too long to be noise.
 """
 
@@ -35,40 +32,26 @@ from collections.abc import Callable
 
 from gateway.config import Concurrency
 from gateway.exchange import Clock
-from gateway.policies.bases import FEW, Base, Bases
+from gateway.policies.bases import FEW, Base
+from gateway.policies.concurrency_window import LONG_QUEUE, MANY, TOLERANCE, WINDOW, End, Latency, Window
 from gateway.policies.short_queue import ShortQueue
 from gateway.policies.trial import AT_ONCE, CLEAR, DEEP, Trial
 
-TOLERANCE = 1.3  # times the base: so much latency is no queue yet (Gradient2Limit's rttTolerance)
-SLACK = 0.002  # seconds on top; noise to an upstream that answers at once
-WINDOW = 0.1  # seconds; a window lasts at least so long, and twice the mean latency
-MANY, SOME = 50, 30  # answers that a window needs at most and at least
 DROPS_FREE = 0.05  # failures that cost nothing: a bug in one page must not throttle the rest
 CUT = 0.7  # at most, in one window
 DEEP_CUT = 0.5  # for failures
-LONG_QUEUE = 3.0  # bases; then a cut goes to where the queue ends, but no deeper than
-DEEPEST_CUT = 0.2
-ROW = 20  # slow answers, one after the other, that make it needless to see a long queue's window to its end
+DEEPEST_CUT = 0.2  # for a long queue: to where it ends, but no deeper
 LOWER = 0.75  # bases; below that the base itself is too high
 ENOUGH = 0.2  # cuts to this share must shorten any queue, whatever other workers do meanwhile
 DRAIN = 1.1  # bases; a cut for latency leaves so much of a queue, for answers that differ
 EXPLORE_ABOVE = 0.01  # seconds; a queue within that is not worth looking for
 EXPLORE_CUT = 0.75
 BEYOND_DOUBT = 2.5  # standard errors of a window's latency; within them it may be chance
-PATIENCE = 4  # times the answers that a window needs; so many are waited for while it is in doubt
-TURNS = 12  # times the limit; and no more answers than that
 DRIFT = 30.0  # seconds in which an unconfirmed base follows the latency of a quiet upstream up
-SETTLE = 1.5  # latencies after a change, in which the slow of those let in since are still missing
-TAIL = 2.0  # standard deviations on top: where answers differ, the slow are missing for longer
-SLOW = 0.01  # seconds beyond TOLERANCE bases; below that no answer is slow
 # Of a slow start:
 FIRST_OPEN = 32  # requests that may be in flight before any was answered, if the limit is not below
 FEWEST_OPEN = 8  # the same after a calm
 OPENING = 1.5  # times what was open, after each window without a queue
-START_WINDOW = 1.5  # latencies that it lasts
-START_FEW = 10  # answers that it needs, or half as many as are open
-START_SLACK = 0.005  # seconds; so short a queue is worth no doubt
-START_ROW = 8  # slow answers, one after the other, that end it
 
 
 class AdaptiveLimit:
@@ -82,7 +65,6 @@ class AdaptiveLimit:
         limit: requests that may be in flight at once.
         open: those of them that may be used yet; the limit, but in a slow start.
         generation: grows with each change of the limit.
-        held_back: somebody found no slot in this window; cleared by each judgement.
         own_delay: seconds that a turn of the gateway's own loop usually takes.
         stall: seconds that one took of late at the most.
         base_ratio: the last window's latency, in bases; 1 is no queue.
@@ -94,21 +76,8 @@ class AdaptiveLimit:
     """
 
     __slots__ = (
-        *(
-            "_bases",
-            "_began",
-            "_clock",
-            "_count",
-            "_ends",
-            "_failed",
-            "_known",
-            "_limit",
-            "_listener",
-            "_max",
-        ),
-        *("_mean", "_min", "_most", "_need", "_open", "_peak", "_row", "_row_actual", "_row_expected"),
-        *("_row_long", "_row_need", "_settles", "_short", "_trial", "_was_saturated"),
-        *("base_ratio", "generation", "held_back", "limit", "open", "own_delay", "stall"),
+        *("_bases", "_clock", "_known", "_limit", "_listener", "_max", "_min", "_open", "_short", "_trial"),
+        *("_was_saturated", "_window", "base_ratio", "generation", "limit", "open", "own_delay", "stall"),
     )
 
     def __init__(self, settings: Concurrency, clock: Clock = time.monotonic) -> None:
@@ -118,24 +87,16 @@ class AdaptiveLimit:
         self.open = min(settings.start, FIRST_OPEN)
         self._open = float(self.open)
         self.generation = 1
-        self.held_back = False
         self.own_delay = self.stall = 0.0
         self.base_ratio = 1.0
         self._clock = clock
         self._listener: Callable[[], None] = lambda: None
-        self._bases = Bases()
+        self._window = Window(clock)
+        self._bases = self._window.bases
         self._known = self._bases.known
         self._was_saturated = False
         self._trial = Trial()
         self._short = ShortQueue()
-        self._mean = 0.0  # seconds that the last window's answers took; 0: there was none yet
-        # This window's answers; failures among them; most in flight; how many answers it needs, and at most.
-        self._count = self._failed = self._peak = self._need = self._most = 0
-        # Its slow answers, one after the other; what they took, and would have taken without a queue.
-        self._row, self._row_actual, self._row_expected = 0, 0.0, 0.0
-        self._row_need, self._row_long = ROW, LONG_QUEUE
-        # When it began, when answers may be counted (0: now), when it may end.
-        self._began = self._settles = self._ends = 0.0
         self._begin(clock())
 
     def on_change(self, listener: Callable[[], None]) -> None:
@@ -158,164 +119,118 @@ class AdaptiveLimit:
             base = self._know(route)
         if generation != self.generation:
             return
-        if in_flight > self._peak:
-            self._peak = in_flight
-        if seconds > base.slow:
-            self._row += 1
-            self._row_actual += seconds
-            self._row_expected += base.seconds
-            if (
-                self._row >= self._row_need
-                and self._row_actual > self._row_long * self._row_expected
-                and self._judge_row()
-            ):
-                return
-        elif self._row:
-            self._row, self._row_actual, self._row_expected = 0, 0.0, 0.0
-        if self._settles:
-            if self._clock() < self._settles:
-                return
-            self._settles = 0.0
-        if not base.count:
-            self._bases.seen.append(base)
-        base.count += 1
-        base.total += seconds
-        base.squares += seconds * seconds
-        self._count += 1
-        if self._count >= self._need and self._clock() >= self._ends:
-            self._judge()
+        end = self._window.answered(base, seconds, in_flight)
+        if end is not None:
+            self._judge(end)
 
     def failed(self, generation: int, in_flight: int) -> None:
         """The upstream did not answer in time, broke off, or said that it can't."""
         if generation != self.generation:
             return
-        self._failed += 1
-        self._count += 1
-        if in_flight > self._peak:
-            self._peak = in_flight
-        if self._count >= self._need and self._clock() >= self._ends:
-            self._judge()
+        end = self._window.failed(in_flight)
+        if end is not None:
+            self._judge(end)
 
     def hold_back(self) -> None:
         """Somebody found no slot."""
-        if not self.held_back:
-            if self.open < self.limit:
+        window = self._window
+        if not window.held_back:
+            if window.starting:
                 self._begin(self._clock(), rush=True)  # what was answered before tells nothing of it
-            self.held_back = True
+            window.held_back = True
+
+    def _know(self, route: str) -> Base:
+        base = self._bases.know(route)
+        if not self._bases.seen:  # what the window has counted may have been forgotten just now
+            self._begin(self._clock())
+        return base
+
+    def _begin(self, now: float, *, rush: bool = False) -> None:
+        """Start a window."""
+        self._window.begin(now, self.limit, self.open, self.own_delay, rush=rush)
 
     # ---- a window ends -----------------------------------------------------------------------
 
-    @property
-    def _saturated(self) -> bool:
-        if self.open < self.limit:
-            return self.held_back and 4 * self._peak >= 3 * self.open
-        return self.held_back or 2 * self._peak >= self.limit
-
-    def _judge(self) -> None:
-        now = self._clock()
-        answers = self._count - self._failed
-        actual = self._bases.actual()
-        if answers:
-            first, self._mean = not self._mean, max(actual / answers, 1e-6)
-            if first:  # of those that began with us: the slow are missing
-                self._begin(now)
+    def _judge(self, end: End) -> None:
+        now, window, before = self._clock(), self._window, self._limit
+        if end == "first":
+            self._begin(now)
+            return
+        saturated = window.saturated
+        if end == "row":
+            self._steer(now, window.row_latency(self.own_delay))
+        elif not saturated:
+            if window.answers:
+                self._learn_at_rest(now, window.latency(self.own_delay))
+        elif window.failures > DROPS_FREE * window.count:
+            self._trial.end()
+            self._limit = self._used() * max(DEEP_CUT, 1 - window.failures / window.count)
+        elif window.answers:
+            latency = window.latency(self.own_delay)
+            if not self._sure(now, latency):
+                window.go_on()
                 return
-            least = self._began + (2 if self.open == self.limit else START_WINDOW) * self._mean
-            if now < least:
-                # Too short for this latency: the slow would be missing among those that began within it.
-                self._ends = least
-                return
-        saturated, before = self._saturated, self._limit
-        if saturated:
-            if self._failed > DROPS_FREE * self._count:
-                self._trial.end()
-                self._limit = self._used() * max(DEEP_CUT, 1 - self._failed / self._count)
-            elif answers:
-                if not self._sure(now, answers, actual):
-                    self._need = self._count + START_FEW
-                    return
-                expected = self._bases.expected()
-                self._steer(now, answers, actual, expected, self._bases.error(answers) / expected)
-        elif answers:
-            self._learn_at_rest(now, answers, actual)
+            self._steer(now, latency)
         self._end(now, before, saturated=saturated)
-
-    def _judge_row(self) -> bool:
-        now, before = self._clock(), self._limit
-        if not self._saturated or now < self._began + WINDOW:  # by then the loop has been timed
-            return False
-        self._steer(now, self._row, self._row_actual, self._row_expected, 0.0)
-        self._end(now, before, saturated=True)
-        return True
 
     def _used(self) -> float:
         """The limit, or what a slow start has made of it."""
-        if self.open == self.limit:
+        if not self._window.starting:
             return self._limit
-        return min(self._limit, float(max(self.open, self._peak, self._min)))
+        return min(self._limit, float(max(self.open, self._window.peak, self._min)))
 
-    def _sure(self, now: float, answers: int, actual: float) -> bool:
-        """Whether this window shows more than chance; if not, some more answers may."""
-        expected = self._bases.expected()
-        queued, error = self._queued(answers, actual, expected), self._bases.error(answers) / expected
+    def _sure(self, now: float, latency: Latency) -> bool:
+        """Whether a window shows more than chance; if not, some more answers may."""
+        window, queued, error = self._window, latency.queued, latency.error
         beyond = queued > 1 + BEYOND_DOUBT * error
-        if self.open < self.limit:
+        if window.starting:
             # A slow start goes on without a queue, and ends with one that is beyond doubt.
             if queued <= self._short.target(self.open):
                 return True
             few = FEW if queued > TOLERANCE and beyond else MANY
-            return answers >= few and now >= self._began + WINDOW
-        if self._count >= self._most:
+            return latency.answers >= few and now >= window.began + WINDOW
+        if not window.patient:
             return True
         if self._trial.running:
-            return self._trial.clear(actual / expected, error, AT_ONCE)
+            return self._trial.clear(latency.ratio, error, AT_ONCE)
         if queued > TOLERANCE:
             return beyond
-        if actual < LOWER * expected:  # fewer answers than many would teach a base that is too low
-            return error <= CLEAR
-        return error <= CLEAR or not self._look(now, answers, actual, expected)
-
-    def _queued(self, answers: int, actual: float, expected: float) -> float:
-        """The latency of answers in bases, without what the gateway itself adds."""
-        slack = SLACK + 2 * self.own_delay
-        if self.open < self.limit:
-            slack = max(slack, START_SLACK)
-        return 1 + max(0.0, actual - expected - answers * slack) / expected
+        if latency.actual < LOWER * latency.expected:
+            return error <= CLEAR  # fewer answers than many would teach a base that is too low
+        return error <= CLEAR or not self._look(now, latency)
 
     def _end(self, now: float, before: float, *, saturated: bool) -> None:
         """The limit is found; what may be used of it follows, and the next window begins."""
+        window, told = self._window, (self.limit, self.open)
         self._limit = min(max(self._limit, float(self._min)), float(self._max))
-        told = self.limit, self.open
-        starting = self.open < self.limit
         self.limit = int(self._limit)
         if not saturated:
-            self._open = float(max(FEWEST_OPEN, 2 * self._peak))
-        elif not starting:
+            self._open = float(max(FEWEST_OPEN, 2 * window.peak))
+        elif not window.starting:
             self._open = self._limit
         self.open = min(self.limit, int(self._open))
         self._was_saturated = saturated
         self._begin(now)
         if self._limit != before or (saturated and self.open > told[1]):
             self.generation += 1
-            if self.open == self.limit:
-                self._settles = now + SETTLE * self._mean + TAIL * self._bases.spread
-                self._ends = max(self._ends, self._settles + self._mean)
+            if not window.starting:
+                window.settle()
         if told != (self.limit, self.open):
             self._listener()
 
-    def _steer(self, now: float, answers: int, actual: float, expected: float, error: float) -> None:
+    def _steer(self, now: float, latency: Latency) -> None:
         """Cut or grow: requests come faster than the limit lets them in."""
-        ratio = actual / expected
-        queued = self.base_ratio = self._queued(answers, actual, expected)
+        ratio, error = latency.ratio, latency.error
+        queued = self.base_ratio = latency.queued
         short, target, trial = self._short, self._short.target(self.open), self._trial
-        if queued > TOLERANCE and (queued - 1) * expected < answers * 2 * (self.stall - self.own_delay):
+        if queued > TOLERANCE and latency.excess < latency.answers * 2 * (self.stall - self.own_delay):
             return  # late by our own doing, as far as anybody can tell
-        if self.open < self.limit and queued <= target:
+        if self._window.starting and queued <= target:
             self._open = self.open * OPENING
             return
         self._limit = self._used()
         if queued <= target:
-            self._bases.vary(answers)
+            self._bases.vary(latency.answers)
         if ratio < 1:
             lower = ratio < min(LOWER, 1 - 2 * short.noise, 1 - BEYOND_DOUBT * error)
             self._bases.learn(0.5 if lower else 0.02)
@@ -339,7 +254,7 @@ class AdaptiveLimit:
                 self._limit = trial.limit  # they cost throughput and found nothing: taken back
         elif queued > max(TOLERANCE, 1 + 2 * short.noise, 1 + BEYOND_DOUBT * error):
             self._cut(max(DEEPEST_CUT if queued > LONG_QUEUE else CUT, DRAIN / queued), ratio, error)
-        elif exploring or self._look(now, answers, actual, expected):
+        elif exploring or self._look(now, latency):
             self._cut(EXPLORE_CUT, ratio, error, exploring=True)
         elif queued > target:
             self._limit, believed = short.let_down(self._limit, queued / target)
@@ -351,12 +266,12 @@ class AdaptiveLimit:
             return
         short.over()
 
-    def _look(self, now: float, answers: int, actual: float, expected: float) -> bool:
+    def _look(self, now: float, latency: Latency) -> bool:
         """Whether it is time to look for a queue that nobody sees."""
         return (
             self._was_saturated  # else the queue was still filling, and no latency to compare with
-            and self._trial.due(now, expected / answers)
-            and actual / answers > EXPLORE_ABOVE + 4 * self.own_delay
+            and self._trial.due(now, latency.expected / latency.answers)
+            and latency.actual / latency.answers > EXPLORE_ABOVE + 4 * self.own_delay
         )
 
     def _cut(self, depth: float, ratio: float, error: float, *, exploring: bool = False) -> None:
@@ -368,40 +283,15 @@ class AdaptiveLimit:
             self._bases.learn(0.5)
         self._limit = after
 
-    def _learn_at_rest(self, now: float, answers: int, actual: float) -> None:
+    def _learn_at_rest(self, now: float, latency: Latency) -> None:
         """The limit holds nobody back, so latency is the upstream's own: follow it down fast, up slowly."""
-        expected = self._bases.expected()
-        ratio, error = actual / expected, self._bases.error(answers) / expected
+        ratio = latency.ratio
         self.base_ratio = max(1.0, ratio)
         self._short.at_rest(ratio)
-        self._bases.vary(answers)
+        self._bases.vary(latency.answers)
         self._trial.confirm(now)
         self._trial.end()
-        if ratio > 1 - 2 * error:  # what may be chance moves it as far down as up
-            self._bases.learn(1 - math.exp((self._began - now) / DRIFT), young=True)
+        if ratio > 1 - 2 * latency.error:  # what may be chance moves it as far down as up
+            self._bases.learn(1 - math.exp((self._window.began - now) / DRIFT), young=True)
         else:
             self._bases.learn(0.3 if ratio < LOWER else 0.05, young=True)
-
-    def _know(self, route: str) -> Base:
-        base = self._bases.know(route)
-        if not self._bases.seen:  # what the window has counted may have been forgotten just now
-            self._begin(self._clock())
-        return base
-
-    def _begin(self, now: float, *, rush: bool = False) -> None:
-        """Start a window."""
-        self._bases.begin(TOLERANCE, max(SLOW, SLACK + 2 * self.own_delay))
-        self._count = self._failed = self._peak = 0
-        self._row, self._row_actual, self._row_expected = 0, 0.0, 0.0
-        self.held_back = False
-        self._settles = 0.0
-        self._began = now
-        self._row_need, self._row_long = ROW, LONG_QUEUE
-        self._need = min(MANY, max(SOME, 2 * self.limit))
-        self._most = max(self._need, min(PATIENCE * self._need, TURNS * self.limit))
-        self._ends = now + WINDOW
-        if self.open < self.limit:
-            self._row_need, self._row_long = START_ROW, 0.0
-            if rush or not self._mean:
-                self._ends = now
-                self._need = min(MANY, max(START_FEW, self.open // 2))
