@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,6 +171,36 @@ def test_imports_keep_to_the_rules(rule: Rule) -> None:
     ]
 
     assert not broken, "\n".join(broken)
+
+
+def oldest_of_a_dict(source: str) -> list[int]:
+    """Lines that take away the first key of a plain dict: it walks over all that were taken before.
+
+    Taking one by one is quadratic; `OrderedDict.popitem(last=False)` is not.
+    """
+    first = re.compile(
+        r"del (?P<d>.+)\[next\(iter\((?P=d)\)\)\]|(?P<o>.+)\.pop\(next\(iter\((?P=o)\)\)(, .*)?\)"
+    )
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Delete | ast.Call) and first.fullmatch(ast.unparse(node))
+    ]
+
+
+def test_the_oldest_is_found_at_once() -> None:
+    """What is kept in the order of its age is forgotten at the same price however much there is."""
+    slow = [f"{name}:{line}" for name, source, _ in _modules() for line in oldest_of_a_dict(source)]
+    assert not slow, f"OrderedDict.popitem(last=False) finds the oldest at once: {slow}"
+
+
+@pytest.mark.parametrize(
+    "source", ["del self.x[next(iter(self.x))]", "def f(d):\n    d.pop(next(iter(d)), None)"]
+)
+def test_a_slow_search_for_the_oldest_is_caught(source: str) -> None:
+    """Both ways to write it."""
+    assert oldest_of_a_dict(source)
+    assert not oldest_of_a_dict("d.popitem(last=False); del a[next(iter(b))]")
 
 
 @pytest.mark.parametrize(

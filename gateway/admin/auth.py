@@ -7,6 +7,7 @@ import hmac
 import logging
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -114,7 +115,9 @@ class Door:
         self._read: Admin | None = None
         self._own: tuple[Bearer, ...] = ()  # of the environment's or the file's token
         self._bearers: tuple[Bearer, ...] = ()
-        self._sessions: dict[bytes, Session] = {}  # by the cookie's digest, the oldest first
+        self._sessions: OrderedDict[bytes, Session] = (
+            OrderedDict()
+        )  # by the cookie's digest, the oldest first
         self._guesses = Guesses(monotonic)
 
     @property
@@ -203,7 +206,7 @@ class Door:
         for ended in [key for key, one in self._sessions.items() if not self.holds(one)]:
             del self._sessions[ended]
         if len(self._sessions) >= MOST_SESSIONS:
-            del self._sessions[next(iter(self._sessions))]
+            self._sessions.popitem(last=False)
         self._sessions[_digest(cookie)] = session
         return cookie, session
 

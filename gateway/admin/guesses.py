@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 
 from gateway.addresses import client_network
 from gateway.exchange import Clock
@@ -21,7 +22,7 @@ class Guesses:
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._buckets: dict[str, tuple[float, float]] = {}  # address → tokens left, when
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address → tokens left, when
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -35,10 +36,10 @@ class Guesses:
         """The address has sent one."""
         network = _client(address)
         left = self._left(network) - 1.0
-        self._buckets.pop(network, None)  # to the end of the line
         self._buckets[network] = left, self._clock()
+        self._buckets.move_to_end(network)
         if len(self._buckets) > MOST_ADDRESSES:
-            del self._buckets[next(iter(self._buckets))]
+            self._buckets.popitem(last=False)
 
     def _left(self, network: str) -> float:
         left, at = self._buckets.get(network, (BURST, self._clock()))

@@ -330,6 +330,21 @@ def test_many_addresses_cost_bounded_memory() -> None:
     assert guesses.wait("2001:db8:0:1::1") == 0
 
 
+def test_who_guessed_last_is_forgotten_last() -> None:
+    """A crowd of addresses frees first those whom nothing was heard of for longest."""
+    clock = Clock(0.0)
+    guesses = Guesses(clock)
+    for address in ("10.9.0.1", "10.9.0.2"):
+        for _ in range(int(BURST)):
+            guesses.wrong(address)
+    for number in range(MOST_ADDRESSES - 2):
+        guesses.wrong(f"10.0.{number >> 8}.{number & 255}")
+    guesses.wrong("10.9.0.1")
+    guesses.wrong("10.8.0.1")
+    assert guesses.wait("10.9.0.1") > 0
+    assert guesses.wait("10.9.0.2") == 0
+
+
 async def test_a_trusted_proxy_speaks_for_its_clients(start_gateway: Any) -> None:
     """Each client behind it has an address of its own; from anyone else the field is worth nothing."""
     for trusted, told in ((["127.0.0.0/8"], "203.0.113.9"), ([], "127.0.0.1")):
