@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 
@@ -10,8 +9,7 @@ from gateway.exchange import Charge, Clock, Hit, Verdict
 from gateway.state.algorithms import ADMIT, FILL, LOOK, State
 from gateway.state.counters import Counters, OwnCounters
 from gateway.state.limits_full import FullKeys, Spent
-
-log = logging.getLogger(__name__)
+from gateway.state.shared_lock import SharedLock
 
 
 class LocalLimits:
@@ -38,7 +36,7 @@ class LocalLimits:
         self._counters: Counters = counters if counters is not None else OwnCounters()
         self._lock = self._counters.lock
         self._alone = (
-            LocalLimits(workers=workers, clock=clock, fallback=True) if self._lock is not None else None
+            LocalLimits(workers=workers, clock=clock, fallback=True) if self._lock is not None else self
         )
         self._clock = clock
         self._fallback = fallback
@@ -88,9 +86,7 @@ class LocalLimits:
         lock = self._lock
         if lock is None:
             return self._judge(hits, refused)
-        code = lock.attempt(lock.address)
-        if (code or lock.stuck) and not lock.acquire(code):
-            assert self._alone is not None  # noqa: S101 - made beside the lock
+        if not _take(lock):
             return self._alone.judge(hits, refused=refused)
         try:
             return self._judge(hits, refused)
@@ -103,9 +99,7 @@ class LocalLimits:
         if lock is None:
             self._fill(hit, spent)
             return
-        code = lock.attempt(lock.address)
-        if (code or lock.stuck) and not lock.acquire(code):
-            assert self._alone is not None  # noqa: S101 - made beside the lock
+        if not _take(lock):
             self._alone.fill(hit, spent)
             return
         try:
@@ -174,3 +168,9 @@ class LocalLimits:
             if wait and not terms.shadow:
                 self._full.learn((terms, key), charge, now)
         return charges
+
+
+def _take(lock: SharedLock) -> bool:
+    """Take the lock; False when its holder was stopped."""
+    code = lock.attempt(lock.address)
+    return not (code or lock.stuck) or lock.acquire(code)
