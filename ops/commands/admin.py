@@ -83,10 +83,10 @@ def status(client: AdminClient, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(document, indent=2))
         return
+    from ops import shop_status, stock
     from ops import status as screen
-    from ops import stock
 
-    pages = [screen.fetch_metrics(url) for url in client.shop_metrics]
+    pages = [shop_status.fetch_metrics(url) for url in client.shop_metrics]
     fresh = None
     if client.stock_url is not None:
         with contextlib.suppress(Unreachable):  # the metrics know it, a little older

@@ -11,7 +11,7 @@ import pytest
 import redis
 from rich.console import Console
 
-from ops import status, stock
+from ops import shop_status, status, stock
 from ops.errors import Unreachable
 
 PIN = {"by": "operator at 127.0.0.1", "since": 100.0, "until": 700.0, "seconds_left": 599}
@@ -175,7 +175,7 @@ def test_the_shops_metrics_are_summed_over_its_processes() -> None:
     """Shop and worker both report; one screen shows the sum."""
     page = 'shop_orders_total{state="paid"} 2.0\nshop_stock{sku="a",state="free"} 5.0\n'
 
-    samples = status.shop_samples([f"# TYPE shop_orders counter\n{page}", page, ""])
+    samples = shop_status.summed([f"# TYPE shop_orders counter\n{page}", page, ""])
 
     assert samples["shop_orders_total"][("paid",)] == 4
     assert samples["shop_stock"]["a", "free"] == 10
