@@ -31,10 +31,11 @@ def up(
 ) -> None:
     """Run the whole stack on this machine until Ctrl-C or SIGTERM."""
     from ops import stack
+    from ops.plan import Options
 
     if port == admin_port:
         raise click.UsageError("--port and --admin-port must differ")
-    stack.up(stack.Options(data, port, admin_port, workers, fresh, config, session_redis))
+    stack.up(Options(data, port, admin_port, workers, fresh, config, session_redis))
 
 
 @click.command()

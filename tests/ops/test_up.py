@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from ops import datadir, logs, ports, secrets, stores
 from ops.embedded import EmbeddedRedis
 from ops.errors import OpsError, PortInUse
-from ops.stack import Options, Plan
+from ops.plan import Options, Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  "  # before all lines of the console but `ready`
