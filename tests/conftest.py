@@ -21,7 +21,7 @@ import redis
 from hypothesis import HealthCheck, settings
 
 from ops import embedded
-from tests import running_stack, waiting
+from tests import running_stack, unsupervised, waiting
 from tests.running_stack import ROOT, Stack
 
 # Every run draws the same, so that what passed here passes in CI. New draws are looked for in campaigns:
@@ -101,9 +101,9 @@ def prometheus_program() -> Callable[[str], str]:
 def _redis_server(kind: Any, folder: Path) -> Iterator[str]:
     server = embedded.EmbeddedRedis(kind, folder / f"redis-{kind}", folder)
     service = server.service()
-    process = embedded.start(service, folder / f"redis-{kind}.log")
+    process = unsupervised.start(service, folder / f"redis-{kind}.log")
     yield server.url()
-    embedded.stop(process, service)
+    unsupervised.stop(process, service)
 
 
 @pytest.fixture(scope="session")
@@ -146,9 +146,9 @@ def postgres_server(short_tmp: Path) -> Iterator[embedded.EmbeddedPostgres]:
     log = short_tmp / "postgres.log"
     server.create(log)
     service = server.service()
-    process = embedded.start(service, log)
+    process = unsupervised.start(service, log)
     yield server
-    embedded.stop(process, service)
+    unsupervised.stop(process, service)
 
 
 def _execute(server: embedded.EmbeddedPostgres, statement: str, *names: str) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import redis
 
-from ops import embedded
 from ops.programs import find_redis
 from ops.service import Service
+from tests import unsupervised
 from tests.running_stack import free_port
 from tests.waiting import wait_until
 
@@ -49,11 +49,11 @@ class Node:
         self.start()
 
     def start(self) -> None:
-        self._process = embedded.start(self._service, self._log)
+        self._process = unsupervised.start(self._service, self._log)
 
     def stop(self) -> None:
         self.thaw()
-        embedded.stop(self._process, self._service)
+        unsupervised.stop(self._process, self._service)
 
     def kill(self) -> None:
         self._process.kill()

@@ -20,6 +20,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from ops import embedded
+from tests import unsupervised
 from tests.waiting import until
 
 TOKEN = "a-token-for-tests"
@@ -295,11 +296,11 @@ class OwnRedis:
 
     def start(self) -> None:
         self._service = self._server.service()
-        self._process = embedded.start(self._service, self._log)
+        self._process = unsupervised.start(self._service, self._log)
 
     def stop(self) -> None:
         self.thaw()
-        embedded.stop(self._process, self._service)
+        unsupervised.stop(self._process, self._service)
 
     def freeze(self) -> None:
         os.kill(self._process.pid, signal.SIGSTOP)

@@ -19,6 +19,7 @@ import redis
 
 from ops import embedded, programs, spawn
 from ops.errors import OpsError, ServerMissing, StartFailed
+from tests import unsupervised
 
 
 def test_the_durable_redis_keeps_every_write(redis_durable_url: str) -> None:
@@ -67,7 +68,7 @@ def test_data_survives_a_kill_and_creating_again_changes_nothing(short_tmp: Path
     log = base / "postgres.log"
     server.create(log)
     service = server.service()
-    process = embedded.start(service, log)
+    process = unsupervised.start(service, log)
     server.create_database()
     with psycopg.connect(server.url()) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
@@ -79,7 +80,7 @@ def test_data_survives_a_kill_and_creating_again_changes_nothing(short_tmp: Path
     server.create_database()
     with psycopg.connect(server.url()) as connection:
         row = connection.execute("SELECT answer FROM kept").fetchone()
-    embedded.stop(process, service)
+    unsupervised.stop(process, service)
 
     assert row == (42,)
 
@@ -87,10 +88,10 @@ def test_data_survives_a_kill_and_creating_again_changes_nothing(short_tmp: Path
 def _start_when_backends_are_gone(service: Any, log: Path) -> subprocess.Popen[bytes]:
     for _ in range(50):  # the orphans of a killed postmaster leave within moments
         try:
-            return embedded.start(service, log)
+            return unsupervised.start(service, log)
         except StartFailed:
             continue
-    return embedded.start(service, log)
+    return unsupervised.start(service, log)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root changes accounts")
@@ -102,9 +103,9 @@ def test_root_hands_postgres_to_an_account_even_behind_closed_doors(short_tmp: P
     server = embedded.EmbeddedPostgres(base / "postgres", embedded.socket_folder(base), durable=False)
     server.create(base / "log")
     service = server.service()
-    process = embedded.start(service, base / "log")
+    process = unsupervised.start(service, base / "log")
     owner = psutil.Process(process.pid).uids().real
-    embedded.stop(process, service)
+    unsupervised.stop(process, service)
 
     assert owner != 0
 
@@ -135,11 +136,12 @@ def test_servers_die_with_their_parent(short_tmp: Path, wait_until: Callable[...
     """SIGKILL of the parent leaves no server behind."""
     base = short_tmp / "orphans"
     code = (
-        "import sys, time; from pathlib import Path; from ops import embedded\n"
+        "import sys, time; from pathlib import Path\n"
+        "from ops import embedded; from tests import unsupervised\n"
         "base = Path(sys.argv[1]); run = embedded.socket_folder(base)\n"
         "pg = embedded.EmbeddedPostgres(base / 'postgres', run, durable=False); pg.create(base / 'log')\n"
         "cache = embedded.EmbeddedRedis('volatile', base / 'redis', run)\n"
-        "pids = [embedded.start(s, base / 'log').pid for s in (pg.service(), cache.service())]\n"
+        "pids = [unsupervised.start(s, base / 'log').pid for s in (pg.service(), cache.service())]\n"
         "print(*pids, flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen(
@@ -191,7 +193,7 @@ def test_a_server_that_ends_says_why(short_tmp: Path) -> None:
     server = embedded.EmbeddedRedis("durable", short_tmp / "bad", short_tmp / "no-such-folder")
 
     with pytest.raises(StartFailed, match=r"redis-durable ended with status 1 \(.+\)"):
-        embedded.start(server.service(), short_tmp / "bad.log")
+        unsupervised.start(server.service(), short_tmp / "bad.log")
 
 
 def test_a_program_that_does_not_exist_is_one_clear_error() -> None:

@@ -21,6 +21,7 @@ from shop_backend.errors import Unavailable
 from shop_backend.metrics import PoolCollector
 from shop_backend.sections import DatabaseSettings
 from shop_backend.storage.database import Database
+from tests import unsupervised
 from tests.waiting import until
 
 LEAVERS = 5000
@@ -137,7 +138,7 @@ def pair(short_tmp: Path) -> Iterator[tuple[embedded.EmbeddedPostgres, embedded.
     primary.create(log)
     running = []
     try:
-        running.append((embedded.start(primary.service(), log), primary.service()))
+        running.append((unsupervised.start(primary.service(), log), primary.service()))
         primary.create_database()
         source = re.sub("/[a-z]+[?]", "/postgres?", primary.url())
         argv = [
@@ -150,11 +151,11 @@ def pair(short_tmp: Path) -> Iterator[tuple[embedded.EmbeddedPostgres, embedded.
             assert spawn(argv, stdout=out, account=replica.account(), cwd=Path("/")).wait() == 0
         with (replica.data / "postgresql.auto.conf").open("a") as settings:
             settings.write(f"recovery_min_apply_delay = '{DELAY}s'\nhot_standby = on\n")
-        running.append((embedded.start(replica.service(), log), replica.service()))
+        running.append((unsupervised.start(replica.service(), log), replica.service()))
         yield primary, replica
     finally:
         for process, service in reversed(running):
-            embedded.stop(process, service)
+            unsupervised.stop(process, service)
 
 
 async def test_a_buyer_sees_own_order_however_late_the_replica(

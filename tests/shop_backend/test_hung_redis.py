@@ -20,6 +20,7 @@ from shop_backend.config import Settings
 from shop_backend.parts import redis_client
 from shop_backend.storage.bounded_redis import Away
 from shop_backend.workers.worker import Worker
+from tests import unsupervised
 from tests.waiting import PATIENCE, until
 
 LONG = PATIENCE  # seconds: far above every limit, far below "without bound"
@@ -52,8 +53,8 @@ def servers(short_tmp: Path, tmp_path: Path) -> Iterator[dict[str, Server]]:
         for kind in ("durable", "volatile"):
             server = embedded.EmbeddedRedis(kind, tmp_path / kind, folder)
             service = server.service()
-            process = embedded.start(service, tmp_path / f"{kind}.log")
-            stack.callback(embedded.stop, process, service)
+            process = unsupervised.start(service, tmp_path / f"{kind}.log")
+            stack.callback(unsupervised.stop, process, service)
             found[kind] = Server(server.url(), process.pid)
         yield found
 
