@@ -17,7 +17,8 @@ from gateway.state.pins import Pin, Pins
 from gateway.state.roll import GONE, MOST_HOSTS, Roll
 
 if TYPE_CHECKING:
-    from tests.gateway.conftest import GatewayProcess, OwnRedis
+    from tests.gateway.own_redis import OwnRedis
+    from tests.gateway.process import GatewayProcess
 
 ROUTES = [
     {"match": "/api/orders", "methods": ["POST"], "upstream": "shop", "shut": {"sku": "body"}},

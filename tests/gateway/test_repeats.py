@@ -24,7 +24,7 @@ from gateway.state.known_shared import SharedKeys
 from tests.gateway.two_hosts import store_is
 
 if TYPE_CHECKING:
-    from tests.gateway.conftest import OwnRedis
+    from tests.gateway.own_redis import OwnRedis
 
 Start = Callable[..., SharedKeys]
 

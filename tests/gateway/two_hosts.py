@@ -12,7 +12,7 @@ import redis
 from tests.redis_places import Node
 
 if TYPE_CHECKING:
-    from tests.gateway.conftest import GatewayProcess
+    from tests.gateway.process import GatewayProcess
 
 ROUTES = [
     {"match": "/api/orders", "methods": ["POST"], "upstream": "shop", "shut": {"sku": "body"}},

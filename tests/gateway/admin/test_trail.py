@@ -22,7 +22,7 @@ from gateway.admin.overview import Overview
 from gateway.admin.trail import Entry, Trail
 from gateway.master import Master, Overrides
 from tests.clock import Clock
-from tests.gateway.conftest import TOKEN
+from tests.gateway.process import TOKEN
 
 FEATURE = "/api/features/recommendations"
 

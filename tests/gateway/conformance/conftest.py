@@ -11,7 +11,7 @@ import pytest_asyncio
 import yaml
 
 from tests.gateway.conformance.wire import Client, Upstream
-from tests.gateway.conftest import GatewayProcess
+from tests.gateway.process import GatewayProcess
 
 
 @dataclass

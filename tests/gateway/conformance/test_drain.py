@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.gateway.conformance.wire import Client, Upstream, Violation
-from tests.gateway.conftest import GatewayProcess
+from tests.gateway.process import GatewayProcess
 
 REQUESTS = (
     b"GET /a HTTP/1.1\r\nHost: shop.example\r\n\r\n",

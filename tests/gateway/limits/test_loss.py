@@ -21,8 +21,8 @@ from tests.gateway.limits.test_return import LIMIT, SECOND, even, fullest
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from tests.gateway.conftest import OwnRedis
     from tests.gateway.limits.conftest import NewStore
+    from tests.gateway.own_redis import OwnRedis
 
 AHEAD = (0, 333_333, -10 * SECOND, 10_654_321)  # of the store's clock, by worker
 

@@ -21,8 +21,8 @@ from tests.gateway.limits.reference import Told, hit_of, told
 from tests.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
-    from tests.gateway.conftest import OwnRedis
     from tests.gateway.limits.conftest import NewStore
+    from tests.gateway.own_redis import OwnRedis
 
 HIT = hit_of("user", "u", 10, 3600.0)
 

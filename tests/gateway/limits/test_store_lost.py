@@ -13,7 +13,8 @@ from tests.gateway.two_hosts import all_beat
 from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
-    from tests.gateway.conftest import GatewayProcess, OwnRedis
+    from tests.gateway.own_redis import OwnRedis
+    from tests.gateway.process import GatewayProcess
 
 LIMIT = 40
 SETTINGS: dict[str, Any] = {
