@@ -7,6 +7,8 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from tests.running_stack import free_port
+
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter, "Seen"], Awaitable[None]]
 
 
@@ -35,8 +37,8 @@ class FakeShop:
         self._connections: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
+        self.port = self.port or free_port()  # of those that stay free while it is stopped
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=4096)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         if self._server is not None:

@@ -203,6 +203,7 @@ def test_a_pipe_gets_a_line_for_each_promise(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_rehearsal_on_a_running_stack(start_stack: Callable[..., Any], tmp_path: Path) -> None:
     """A crowd buys what was made up for it; verdicts and figures agree; then it is off sale again."""
     stack = start_stack()
