@@ -18,7 +18,7 @@ from tests.running_stack import free_port
 from tests.waiting import wait_until
 
 MASTER = "the-master"  # as the sentinels call it
-DOWN_AFTER = 500  # milliseconds after which a sentinel takes a silent server for dead
+DOWN_AFTER = 3000  # milliseconds after which a silent server is taken for dead; machines stand still for less
 
 
 class Node:
@@ -135,7 +135,7 @@ def running_cluster(folder: Path, *words: str) -> Iterator[Cluster]:
     nodes: list[Node] = []
     try:
         buses = [free_port() for _ in range(3)]
-        settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--save", "", *words)
+        settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(DOWN_AFTER), "--save", "", *words)
         nodes.extend(Node(folder, *settings, "--cluster-port", str(bus)) for bus in buses)
         for number, node in enumerate(nodes):
             node.ask("CLUSTER ADDSLOTSRANGE", 16384 * number // 3, 16384 * (number + 1) // 3 - 1)
