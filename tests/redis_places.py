@@ -135,7 +135,8 @@ def running_cluster(folder: Path, *words: str) -> Iterator[Cluster]:
     nodes: list[Node] = []
     try:
         buses = [free_port() for _ in range(3)]
-        settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(DOWN_AFTER), "--save", "", *words)
+        settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(DOWN_AFTER))
+        settings = (*settings, "--save", "", *words)
         nodes.extend(Node(folder, *settings, "--cluster-port", str(bus)) for bus in buses)
         for number, node in enumerate(nodes):
             node.ask("CLUSTER ADDSLOTSRANGE", 16384 * number // 3, 16384 * (number + 1) // 3 - 1)
