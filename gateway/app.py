@@ -55,7 +55,7 @@ class Gateway:
         """Serve by this configuration from the next request on; those in flight end as they began.
 
         Raises:
-            OSError: a file it names can't be opened; nothing has changed then.
+            OSError, ValueError: as `Parts.adopt`.
         """
         await self._parts.adopt(config)
         self._rebuild(config)

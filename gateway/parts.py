@@ -87,9 +87,17 @@ class Parts:
         """Make the parts be as a configuration says; those it leaves as they were go on with their state.
 
         Raises:
-            OSError: the access log can't be opened; nothing has changed then.
+            OSError, ValueError: a file that it names is not as it should be; nothing has changed then.
         """
         old, log_before = self.config, self.access_log
+        before = old.upstreams if old is not None else {}
+        # What may fail goes first, so that what holds is never half of one and half of the other.
+        identity = Identity(new.identity, new.listen.trusted_proxies)
+        made = {
+            name: Upstream(name, settings)
+            for name, settings in new.upstreams.items()
+            if name not in before or not _same(before[name], settings, but={"breaker", "concurrency"})
+        }
         access_log = self._open_log(new, old)
         self.config = new
         self.accounts.settle()  # what has ended until now goes into the log of until now
@@ -97,17 +105,16 @@ class Parts:
         if log_before is not None and log_before is not access_log:
             await asyncio.to_thread(log_before.close)
             self._dropped_before += log_before.dropped
-        self.identity = Identity(new.identity, new.listen.trusted_proxies)
+        self.identity = identity
         if old is None or old.redis != new.redis:
             await self._swap_stores(new.redis)
         for name, settings in new.upstreams.items():
-            before = old.upstreams.get(name) if old is not None else None
-            if before is None or not _same(before, settings, but={"breaker", "concurrency"}):
+            if name in made:
                 self._leave(self.upstreams.pop(name, None))
                 self.cache.clear()  # what another server said may not hold here
-                upstream = self.upstreams[name] = Upstream(name, settings)
-                await upstream.start()
-            if before is None or before.concurrency != settings.concurrency:
+                self.upstreams[name] = made[name]
+                await made[name].start()
+            if name not in before or before[name].concurrency != settings.concurrency:
                 self.gates[name] = Slots(settings.concurrency or _UNLIMITED)
         if old is None or old.tracing != new.tracing:
             self._swap_tracer(new.tracing)

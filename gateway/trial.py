@@ -1,4 +1,4 @@
-"""Tries what a configuration names, keys and fallbacks, before anything depends on it."""
+"""Tries what a configuration names, keys, fallbacks and authorities, before anything depends on it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from gateway.config import Config, ConfigError, load
 from gateway.policies.degrade import build_fallback
 from gateway.tokens import load_keys
+from gateway.upstream.pool import tls_context
 from gateway.yaml_source import Mistake, Path, dotted, parse
 
 
@@ -36,3 +37,12 @@ def _failures(config: Config) -> Iterator[tuple[Path, str]]:
                 build_fallback(settings.fallback)
             except (ValueError, OSError) as error:
                 yield ("features", feature, "fallback"), str(error)
+    for name, upstream in config.upstreams.items():
+        if upstream.tls.ca_file is not None:
+            try:
+                tls_context(upstream.tls)
+            except OSError:  # in OpenSSL's words
+                yield (
+                    ("upstreams", name, "tls", "ca_file"),
+                    f"{upstream.tls.ca_file} holds no certificate (PEM)",
+                )

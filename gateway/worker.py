@@ -142,7 +142,7 @@ class Worker:
             if self._protocol is not None:
                 rebound(self._protocol, settings.listen)
             error = None
-        except (config.ConfigError, OSError) as failure:
+        except (config.ConfigError, OSError, ValueError) as failure:
             error = str(failure)
         self._channel.send({"type": "applied", "version": message["version"], "error": error})
 

@@ -9,8 +9,14 @@ from typing import Any
 
 import httpx
 import jwt
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from gateway import config
+from gateway.metrics import WorkerMetrics
+from gateway.parts import Parts
+from gateway.trial import load_and_try
 
 
 async def test_an_edit_holds_in_every_worker(start_gateway: Any, until: Any) -> None:
@@ -179,3 +185,44 @@ async def test_what_the_door_lets_in(start_gateway: Any) -> None:
         asked[1]["url"] += "y" * 12_000
         asked[2]["headers"] |= {f"y-{n}": "1" for n in range(110)}
         assert [(await client.request(**one)).status_code for one in asked] == [200, 200, 200]
+
+
+AUTHORITY = "{servers: ['https://127.0.0.1:9'], tls: {ca_file: bad.pem}}"
+KEYS = "{jwt: {algorithm: EdDSA, key_file: bad.pem}}"
+
+
+def named(tmp_path: Path, upstream: str, identity: str) -> tuple[bytes, str]:
+    """A configuration with these blocks, and its name, in a folder that has a file without sense."""
+    (tmp_path / "bad.pem").write_text("nothing")
+    text = (
+        f"upstreams: {{shop: {upstream}}}\nidentity: {identity}\nroutes: [{{match: '/**', upstream: shop}}]"
+    )
+    return text.encode(), str(tmp_path / "gateway.yaml")
+
+
+@pytest.mark.parametrize(
+    ("upstream", "identity"), [(AUTHORITY, "{}"), ("{servers: ['http://127.0.0.1:8']}", KEYS)]
+)
+async def test_what_a_worker_can_not_have_changes_nothing(
+    tmp_path: Path, upstream: str, identity: str
+) -> None:
+    """The file was good when the master tried it: what holds is not half of one and half of the other."""
+    raw, name = named(tmp_path, "{servers: ['http://127.0.0.1:9']}", "{}")
+    parts, good = Parts(1, WorkerMetrics()), config.load(raw, name, {})
+    await parts.adopt(good)
+    before = parts.config, parts.identity, dict(parts.upstreams), dict(parts.gates)
+    with pytest.raises((OSError, ValueError)):
+        await parts.adopt(config.load(*named(tmp_path, upstream, identity), {}))
+
+    assert (parts.config, parts.identity, parts.upstreams, parts.gates) == before
+    await parts.aclose()
+
+
+def test_a_file_without_authorities_is_told(tmp_path: Path) -> None:
+    """By `check` and at a reload, at its line."""
+    with pytest.raises(config.ConfigError) as refused:
+        load_and_try(*named(tmp_path, AUTHORITY, "{}"), {})
+
+    (line,) = refused.value.lines
+    assert line.startswith(f"{tmp_path}/gateway.yaml:1: upstreams.shop.tls.ca_file: ")
+    assert line.endswith("bad.pem holds no certificate (PEM)")
