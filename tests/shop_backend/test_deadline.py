@@ -23,6 +23,16 @@ SOON = {"tidegate-deadline": "1500"}  # milliseconds; enough to come where it is
 _keys = itertools.count()
 
 
+@pytest.fixture
+async def shop(shop_settings: Settings, fill_shop: Any, start_shop: Any) -> AsyncIterator[Any]:
+    """One whose database ends nothing by a bound of its own, however long the machine stands still."""
+    patient = {"lock_timeout": 60.0, "statement_timeout": 60.0}
+    database = shop_settings.database.model_copy(update=patient)
+    fill_shop(shop_settings)
+    async with start_shop(shop_settings.model_copy(update={"database": database})) as running:
+        yield running
+
+
 def dropped(at: str) -> float:
     return REGISTRY.get_sample_value("shop_dropped_requests_total", {"at": at}) or 0.0
 
@@ -84,30 +94,24 @@ async def test_no_stock_is_taken_for_one_who_has_left(shop: Any) -> None:
     assert (await order(shop, guest, **{"tidegate-deadline": "60000"})).status_code == 202
 
 
-async def test_a_statement_ends_with_its_deadline(
-    shop_settings: Settings, fill_shop: Any, start_shop: Any
-) -> None:
+async def test_a_statement_ends_with_its_deadline(shop: Any) -> None:
     """PostgreSQL itself stops working on it, by no bound of its own, while what it waits for is locked."""
-    patient = {"lock_timeout": 60.0, "statement_timeout": 60.0}
-    database = shop_settings.database.model_copy(update=patient)
-    fill_shop(shop_settings)
-    async with start_shop(shop_settings.model_copy(update={"database": database})) as shop:
-        placed = await shop.placed()
-        await shop.drain()
-        count = dropped("database")
-        async with locked(shop, "orders") as operator:
-            answer = await shop.client.get(
-                f"/api/orders/{placed['order_id']}?token={placed['token']}", headers=SOON
-            )
-            assert (answer.status_code, answer.json()["type"]) == (503, TOO_LATE)
+    placed = await shop.placed()
+    await shop.drain()
+    count = dropped("database")
+    async with locked(shop, "orders") as operator:
+        answer = await shop.client.get(
+            f"/api/orders/{placed['order_id']}?token={placed['token']}", headers=SOON
+        )
+        assert (answer.status_code, answer.json()["type"]) == (503, TOO_LATE)
 
-            async def ended() -> bool:
-                used = shop.context.database.usage()["primary", "used"]
-                return used == await waiting(operator) == 0
+        async def ended() -> bool:
+            used = shop.context.database.usage()["primary", "used"]
+            return used == await waiting(operator) == 0
 
-            await until(ended, "no statement of the shop runs, and no connection is kept")
-        assert dropped("database") == count + 1
-        assert (await shop.see(placed))["status"] == "pending"
+        await until(ended, "no statement of the shop runs, and no connection is kept")
+    assert dropped("database") == count + 1
+    assert (await shop.see(placed))["status"] == "pending"
 
 
 async def test_nobody_queues_for_a_connection_beyond_the_deadline(
