@@ -20,7 +20,7 @@ from benchmarks.processes import memory_bytes
 from benchmarks.tokens import tokens
 from gateway import config
 from gateway.app import Gateway
-from gateway.client import ABORT
+from gateway.intake import ABORT
 from gateway.metrics import WorkerMetrics
 from gateway.parts import Parts
 from gateway.state.counters import SharedCounters, shared_memory

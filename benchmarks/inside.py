@@ -16,10 +16,10 @@ from uvicorn.server import ServerState
 from benchmarks.upstream import SMALL
 from gateway import config
 from gateway.app import Gateway
+from gateway.bounds import Bounds
 from gateway.client import ClientConnection
 from gateway.metrics import WorkerMetrics
 from gateway.parts import Parts
-from gateway.server import protocol_for
 from gateway.state.counters import SharedCounters, shared_memory
 from gateway.upstream.http1 import Connection
 from gateway.upstream.pool import Pool
@@ -84,21 +84,13 @@ class Inside:
         gateway = Gateway(parts)
         await gateway.adopt(self._settings)
         self._lend_connections(parts)
-        served = uvicorn.Config(
-            gateway,
-            http=protocol_for(self._settings.listen, gateway),
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-        )
+        bounds = Bounds(self._settings.listen, gateway)
+        served = uvicorn.Config(gateway, ws="none", lifespan="off", log_config=None, access_log=False)
         served.load()
         state = ServerState()
         state.default_headers = [(b"date", b"Fri, 27 Nov 2026 12:00:00 GMT")]
         for _ in range(CLIENTS):
-            client = cast("type[ClientConnection]", served.http_protocol_class)(
-                served, state, {}, asyncio.get_running_loop()
-            )
+            client = ClientConnection(bounds, served, state, {}, asyncio.get_running_loop())
             line = Line()
             client.connection_made(cast("asyncio.Transport", line))
             self._clients.append((client, line))

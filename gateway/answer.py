@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import http
+from abc import abstractmethod
 from typing import Any, Protocol
 
 from gateway.exchange import Header
@@ -28,6 +29,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Wire(Protocol):
     """What an answer needs of its connection."""
 
+    __slots__ = ()
     loop: asyncio.AbstractEventLoop
     blocked: bool  # the client reads slower than we write
 
@@ -53,6 +55,10 @@ class Wire(Protocol):
 
     def abort(self) -> None:
         """Cut the connection off."""
+        ...
+
+    def over(self, answer: Answer) -> None:
+        """Nothing more comes of it."""
         ...
 
 
@@ -114,6 +120,10 @@ class Answer:
             self.begin(message["status"], message["headers"])
         elif not self.complete:
             self.go_on(message.get("body", b""), more=message.get("more_body", False))
+
+    @abstractmethod
+    def leave(self) -> None:
+        """The client is gone."""
 
     # ---- its bytes ---------------------------------------------------------------------------
 

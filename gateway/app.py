@@ -12,16 +12,16 @@ from typing import Any
 
 from gateway import guard, pipeline
 from gateway.answer import framed
-from gateway.client import ABORT
 from gateway.config import Config, Listen
 from gateway.errors import GatewayError, Internal
 from gateway.exchange import ClientGone, Exchange, Handler, Header, Reply
 from gateway.head import WholeRequest
 from gateway.identity import Identity
+from gateway.intake import ABORT
 from gateway.parts import Parts
 from gateway.routes import RouteTable
 from gateway.state.switches import Switches
-from gateway.whole import CLOSED, Send
+from gateway.whole import CLOSED, App, Send
 
 _log = logging.getLogger("gateway")
 _REQUEST_ID = b"x-request-id"
@@ -40,7 +40,7 @@ class _Snapshot:
     identity: Identity
 
 
-class Gateway:
+class Gateway(App):
     """The app. `adopt` gives it a configuration, now and at each reload."""
 
     def __init__(self, parts: Parts) -> None:

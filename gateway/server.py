@@ -9,14 +9,14 @@ import socket
 import struct
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
+from gateway.bounds import Bounds
 from gateway.client import ClientConnection
 from gateway.config import Listen
-from gateway.head import HeadReader
-from gateway.whole import App
 
 HANDSHAKE = 0.1  # seconds; round trips that a handshake under way may still take
 # Classic BPF on a TCP header: drop what has SYN and not ACK, take the rest.
@@ -31,24 +31,9 @@ _SO_ATTACH_FILTER = 26  # Linux
 _HANDLES_CLOSE = 0.01  # seconds; the loop closes its handles on its next turns, not at once
 
 
-def protocol_for(listen: Listen, whole: App | None = None) -> type[ClientConnection]:
-    """The connection class with these bounds built in; uvicorn wants a class, not an instance.
-
-    Args:
-        listen: the bounds.
-        whole: answers requests that come whole; without it the ASGI app answers these too.
-    """
-    built_in = {"listen": listen, "heads": HeadReader(listen), "whole": whole, "__slots__": ()}
-    return type("BoundedConnection", (ClientConnection,), built_in)
-
-
-def rebound(protocol: type[ClientConnection], listen: Listen) -> None:
-    """Let other bounds hold from the next request on, on connections that are open too."""
-    if protocol.listen != listen:
-        protocol.listen, protocol.heads = (
-            listen,
-            HeadReader(listen),
-        )  # what was vetted before no longer counts
+def protocol_for(bounds: Bounds) -> type[asyncio.Protocol]:
+    """What makes a connection of these bounds: uvicorn asks for a class, and only calls it."""
+    return cast("type[asyncio.Protocol]", partial(ClientConnection, bounds))
 
 
 def deafen(listener: socket.socket) -> None:
@@ -110,7 +95,7 @@ async def serve_admin(
     server = QuietServer(
         uvicorn.Config(
             app,
-            http=protocol_for(listen),
+            http=protocol_for(Bounds(listen)),
             ws="none",
             lifespan="off",
             log_config=None,

@@ -7,7 +7,7 @@ import math
 from abc import abstractmethod
 
 
-class Timed(asyncio.Protocol):
+class Timed:
     """What is due by when.
 
     One timer outlives many requests: it looks at the deadlines of the moment when it fires.
@@ -32,6 +32,10 @@ class Timed(asyncio.Protocol):
         self.timer_at = math.inf
         self._rhythm = rhythm
         self._timer: asyncio.TimerHandle | None = None
+
+    def due(self, seconds: float) -> None:
+        """The peer has so long to bring what comes next; without end when nothing is due."""
+        self.read_by = self.loop.time() + seconds
 
     @abstractmethod
     def late(self, now: float) -> None:

@@ -6,11 +6,13 @@ Section numbers are those of RFC 9112 unless another is named.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import logging
+from typing import Any, cast
 
 from gateway.answer import CONTINUE, Answer, Wire
 from gateway.errors import GatewayError
 
+_log = logging.getLogger("gateway")
 DRAIN = 64 << 10  # bytes; so much of a body that nobody asked for is read, to keep the connection
 
 
@@ -25,7 +27,7 @@ class Turn(Answer):
         error: why the rest of the request can't be had; raised where the body is read.
     """
 
-    __slots__ = ("_chunks", "_expects", "_told", "_waiter", "error", "more", "scope", "seen", "size")
+    __slots__ = ("_chunks", "_expects", "_task", "_told", "_waiter", "error", "more", "scope", "seen", "size")
 
     def __init__(
         self, wire: Wire, scope: dict[str, Any], *, keep_alive: bool, expects: bool = False, more: bool = True
@@ -38,8 +40,30 @@ class Turn(Answer):
         self.size = 0
         self.seen = 0
         self.error: GatewayError | None = None
+        self._task: asyncio.Task[None] | None = None  # in which the app answers
         self._told = False  # that the body has ended
         self._waiter: asyncio.Future[None] | None = None
+
+    def go(self, app: Any, tasks: set[asyncio.Task[None]]) -> None:  # noqa: ANN401 - an ASGI app
+        """Let the app answer; its task is among `tasks` until then."""
+        self._task = task = self._wire.loop.create_task(self._run(app, tasks))
+        tasks.add(task)
+
+    async def _run(self, app: Any, tasks: set[asyncio.Task[None]]) -> None:  # noqa: ANN401 - the same
+        try:
+            await app(self.scope, self.receive, self.send)
+        except Exception:  # noqa: BLE001 - whatever it is, this connection ends and the others go on
+            _log.exception("the app failed on a request")
+        finally:
+            tasks.discard(cast("asyncio.Task[None]", self._task))
+            self._task = None
+            self._wire.over(self)
+
+    def cancel(self, tasks: set[asyncio.Task[None]]) -> None:
+        """End what the app is doing, unless it has answered."""
+        if self._task is not None and not self.complete:
+            self._task.cancel()
+            tasks.discard(self._task)  # cancelled before its first step it never gets to do so
 
     # ---- the request's body ------------------------------------------------------------------
 

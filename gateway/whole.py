@@ -21,6 +21,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]  # an ASGI send channel
 class App(Protocol):
     """What answers requests."""
 
+    __slots__ = ()
+
     def receive(self, request: WholeRequest, address: str) -> Exchange:
         """The exchange of a request that came whole."""
         ...
@@ -48,22 +50,13 @@ class App(Protocol):
         ...
 
 
-class Connection(Wire, Protocol):
-    """The client's connection."""
-
-    def over(self, turn: WholeTurn) -> None:
-        """The turn is over."""
-        ...
-
-
 class WholeTurn(Answer):
     """One such request on a client's connection."""
 
-    __slots__ = ("_app", "_connection", "_exchange", "_status", "_walk")
+    __slots__ = ("_app", "_exchange", "_status", "_walk")
 
-    def __init__(self, connection: Connection, app: App, request: WholeRequest, address: str) -> None:
-        super().__init__(connection, request.method, old=False, keep_alive=request.keep_alive)
-        self._connection = connection
+    def __init__(self, wire: Wire, app: App, request: WholeRequest, address: str) -> None:
+        super().__init__(wire, request.method, old=False, keep_alive=request.keep_alive)
         self._app = app
         self._exchange = app.receive(request, address)
         self._status = CLOSED
@@ -76,7 +69,7 @@ class WholeTurn(Answer):
         if type(begun) is Reply:
             self._replied(begun, None)
         else:
-            self._walk = Walk(app.finish(begun, exchange), self._connection.loop, self._replied)
+            self._walk = Walk(app.finish(begun, exchange), self._wire.loop, self._replied)
             self._walk.resume()
 
     def leave(self) -> None:
@@ -89,10 +82,10 @@ class WholeTurn(Answer):
         self._walk = None
         if reply is None:
             self._end(0, error)
-        elif reply.stream is not None or self._connection.blocked or self.gone:
+        elif reply.stream is not None or self._wire.blocked or self.gone:
             self._status = reply.status
-            sending = self._app.send(reply, self._exchange, self.send, self._connection.abort)
-            self._walk = Walk(sending, self._connection.loop, self._end)
+            sending = self._app.send(reply, self._exchange, self.send, self._wire.abort)
+            self._walk = Walk(sending, self._wire.loop, self._end)
             self._walk.resume()
             if self.gone and self._walk is not None:  # left when the walk before was at its end
                 self._walk.cancel()
@@ -115,6 +108,6 @@ class WholeTurn(Answer):
         elif error is not None:
             _log.error("the answer to a request broke off", exc_info=error)
         self._app.account(self._exchange, self._status, sent or 0)
-        self._connection.over(self)
+        self._wire.over(self)
         if error is not None and not isinstance(error, Exception | asyncio.CancelledError):
             raise error  # SystemExit and the like

@@ -14,15 +14,15 @@ import uvicorn
 
 from gateway import config
 from gateway.app import Gateway
+from gateway.bounds import Bounds
 from gateway.channel import Channel, Message
-from gateway.client import ClientConnection
 from gateway.loop_lag import LoopLag
 from gateway.metrics import WorkerMetrics
 from gateway.parts import Parts
 from gateway.policies.circuit_state import Change
 from gateway.policies.shut_offs import ShutOff
 from gateway.pressure import CpuShare
-from gateway.server import QuietServer, protocol_for, rebound
+from gateway.server import QuietServer, protocol_for
 from gateway.state.counters import Counters, SharedCounters
 from gateway.state.known_keys import KnownKeys
 from gateway.state.switches import Switches
@@ -57,7 +57,7 @@ class Worker:
         self._first: str = start["config"]
         self._switches = Switches.from_json(start["switches"])
         self._server: QuietServer | None = None
-        self._protocol: type[ClientConnection] | None = None
+        self._bounds: Bounds | None = None
         self._dropped = 0  # access log lines, already counted
 
     async def run(self) -> None:
@@ -65,11 +65,11 @@ class Worker:
         settings = self._load(self._first)
         await self._gateway.adopt(settings)
         self._gateway.apply(self._switches)
-        self._protocol = protocol_for(settings.listen, self._gateway)
+        self._bounds = Bounds(settings.listen, self._gateway)
         self._server = server = QuietServer(
             uvicorn.Config(
                 self._gateway,
-                http=self._protocol,
+                http=protocol_for(self._bounds),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -139,8 +139,8 @@ class Worker:
         try:
             settings = self._load(message["config"])
             await self._gateway.adopt(settings)
-            if self._protocol is not None:
-                rebound(self._protocol, settings.listen)
+            if self._bounds is not None:
+                self._bounds.set(settings.listen)
             error = None
         except (config.ConfigError, OSError, ValueError) as failure:
             error = str(failure)

@@ -18,8 +18,10 @@ REST_LATE = 1.0  # seconds that an idle connection may outlive its time; saves a
 WRITE_HIGH = 64 << 10  # bytes; writers wait above this
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """One client connection, leased to one exchange at a time.
+
+    To the event loop it is an `asyncio.Protocol` in all but name: what derives from that can't be compiled.
 
     Attributes:
         reader: the answer under way.

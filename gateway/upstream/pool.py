@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import cast
 from urllib.parse import urlsplit
 
 from gateway import config
@@ -74,10 +75,11 @@ class Endpoint:
         """
         await in_task()
         allowed = min(self.connect_timeout, deadline - self.clock())
+        protocol = cast("asyncio.Protocol", connection)
         try:
             async with asyncio.timeout(max(0.0, allowed)):
                 await asyncio.get_running_loop().create_connection(
-                    lambda: connection, self.host, self.port, ssl=self.tls, server_hostname=self.server_name
+                    lambda: protocol, self.host, self.port, ssl=self.tls, server_hostname=self.server_name
                 )
         except TimeoutError as error:
             connection.abort()

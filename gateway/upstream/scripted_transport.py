@@ -3,6 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
+
+
+class Callbacks(Protocol):
+    """What an event loop tells a connection."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is open."""
+        ...
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        ...
+
+    def eof_received(self) -> bool:
+        """The peer sends no more; whether to keep it half open."""
+        ...
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        ...
 
 
 class ScriptedTransport(asyncio.Transport):
@@ -14,7 +35,7 @@ class ScriptedTransport(asyncio.Transport):
         aborted: the protocol closed the connection.
     """
 
-    def __init__(self, protocol: asyncio.Protocol) -> None:
+    def __init__(self, protocol: Callbacks) -> None:
         super().__init__()
         self._protocol = protocol
         self.written = b""

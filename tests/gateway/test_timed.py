@@ -10,10 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
+from gateway.bounds import Bounds
 from gateway.client import ClientConnection
 from gateway.config import Listen
 from gateway.guard import REFUSAL
-from gateway.server import protocol_for
 from gateway.upstream.scripted_transport import ScriptedTransport
 from tests.gateway import virtual_time
 
@@ -54,10 +54,9 @@ async def connect(answering: float) -> tuple[ClientConnection, Client]:
         await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
 
-    protocol = protocol_for(LISTEN)
-    config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None)
+    config = uvicorn.Config(app, lifespan="off", log_config=None)
     config.load()
-    connection = protocol(config, ServerState(), {})
+    connection = ClientConnection(Bounds(LISTEN), config, ServerState(), {})
     return connection, Client(connection)
 
 

@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 
 from gateway import guard
+from gateway.bounds import Bounds
 from gateway.config import Listen
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
@@ -61,7 +62,7 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 def door() -> Iterator[int]:
     """The port of a server with the gateway's protocol, on a thread of its own."""
     config = uvicorn.Config(
-        app, http=protocol_for(LISTEN), ws="none", lifespan="off", log_config=None, access_log=False
+        app, http=protocol_for(Bounds(LISTEN)), ws="none", lifespan="off", log_config=None, access_log=False
     )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
