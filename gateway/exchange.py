@@ -152,7 +152,6 @@ class Exchange:
             self._deferred.pop()()
 
 
-@dataclass(slots=True)
 class Reply:
     """An answer: complete in `body`, or flowing from `stream`.
 
@@ -161,10 +160,15 @@ class Reply:
     need not wait may return it as it is.
     """
 
-    status: int
-    headers: Header
-    body: bytes = b""
-    stream: AsyncIterator[bytes] | None = None
+    __slots__ = ("body", "headers", "status", "stream")
+
+    def __init__(
+        self, status: int, headers: Header, body: bytes = b"", stream: AsyncIterator[bytes] | None = None
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.stream = stream
 
     def __await__(self) -> Generator[Any, None, Reply]:
         """Itself, at once."""
