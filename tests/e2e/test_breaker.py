@@ -21,8 +21,8 @@ async def test_a_hung_shop_opens_the_breaker_which_closes_by_itself(
 ) -> None:
     """Clients get 503 problem+json at once while it hangs, and the shop again afterwards."""
     clients = [http_client(stack.url) for _ in range(120)]  # enough for every worker's window
-    sessions = await asyncio.gather(*(client.call("POST", "/api/session", {}) for client in clients))
-    assert {answer.status for answer in sessions} == {201}
+    for client in clients:  # one by one: all at once may be more than a busy machine's shop can take
+        assert (await client.call("POST", "/api/session", {})).status == 201
 
     shop = stack.service_pid("shop")
     os.kill(shop, signal.SIGSTOP)
