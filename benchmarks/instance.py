@@ -32,6 +32,7 @@ class Reading:
         outcome: what wrk saw.
         errors: answers of 400 and above that no limit asked for, and broken lines.
         cpu: microseconds of user and system time of the peer's whole tree, per answered request.
+        own: user time among it.
         redis_calls: Redis round trips per answered request; None without Redis.
         redis_cpu: microseconds of Redis's own time per answered request; None without Redis.
     """
@@ -39,6 +40,7 @@ class Reading:
     outcome: Outcome
     cpu: float
     errors: int = 0
+    own: float = 0.0
     redis_calls: float | None = None
     redis_cpu: float | None = None
 
@@ -135,21 +137,22 @@ class Instance:
             LoadError: the load couldn't be offered.
         """
         redis_before = self.redis.usage() if self.redis else None
-        before = self.process.cpu_seconds()
+        before, user = self.process.cpu_seconds(), self.process.user_and_system()[0]
         outcome = load.offer(
             case, self.site.port, seconds=seconds, connections=connections, users=users, rate=rate
         )
         spent = self.process.cpu_seconds() - before
+        own = self.process.user_and_system()[0] - user
         redis_after = self.redis.usage() if self.redis else None
         self._empty_logs()
         errors = self._judge(case, outcome)
         answered = outcome.answered
-        cpu = spent / answered * 1e6
+        cpu, own = spent / answered * 1e6, own / answered * 1e6
         if redis_before is None or redis_after is None:
-            return Reading(outcome, cpu, errors)
+            return Reading(outcome, cpu, errors, own)
         calls = redis_after.calls - redis_before.calls
         redis_cpu = redis_after.cpu_seconds - redis_before.cpu_seconds
-        return Reading(outcome, cpu, errors, calls / answered, redis_cpu / answered * 1e6)
+        return Reading(outcome, cpu, errors, own, calls / answered, redis_cpu / answered * 1e6)
 
     def idle_bytes(self, connections: int) -> float:
         """Memory that one more idle connection costs, from the growth that many cause."""

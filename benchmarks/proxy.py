@@ -19,7 +19,7 @@ from benchmarks.machine import MachineError
 from benchmarks.peers import PEERS, choose
 from benchmarks.peers.peer import cache_folder
 from benchmarks.processes import StartError
-from benchmarks.scale import grow
+from benchmarks.scale import AXES, grow
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,7 +71,13 @@ def _compare(given: argparse.Namespace) -> int:
 
 
 def _scale(given: argparse.Namespace) -> int:
-    results = grow(choose(given.peers or "tidegate"), rounds=given.rounds, seconds=given.seconds, say=_say)
+    results = grow(
+        choose(given.peers or "tidegate"),
+        rounds=given.rounds,
+        seconds=given.seconds,
+        say=_say,
+        axes=given.axes or tuple(AXES),
+    )
     print(report.growth(results, flat=0.1))
     _keep(results, given.json, "scale")
     return 0 if results.points else 1
@@ -111,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--connections", type=_whole, default=64, help="(%(default)s)")
     parser.add_argument("--idle", type=int, default=2000, help="idle connections to weigh (%(default)s)")
     parser.add_argument("--scale", action="store_true", help="grow connections, routes and users instead")
+    parser.add_argument("--axes", nargs="+", choices=tuple(AXES), help="of --scale; all")
     parser.add_argument("--quick", action="store_true", help="one short round: does it work at all?")
     parser.add_argument("--json", type=Path, help="where to write; default below the cache folder")
     return parser

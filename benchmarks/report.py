@@ -139,12 +139,24 @@ def growth(results: Growth, *, flat: float) -> str:
                 f"{point.cpu_low:.1f}–{point.cpu_high:.1f}",
                 f"{ratio:.2f}",
                 "yes" if ratio <= 1 + flat else "no",
+                f"{point.own:.1f}",
+                f"{results.own_ratio(point) or math.nan:.2f}",
                 f"{point.rate:,.0f}",
             )
             for point in results.points
             if point.axis == axis and (ratio := results.ratio(point))
         ]
-        head = ("peer", axis, "CPU µs", "low–high", "× first", f"within {flat:.0%}", "req/s")
+        head = (
+            "peer",
+            axis,
+            "CPU µs",
+            "low–high",
+            "× first",
+            f"within {flat:.0%}",
+            "own µs",
+            "× first",
+            "req/s",
+        )
         parts.append(f"**{axis}**\n\n{table(head, rows)}")
     parts.append(versions(results))
     parts.extend(missing(results))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks import machine
@@ -38,6 +38,7 @@ class Point:
         cpu_low: of the cheapest round.
         cpu_high: of the dearest round.
         rate: requests per second.
+        own: of `cpu`, what the peer spends itself; the rest is the kernel's, on its behalf.
     """
 
     peer: str
@@ -47,6 +48,7 @@ class Point:
     cpu_low: float
     cpu_high: float
     rate: float
+    own: float
 
 
 @dataclass(slots=True)
@@ -61,11 +63,21 @@ class Growth(Run):
 
     def ratio(self, point: Point) -> float | None:
         """A point's cost over that of its axis's first, which has the least to do."""
-        first = next((one for one in self.points if (one.peer, one.axis) == (point.peer, point.axis)), None)
+        first = self._first(point)
         return point.cpu / first.cpu if first and first.cpu else None
 
+    def own_ratio(self, point: Point) -> float | None:
+        """The same of what is the peer's own."""
+        first = self._first(point)
+        return point.own / first.own if first and first.own else None
 
-def grow(peers: Sequence[Peer], *, rounds: int, seconds: float, say: Say) -> Growth:
+    def _first(self, point: Point) -> Point | None:
+        return next((one for one in self.points if (one.peer, one.axis) == (point.peer, point.axis)), None)
+
+
+def grow(
+    peers: Sequence[Peer], *, rounds: int, seconds: float, say: Say, axes: Collection[str] = tuple(AXES)
+) -> Growth:
     """Measure each peer at every amount of every axis, the amounts in turn within every round.
 
     Args:
@@ -73,20 +85,22 @@ def grow(peers: Sequence[Peer], *, rounds: int, seconds: float, say: Say) -> Gro
         rounds: how often.
         seconds: of load in each.
         say: told of progress.
+        axes: of AXES.
 
     Raises:
         MachineError: fewer than two cores.
         StartError: the upstream can't be started.
     """
     results = Growth(machine=machine.describe(), settings={"rounds": rounds, "seconds": seconds})
-    amounts = [(axis, amount) for axis, several in AXES.items() for amount in several]
+    amounts = [(axis, amount) for axis, several in AXES.items() if axis in axes for amount in several]
     with opened(results, say) as bench:
         for peer in bench.present(peers):
             usual = bench.start(peer)
-            wide = bench.start(peer, routes=max(AXES["routes"])) if usual and peer.many_routes else None
+            many = "routes" in axes and peer.many_routes
+            wide = bench.start(peer, routes=max(AXES["routes"])) if usual and many else None
             if usual is None or peer.name in results.missing:
                 continue
-            seen: dict[tuple[str, int], list[tuple[float, float]]] = {}
+            seen: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
             for _ in range(rounds):
                 for axis, amount in amounts:
                     on = wide if axis == "routes" and amount > usual.site.routes else usual
@@ -106,8 +120,8 @@ def grow(peers: Sequence[Peer], *, rounds: int, seconds: float, say: Say) -> Gro
     return results
 
 
-def _cost(instance: Instance, axis: str, amount: int, seconds: float) -> tuple[float, float]:
-    """Microseconds per request once all connections are open, and requests per second.
+def _cost(instance: Instance, axis: str, amount: int, seconds: float) -> tuple[float, float, float]:
+    """Microseconds per request once all connections are open, its own of them, and requests per second.
 
     A short run taken off a long one leaves the time in between, when nothing was opened.
     """
@@ -127,10 +141,11 @@ def _cost(instance: Instance, axis: str, amount: int, seconds: float) -> tuple[f
     if answered <= 0:
         raise CheckError(f"{instance.peer.name}, {axis} {amount}: no more answers in a longer run")
     spent = long.cpu * long.outcome.answered - short.cpu * short.outcome.answered
-    return spent / answered, long.outcome.answered / long.outcome.seconds
+    own = long.own * long.outcome.answered - short.own * short.outcome.answered
+    return spent / answered, own / answered, long.outcome.answered / long.outcome.seconds
 
 
-def _point(peer: str, axis: str, amount: int, found: Sequence[tuple[float, float]]) -> Point:
-    cpu = [one for one, _ in found]
-    rate = statistics.median(rate for _, rate in found)
-    return Point(peer, axis, amount, statistics.median(cpu), min(cpu), max(cpu), rate)
+def _point(peer: str, axis: str, amount: int, found: Sequence[tuple[float, float, float]]) -> Point:
+    cpu, own, rate = zip(*found, strict=True)
+    middle = statistics.median
+    return Point(peer, axis, amount, middle(cpu), min(cpu), max(cpu), middle(rate), middle(own))

@@ -99,7 +99,7 @@ def test_a_ratio_is_ours_over_theirs(ours: float, theirs: float) -> None:
 def test_growth_is_told_against_the_first_point_of_the_same_axis() -> None:
     """64 connections are the measure of 1,000, and no other axis is."""
     points = [
-        scale.Point("us", axis, amount, cpu, cpu, cpu, 1.0)
+        scale.Point("us", axis, amount, cpu, cpu, cpu, 1.0, 8.0)
         for axis, amount, cpu in (("users", 10, 9.0), ("connections", 64, 50.0), ("connections", 1000, 60.0))
     ]
     results = scale.Growth(
@@ -112,7 +112,7 @@ def test_growth_is_told_against_the_first_point_of_the_same_axis() -> None:
 
     assert [results.ratio(point) for point in points] == [1.0, 1.0, pytest.approx(1.2)]
     told = report.growth(results, flat=0.1)
-    assert " 1.20 |         no |" in told
+    assert " 1.20 |         no |    8.0 |    1.00 |" in told
     assert "- envoy: not installed" in told
 
 
