@@ -78,14 +78,6 @@ class WholeTurn(Answer):
         if self._walk is not None:
             self._walk.cancel()
 
-    def _leave_with_client(self) -> None:
-        """End what is under way for a client that left when the walk before was at its end.
-
-        Apart, so that the walk is looked at anew: it may be over by now.
-        """
-        if self.gone and self._walk is not None:
-            self._walk.cancel()
-
     def _replied(self, reply: Reply | None, error: BaseException | None) -> None:
         self._walk = None
         if reply is None:
@@ -95,7 +87,8 @@ class WholeTurn(Answer):
             sending = self._app.send(reply, self._exchange, self.send, self._wire.abort)
             self._walk = Walk(sending, self._wire.loop, self._end)
             self._walk.resume()
-            self._leave_with_client()
+            if self.gone:  # it left when the walk before was at its end
+                self.leave()
         else:
             self._status = reply.status
             headers, body = reply.headers, reply.body

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ops.spawn import Account
+from ops.spawn import Account, spawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +37,20 @@ class Service:
     stop_signal: int = signal.SIGTERM
     ready_within: float = 30.0
     prepare: Callable[[], None] = lambda: None
+
+    def launch(self, log: Path) -> subprocess.Popen[bytes]:
+        """Start it; what it says goes to the end of `log`.
+
+        Raises:
+            OpsError, OSError: as `spawn`; the log can't be opened.
+        """
+        self.prepare()
+        with log.open("ab") as out:
+            return spawn(
+                self.argv,
+                stdout=out,
+                env={**os.environ, **self.env},
+                cwd=self.cwd,
+                account=self.account,
+                death_signal=self.stop_signal,
+            )

@@ -17,7 +17,6 @@ from typing import Self
 from ops.errors import OpsError, StartFailed
 from ops.logs import last_line, rotate
 from ops.service import Service
-from ops.spawn import spawn
 
 FIRST_DELAY, LAST_DELAY = 0.2, 15.0  # seconds before a restart
 CALM = 30.0  # seconds of health after which a fall counts as the first again
@@ -169,18 +168,8 @@ class Supervisor:
         self.say(f"  {name} done after {time.monotonic() - child.since:.1f} s")
 
     def _launch(self, child: _Child) -> None:
-        service = child.service
-        service.prepare()
         rotate(child.log)
-        with child.log.open("ab") as out:
-            child.process = spawn(
-                service.argv,
-                stdout=out,
-                env={**os.environ, **service.env},
-                cwd=service.cwd,
-                account=service.account,
-                death_signal=service.stop_signal,
-            )
+        child.process = child.service.launch(child.log)
         self._tell_watchdog(f"+{child.process.pid}\n")
         child.serving, child.since, child.restart_at, child.warned = False, time.monotonic(), None, False
         self._announce()

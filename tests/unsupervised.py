@@ -12,7 +12,6 @@ from pathlib import Path
 from ops.errors import StartFailed
 from ops.logs import last_line
 from ops.service import Service
-from ops.spawn import spawn
 
 
 def start(service: Service, log: Path, within: float = 30.0) -> subprocess.Popen[bytes]:
@@ -26,16 +25,7 @@ def start(service: Service, log: Path, within: float = 30.0) -> subprocess.Popen
     Raises:
         StartFailed: it ended or was not ready in time; it has been stopped.
     """
-    service.prepare()
-    with log.open("ab") as out:
-        process = spawn(
-            service.argv,
-            stdout=out,
-            env={**os.environ, **service.env},
-            cwd=service.cwd,
-            account=service.account,
-            death_signal=service.stop_signal,
-        )
+    process = service.launch(log)
     deadline = time.monotonic() + within
     while not service.ready():
         if process.poll() is not None:

@@ -115,9 +115,8 @@ class Door:
         self._read: Admin | None = None
         self._own: tuple[Bearer, ...] = ()  # of the environment's or the file's token
         self._bearers: tuple[Bearer, ...] = ()
-        self._sessions: OrderedDict[bytes, Session] = (
-            OrderedDict()
-        )  # by the cookie's digest, the oldest first
+        # By the cookie's digest, the oldest first.
+        self._sessions: OrderedDict[bytes, Session] = OrderedDict()
         self._guesses = Guesses(monotonic)
 
     @property

@@ -81,9 +81,8 @@ def test_a_header_behind_a_pipeline_is_timed() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@example(
-    answering=0.0, steps=[GET, 2.5, POST, GET]
-)  # what follows the body is no request, and has a shorter time
+# What follows the body is no request, and has a shorter time.
+@example(answering=0.0, steps=[GET, 2.5, POST, GET])
 @given(
     answering=st.sampled_from([0.0, 0.1, 5.0]),
     steps=st.lists(

@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 
 from shop_backend.config import Settings
-from shop_backend.seed import seed
+from shop_backend.seed import ProductRow, seed
 from shop_backend.vault import Vault
 
 CARD_KEY = "k1:" + base64.urlsafe_b64encode(b"k" * 32).decode()
@@ -29,23 +29,7 @@ def write_catalog(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     with (folder / "products.csv").open("w", newline="") as file:
         out = csv.writer(file)
-        out.writerow(
-            [
-                "sku",
-                "name",
-                "kind",
-                "brand",
-                "description",
-                "price_cents",
-                "list_price_cents",
-                "currency",
-                "sale_starts_at",
-                "sale_ends_at",
-                "per_user_cap",
-                "image",
-                "featured",
-            ]
-        )
+        out.writerow(ProductRow.model_fields)
         for sku, _, cap, starts, ends in PRODUCTS:
             out.writerow(
                 [
