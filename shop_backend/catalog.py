@@ -30,8 +30,6 @@ _log = logging.getLogger(__name__)
 
 StockHint = Literal["plenty", "low", "none", "unknown"]
 
-_HINT_PATIENCE = 0.2  # seconds; a page without a hint is better than no page
-
 
 @dataclass(frozen=True, slots=True)
 class Product:
@@ -103,7 +101,7 @@ class Catalog:
             settings.stock_fresh_for,
             clock=clock,
             level="stock",
-            patience=_HINT_PATIENCE,
+            patience=settings.stock_timeout,
             stale_for=0.0,  # "plenty" of some minutes ago helps nobody
         )
 

@@ -33,9 +33,6 @@ from shop_backend.tokens import Tokens
 
 _log = logging.getLogger(__name__)
 
-_CACHE = 0.2  # seconds; then SQL is asked instead
-_VOLATILE = 0.5  # seconds; whoever asks for sessions and carts can do without, or try again
-
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -120,7 +117,7 @@ def volatile_redis(settings: Settings) -> Redis:
     Raises:
         SetupError: the URL is not set, or malformed.
     """
-    return redis_client(_volatile_url(settings), timeout=_VOLATILE)
+    return redis_client(_volatile_url(settings), timeout=settings.sessions.timeout)
 
 
 def _volatile_url(settings: Settings) -> str:
@@ -149,7 +146,7 @@ async def connect(settings: Settings) -> AsyncIterator[Parts]:
     )
     volatile = volatile_redis(settings)
     cache_url = settings.redis_url.get_secret_value() if settings.redis_url else _volatile_url(settings)
-    cache = redis_client(cache_url, timeout=_CACHE)
+    cache = redis_client(cache_url, timeout=settings.catalog.shared_timeout)
     providers = _providers(settings)
     try:
         await database.open()

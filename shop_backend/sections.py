@@ -126,6 +126,8 @@ class SessionSettings(Section):
     """Of a cart nobody touches."""
     cart_lines: int = Field(50, ge=1)
     """Most products in a cart."""
+    timeout: Duration = 0.5
+    """For one call to Redis; whoever asks for a session or a cart can do without, or try again."""
 
 
 class CatalogSettings(Section):
@@ -135,8 +137,12 @@ class CatalogSettings(Section):
     """How long each process serves the products it has read."""
     shared_for: Duration = 60.0
     """How long Redis keeps the products unless they change; 0: not at all."""
+    shared_timeout: Duration = 0.2
+    """For one call to that Redis; then SQL is asked instead."""
     stock_fresh_for: Duration = 0.5
-    """The same for stock hints."""
+    """How long each process shows the stock hints it has read."""
+    stock_timeout: Duration = 0.2
+    """For reading them; a page without a hint is better than no page."""
     low_stock: int = Field(20, ge=0)
     """The hint says "low" from here down."""
     directory: Path = Path("config/catalog")

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from shop_backend.config import Settings
 from tests.shop_backend.driven import SECRET, Shop, open_shop
 from tests.shop_backend.goods import CARD_KEY, fill, write_catalog
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -38,9 +39,16 @@ def shop_settings(
             "public_url": "http://shop.test",
             "shop_url": "http://127.0.0.1:1",  # nobody listens: the tests send callbacks themselves
             "data_dir": tmp_path,
-            "catalog": {"directory": write_catalog(tmp_path / "catalog"), "fresh_for": 0, "shared_for": 0},
             # Patient: a thousand buyers at once on a busy machine are no outage.
-            "stock": {"timeout": 60},
+            "catalog": {
+                "directory": write_catalog(tmp_path / "catalog"),
+                "fresh_for": 0,
+                "shared_for": 0,
+                "shared_timeout": PATIENCE,
+                "stock_timeout": PATIENCE,
+            },
+            "sessions": {"timeout": PATIENCE},
+            "stock": {"timeout": PATIENCE},
             "workers": {"block": 0, "retry_after": 0, "abandoned_after": 0},
         }
     )

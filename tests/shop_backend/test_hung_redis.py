@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from ops import embedded
 from shop_backend.config import Settings
 from shop_backend.parts import redis_client
+from shop_backend.sections import CatalogSettings, SessionSettings
 from shop_backend.storage.bounded_redis import Away
 from shop_backend.workers.worker import Worker
 from tests import unsupervised
@@ -67,9 +68,13 @@ async def frail(
     fill_shop: Callable[[Settings], None],
 ) -> AsyncIterator[Any]:
     """A shop on Redis servers of its own, with short limits."""
+    usual = CatalogSettings()
+    short = {"shared_timeout": usual.shared_timeout, "stock_timeout": usual.stock_timeout}
     settings = Settings.model_validate(
         shop_settings.model_dump()
         | {
+            "catalog": shop_settings.catalog.model_dump() | short,
+            "sessions": SessionSettings().model_dump(),
             "stock_redis_url": servers["durable"].url,
             "redis_url": servers["volatile"].url,
             "stock": {"timeout": 2.0},
