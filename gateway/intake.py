@@ -215,13 +215,11 @@ class Intake:
 
     def late(self) -> None:
         """What is under way did not come in time."""
-        listen = self._client.bounds.listen
-        if self.in_header:
-            said = f"the header did not arrive within {listen.header_timeout:g} s"
-            self.broken(RequestTimeout(said))
-        elif self.reading is not None:
-            if self._client.paused:  # we are the slow ones
-                self._client.due(listen.body_timeout)
-            else:
-                said = f"the body did not arrive within {listen.body_timeout:g} s"
-                self.broken(RequestTimeout(said))
+        client = self._client
+        listen = client.bounds.listen
+        within = listen.header_timeout if self.in_header else listen.body_timeout
+        if client.paused:  # we are the slow ones
+            client.due(within)
+        else:
+            what = "header" if self.in_header else "body"
+            self.broken(RequestTimeout(f"the {what} did not arrive within {within:g} s"))
