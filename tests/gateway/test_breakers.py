@@ -146,16 +146,15 @@ async def test_what_one_worker_finds_well_is_so_in_all(start_gateway: Any, shop:
     async def sick(_: Any, writer: asyncio.StreamWriter, __: Any) -> None:
         writer.write(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n")
 
-    def upstream() -> dict[str, Any]:
-        breaker = {"min_requests": 5, "open_for": "200ms", "window": "1s"}
+    def upstream(total: str) -> dict[str, Any]:
         return {
             "servers": [f"http://127.0.0.1:{shop.port}"],
-            "breaker": breaker,
-            "timeout": {"connect": "1s", "total": "1s"},
+            "breaker": {"min_requests": 5, "open_for": "200ms", "window": "1s"},
+            "timeout": {"total": total},  # and for a second more it counts as sick without being asked
         }
 
     gateway = await start_gateway(
-        upstreams={"shop": upstream(), "extras": upstream()},
+        upstreams={"shop": upstream("60s"), "extras": upstream("2s")},
         routes=[
             {"match": "/recommendations", "upstream": "extras", "feature": "recommendations"},
             {"match": "/**", "upstream": "shop"},

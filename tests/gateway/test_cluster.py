@@ -120,6 +120,7 @@ async def test_two_gateways_share_a_cluster(
     shared = {"url": cluster.url, "timeout": "5s"}
     one, other = [await start_gateway(redis=shared, routes=ROUTES, limits=LIMITS) for _ in range(2)]
     await joined(until, cluster.nodes, one, other)
+    await store_is(until, 1, one, other)
 
     codes = [(await gateway.fresh("/")).status_code for _ in range(20) for gateway in (one, other)]
     assert codes == [200] * 30 + [429] * 10

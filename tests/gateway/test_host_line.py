@@ -11,8 +11,10 @@ from redis.asyncio import Redis
 from gateway.config import Redis as Settings
 from gateway.hosts import Hosts
 from gateway.policies.shut_offs import ShutOffs
+from gateway.state import host_line
 from gateway.state.host_line import HostLine
 from gateway.state.pins import Pins
+from tests.waiting import PATIENCE
 
 
 class Stumbling:
@@ -39,9 +41,10 @@ class Stumbling:
 
 
 async def test_a_line_that_fails_is_taken_up_anew(
-    redis_volatile_url: str, until: Any, caplog: pytest.LogCaptureFixture
+    redis_volatile_url: str, until: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error that is not Redis's, in catching up or in hearing, is logged and ends it for a moment."""
+    monkeypatch.setattr(host_line, "_PATIENCE", PATIENCE)  # else a standstill of 1 s ends it, too
     subject = Stumbling()
     line = HostLine(redis_volatile_url, "{test}:key", [subject])
     line.start()

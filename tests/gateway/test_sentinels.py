@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from gateway.state import redis_place
 from gateway.state.limits_link import CONNECT_TIMEOUT
 from gateway.state.redis_place import NoServerError, first_to_know, locate
 from tests.gateway import virtual_time
 from tests.gateway.two_hosts import LIMITS, ROUTES, all_beat, joined, shut_off, store_is, switch
 from tests.redis_places import Sentinels, running_sentinels
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ async def test_a_failover_is_survived(
     sentinels: Sentinels, start_gateway: Any, shop: Any, until: Any, how: str
 ) -> None:
     """The master is lost: the local share serves until the sentinels have made another; then all is well."""
-    shared = {"url": sentinels.url, "timeout": "2s"}
+    shared = {"url": sentinels.url, "timeout": "5s"}
     one, other = [await start_gateway(redis=shared, routes=ROUTES, limits=LIMITS) for _ in range(2)]
     await joined(until, sentinels.servers, one, other)
     before = sentinels.master()
@@ -64,6 +66,13 @@ async def test_a_failover_is_survived(
         await switch(until, one, other, "off")
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is asked where the master is may stand still; the gateway would ask again."""
+    monkeypatch.setattr(redis_place, "PATIENCE", PATIENCE)
+
+
+@pytest.mark.usefixtures("patient")
 async def test_sentinels_that_hang_cost_little(sentinels: Sentinels) -> None:
     """The first one is frozen, and whoever is left answers."""
     sentinels.sentinels[0].freeze()
@@ -88,6 +97,7 @@ def test_a_seed_that_hangs_is_waited_for_no_longer_than_a_worker_has() -> None:
     assert took < CONNECT_TIMEOUT / 2
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_name_that_no_sentinel_knows(sentinels: Sentinels) -> None:
     """A slip in the URL is said, not a password."""
     with pytest.raises(NoServerError, match="'nobody'"):

@@ -46,7 +46,7 @@ def sold_out(line: str, status: str = "410 Gone", body: bytes = b'{"title": "Sol
 async def test_said_once_every_worker_answers(start_gateway: Any, shop: Any) -> None:
     """After one Tidegate-Shut at most workers × 2 buyers reach the shop, whatever worker takes them."""
     gateway = await start_gateway("--workers", "2", routes=ROUTES)
-    shop.scripts["/api/products/steam-50/orders"] = sold_out("Tidegate-Shut: sku=steam-50; for=30")
+    shop.scripts["/api/products/steam-50/orders"] = sold_out("Tidegate-Shut: sku=steam-50; for=60")
     async with httpx.AsyncClient(base_url=gateway.url) as client:
         first = await client.post("/api/products/steam-50/orders", json={})
     assert (first.status_code, first.json()) == (410, {"title": "Sold out"})

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gateway import config
-from gateway.exchange import Exchange, Headers
+from gateway.exchange import Clock, Exchange, Headers
 from gateway.upstream.proxy import Upstream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -164,11 +164,18 @@ class Bench:
         self._closers.append(scripted.aclose)
         return scripted, url
 
-    async def upstream(self, *urls: str, total: float = 60.0, connect: float = 60.0, **keys: Any) -> Upstream:
+    async def upstream(
+        self,
+        *urls: str,
+        total: float = 60.0,
+        connect: float = 60.0,
+        clock: Clock = time.monotonic,
+        **keys: Any,
+    ) -> Upstream:
         settings = config.Upstream.model_validate(
             {"servers": urls, "timeout": {"total": total, "connect": connect}, **keys}
         )
-        upstream = Upstream("shop", settings)
+        upstream = Upstream("shop", settings, clock=clock)
         await upstream.start()
         self._closers.append(upstream.aclose)
         return upstream

@@ -136,7 +136,7 @@ async def test_a_server_that_fails_users_is_ejected_though_its_probes_pass(bench
 
     _, bad = await bench.server(lie)
     _, good = await bench.server(always())
-    upstream = await bench.upstream(bad, good, health={"interval": 0.1})
+    upstream = await bench.upstream(bad, good, health={"interval": 0.1}, clock=Clock())  # it stays ejected
     answers: Counter[int] = Counter()
     for _ in range(60):
         answers[(await upstream(make_exchange())).status] += 1
@@ -160,7 +160,8 @@ async def test_probes_take_a_server_out_and_in_again(bench: Bench) -> None:
 
     _, first = await bench.server(moody)
     _, second = await bench.server(always())
-    upstream = await bench.upstream(first, second, health={"interval": 0.1, "unhealthy_after": 1})
+    health = {"interval": 0.1, "unhealthy_after": 1}
+    upstream = await bench.upstream(first, second, health=health, clock=Clock())  # no probe is ever late
     await until(lambda: not upstream.servers()[0]["healthy"])
     for _ in range(30):
         await upstream(make_exchange())
