@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks import load
@@ -17,6 +19,7 @@ from benchmarks.site import TIGHT, WIDE, Site
 from benchmarks.upstream import LARGE, SMALL, Upstream
 
 _ERRORS_AT_MOST = 0.01  # share of answers; beyond it something else is measured
+_TAIL = 1.0  # seconds that a run goes on after what is read of it
 _REFUSED_AT_LEAST = 0.9  # share; a tight limit still admits each user's first request
 
 
@@ -45,6 +48,21 @@ class Reading:
     redis_cpu: float | None = None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Steady:
+    """A window of one run, in which nothing begins.
+
+    Attributes:
+        cpu: as of a Reading.
+        own: as of a Reading.
+        rate: answered requests a second.
+    """
+
+    cpu: float
+    own: float
+    rate: float
+
+
 class Instance:
     """A peer at work. `tight` limits refuse; wide ones are evaluated and admit."""
 
@@ -53,6 +71,7 @@ class Instance:
     ) -> None:
         self.peer = peer
         folder.mkdir(parents=True)
+        self._upstream = upstream
         self.redis = RedisServer(folder) if peer.uses_redis else None
         self.site = Site(
             folder=folder,
@@ -153,6 +172,50 @@ class Instance:
         calls = redis_after.calls - redis_before.calls
         redis_cpu = redis_after.cpu_seconds - redis_before.cpu_seconds
         return Reading(outcome, cpu, errors, own, calls / answered, redis_cpu / answered * 1e6)
+
+    def steady(
+        self,
+        case: Case,
+        *,
+        after: float,
+        seconds: float,
+        connections: int,
+        users: int,
+        rate: int | None = None,
+    ) -> Steady:
+        """Offer a load as `measure` does, and read what a window of it cost, in which nothing is opened.
+
+        Args:
+            case: one whose requests all reach the upstream, which counts them.
+            after: seconds until the window begins.
+            seconds: of the window.
+            connections: as of `measure`.
+            users: as of `measure`.
+            rate: as of `measure`.
+
+        Raises:
+            CheckError: as `measure`, or nothing was answered within the window.
+            LoadError: the load couldn't be offered.
+            OSError: the upstream doesn't say what it has answered.
+        """
+        with ThreadPoolExecutor(1) as beside:
+            whole = after + seconds + _TAIL
+            run = beside.submit(
+                self.measure, case, seconds=whole, connections=connections, users=users, rate=rate
+            )
+            time.sleep(after)
+            first = self._reading()
+            time.sleep(seconds)
+            last = self._reading()
+            run.result()
+        answered, cpu, own, passed = (b - a for a, b in zip(first, last, strict=True))
+        if answered <= 0:
+            raise CheckError(f"{self.peer.name}, {case.name}: nothing was answered within {seconds:g} s")
+        return Steady(cpu=cpu / answered * 1e6, own=own / answered * 1e6, rate=answered / passed)
+
+    def _reading(self) -> tuple[int, float, float, float]:
+        user, system = self.process.user_and_system()
+        return self._upstream.answered(), user + system, user, time.monotonic()
 
     def idle_bytes(self, connections: int) -> float:
         """Memory that one more idle connection costs, from the growth that many cause."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from benchmarks import machine
 from benchmarks.bench import Run, Say, opened
-from benchmarks.instance import CheckError, Instance
+from benchmarks.instance import CheckError, Instance, Steady
 from benchmarks.load import CASES, LoadError
 from benchmarks.peers.peer import Peer
 
@@ -19,7 +19,7 @@ AXES: dict[str, tuple[int, ...]] = {
 }
 _USUAL = {"connections": 64, "routes": 3, "users": 100}
 _CASE = CASES[0]
-_HEAD = 2.0  # seconds; taken off each longer run, so that opening connections isn't counted
+_HEAD = 2.0  # seconds before anything is read, and those in which the connections are opened
 # Requests a second over all connections, where their number grows: 5,000 that ask as fast as they are
 # answered would be 5,000 requests in flight, which a gate with adaptive concurrency is there to refuse.
 _RATE = 6_000
@@ -100,7 +100,7 @@ def grow(
             wide = bench.start(peer, routes=max(AXES["routes"])) if usual and many else None
             if usual is None or peer.name in results.missing:
                 continue
-            seen: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
+            seen: dict[tuple[str, int], list[Steady]] = {}
             for _ in range(rounds):
                 for axis, amount in amounts:
                     on = wide if axis == "routes" and amount > usual.site.routes else usual
@@ -108,7 +108,7 @@ def grow(
                         continue
                     try:
                         seen.setdefault((axis, amount), []).append(_cost(on, axis, amount, seconds))
-                    except (CheckError, LoadError) as error:
+                    except (CheckError, LoadError, OSError) as error:
                         # One point that fails says something; it doesn't spoil the others.
                         results.missing[f"{peer.name}, {axis} {amount:,}, a round"] = str(error)
                         say(str(error))
@@ -120,32 +120,19 @@ def grow(
     return results
 
 
-def _cost(instance: Instance, axis: str, amount: int, seconds: float) -> tuple[float, float, float]:
-    """Microseconds per request once all connections are open, its own of them, and requests per second.
-
-    A short run taken off a long one leaves the time in between, when nothing was opened.
-    """
+def _cost(instance: Instance, axis: str, amount: int, seconds: float) -> Steady:
     at = _USUAL | {axis: amount}
-    head = _HEAD + at["connections"] / _OPENED
-    short, long = (
-        instance.measure(
-            _CASE,
-            seconds=length,
-            connections=at["connections"],
-            users=at["users"],
-            rate=_RATE if axis == "connections" else None,
-        )
-        for length in (head, head + seconds)
+    return instance.steady(
+        _CASE,
+        after=_HEAD + at["connections"] / _OPENED,
+        seconds=seconds,
+        connections=at["connections"],
+        users=at["users"],
+        rate=_RATE if axis == "connections" else None,
     )
-    answered = long.outcome.answered - short.outcome.answered
-    if answered <= 0:
-        raise CheckError(f"{instance.peer.name}, {axis} {amount}: no more answers in a longer run")
-    spent = long.cpu * long.outcome.answered - short.cpu * short.outcome.answered
-    own = long.own * long.outcome.answered - short.own * short.outcome.answered
-    return spent / answered, own / answered, long.outcome.answered / long.outcome.seconds
 
 
-def _point(peer: str, axis: str, amount: int, found: Sequence[tuple[float, float, float]]) -> Point:
-    cpu, own, rate = zip(*found, strict=True)
-    middle = statistics.median
-    return Point(peer, axis, amount, middle(cpu), min(cpu), max(cpu), middle(rate), middle(own))
+def _point(peer: str, axis: str, amount: int, found: Sequence[Steady]) -> Point:
+    cpu = [one.cpu for one in found]
+    rate, own = statistics.median(one.rate for one in found), statistics.median(one.own for one in found)
+    return Point(peer, axis, amount, statistics.median(cpu), min(cpu), max(cpu), rate, own)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import re
+import urllib.request
 from pathlib import Path
 
 from benchmarks.machine import LOAD_CORE
@@ -22,6 +24,7 @@ class Upstream:
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self.ports = (free_port(), free_port())
+        self._status = free_port()
         (folder / "api").mkdir()
         (folder / "api" / "large").write_text(LARGE, encoding="utf-8")
         config = folder / "upstream.conf"
@@ -32,6 +35,7 @@ class Upstream:
                 user=getpass.getuser(),
                 first=self.ports[0],
                 second=self.ports[1],
+                status=self._status,
                 small=SMALL,
             ),
             encoding="utf-8",
@@ -49,3 +53,16 @@ class Upstream:
 
     def __exit__(self, *_: object) -> None:
         self.process.stop()
+
+    def answered(self) -> int:
+        """How many requests it has answered so far.
+
+        Raises:
+            OSError: it does not say so.
+        """
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._status}/", timeout=10) as page:
+            text = page.read().decode()
+        found = re.search(r"\n (\d+) (\d+) (\d+) ", text)  # connections accepted, handled; requests
+        if found is None:
+            raise OSError(f"no stub_status of nginx: {text[:200]!r}")
+        return int(found[3])

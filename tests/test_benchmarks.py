@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import string
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from hypothesis import given
@@ -24,7 +26,7 @@ from benchmarks.peers.tidegate import Tidegate, new_build
 from benchmarks.processes import Command, Process, StartError, tree
 from benchmarks.proxy import main
 from benchmarks.site import TIGHT, WIDE, Rate, Site, render
-from benchmarks.upstream import LARGE, SMALL
+from benchmarks.upstream import LARGE, SMALL, Upstream
 from gateway.compiled import VARIABLE
 
 figures = st.floats(min_value=0.1, max_value=1e5)
@@ -179,6 +181,16 @@ def test_bodies_have_the_sizes_they_are_named_for() -> None:
 
 
 # ---- peers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+def test_the_upstream_counts_what_it_answers(tmp_path: Path) -> None:
+    """By which the cost of a request is found while requests go on; asking for the count is one too."""
+    with Upstream(tmp_path / "upstream") as upstream:
+        before = upstream.answered()
+        for port in upstream.ports:
+            assert httpx.get(f"http://127.0.0.1:{port}/api/small").text == SMALL
+        assert upstream.answered() == before + len(upstream.ports) + 1
 
 
 @pytest.mark.parametrize("user", [WIDE, TIGHT], ids=["wide", "tight"])
