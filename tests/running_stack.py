@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ops import ports
 from tests.waiting import PATIENCE, wait_until
@@ -101,12 +102,30 @@ def patient(config: str) -> str:
     return config
 
 
+# A shop that takes none either: of a Redis that is slow to answer it makes no outage.
+_PATIENT_SHOP = {
+    "stock": {"timeout": PATIENCE},
+    "catalog": {"shared_timeout": PATIENCE, "stock_timeout": PATIENCE},
+    "sessions": {"timeout": PATIENCE},
+}
+
+
+def write_shop_config(file: Path, changes: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Write the shop's settings as they are shipped, but for some keys of some sections; the file."""
+    settings = yaml.safe_load((ROOT / "config/shop.yaml").read_text(encoding="utf-8"))
+    for section, values in changes.items():
+        settings.setdefault(section, {}).update(values)
+    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return file
+
+
 def start_stack(data: Path, *words: str, env: Mapping[str, str] | None = None) -> Stack:
     """Run `tidegate up WORDS` in a folder and wait until it is ready."""
     data.mkdir(parents=True, exist_ok=True)
     data.chmod(0o711)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDEGATE_")}
-    environment |= {"PYTHONUNBUFFERED": "1", **(env or {})}
+    shop = write_shop_config(data / "shop.yaml", _PATIENT_SHOP)
+    environment |= {"PYTHONUNBUFFERED": "1", "TIDEGATE_SHOP_CONFIG": str(shop), **(env or {})}
     argv = [sys.executable, "-m", "ops.cli", "up", "--data", str(data)]
     config = data / "gateway.yaml"
     if not config.exists():

@@ -49,11 +49,18 @@ async def write(volatile: Redis, copies: Iterable[Mapping[Any, Any]]) -> None:
 
 
 class SecondCopy:
-    """The intents of the last hour, oldest first, as the order stream has them."""
+    """The intents of the last hour, oldest first, as the order stream has them.
 
-    def __init__(self, redis: Redis, database: Database) -> None:
+    Args:
+        redis: the volatile one.
+        database: takes what that can't.
+        patience: seconds for the database to do so.
+    """
+
+    def __init__(self, redis: Redis, database: Database, *, patience: float = _PATIENCE) -> None:
         self._redis = redis
         self._database = database
+        self._patience = patience
         self._writing: Batcher[Mapping[Any, Any], Literal["kept"]] = Batcher(self._write, every=_EVERY)
 
     async def keep(self, intent: Intent, hold: Hold, mark: str) -> Literal["kept", "sql", "failed"]:
@@ -86,7 +93,7 @@ class SecondCopy:
 
     async def _keep_in_sql(self, order_id: str, fields: dict[Any, Any], why: str) -> Literal["sql", "failed"]:
         try:
-            async with asyncio.timeout(_PATIENCE), self._database.latest() as connection:
+            async with asyncio.timeout(self._patience), self._database.latest() as connection:
                 await connection.execute(
                     "INSERT INTO order_copies (order_id, fields) VALUES (%s, %s)"
                     " ON CONFLICT (order_id) DO UPDATE SET fields = excluded.fields, at = now()",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -30,12 +31,16 @@ class Patience:
     Args:
         limit: seconds that one call may take, waiting for a connection and retries included.
         away_for: seconds in which nobody asks a server that is away.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, limit: float, *, away_for: float = _AWAY_FOR) -> None:
+    def __init__(
+        self, limit: float, *, away_for: float = _AWAY_FOR, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._limit = limit
         self._away_for = away_for
-        self._away_until: float | None = None  # the loop's time; None: it answers
+        self._clock = clock
+        self._away_until: float | None = None  # by the clock; None: it answers
         self._answered_at = float("-inf")
         self._probing = False
 
@@ -46,8 +51,7 @@ class Patience:
         Raises:
             Away: it took too long, or the server is away.
         """
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = self._clock()
         probe = self._away_until is not None
         if self._away_until is not None:
             if began < self._away_until or self._probing:
@@ -58,19 +62,19 @@ class Patience:
                 yield
         except (TimeoutError, RedisTimeoutError) as error:
             if self._answered_at < began:
-                self._away_until = loop.time() + self._away_for
+                self._away_until = self._clock() + self._away_for
             raise Away(f"Redis gave no answer in {self._limit:g} s") from error
         except ResponseError:
-            self._answered(loop.time())
+            self._answered()
             raise
         else:
-            self._answered(loop.time())
+            self._answered()
         finally:
             if probe:
                 self._probing = False
 
-    def _answered(self, now: float) -> None:
-        self._answered_at = now
+    def _answered(self) -> None:
+        self._answered_at = self._clock()
         self._away_until = None
 
 

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
 from ops import stores as ops_stores
 from tests.chaos import catalog, stores
 from tests.chaos.proxy import Proxy
 from tests.chaos.schedule import CLOCKS
-from tests.running_stack import ROOT, Stack, start_stack
+from tests.running_stack import ROOT, Stack, start_stack, write_shop_config
 from tests.waiting import wait_until
 
 # Sales are short here, so everything that takes minutes takes seconds.
@@ -111,21 +110,12 @@ def _prepare(folder: Path) -> dict[str, str]:
     clocks.mkdir()
     for host in CLOCKS:
         (clocks / host).write_bytes(struct.pack("d", 0.0))
+    goods = {"catalog": {"directory": str(catalog.write(folder / "catalog"))}}
     return {
         "PYTHONPATH": str(ROOT / "tests/chaos/clock"),
         "TIDEGATE_CHAOS_CLOCK": str(clocks),
-        "TIDEGATE_SHOP_CONFIG": str(_shop_config(folder)),
+        "TIDEGATE_SHOP_CONFIG": str(write_shop_config(folder / "shop.yaml", SHOP | goods)),
     }
-
-
-def _shop_config(folder: Path) -> Path:
-    settings = yaml.safe_load((ROOT / "config/shop.yaml").read_text(encoding="utf-8"))
-    for section, values in SHOP.items():
-        settings.setdefault(section, {}).update(values)
-    settings.setdefault("catalog", {})["directory"] = str(catalog.write(folder / "catalog"))
-    file = folder / "shop.yaml"
-    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    return file
 
 
 @contextlib.asynccontextmanager

@@ -40,6 +40,11 @@ def shop_settings(
             "shop_url": "http://127.0.0.1:1",  # nobody listens: the tests send callbacks themselves
             "data_dir": tmp_path,
             # Patient: a thousand buyers at once on a busy machine are no outage.
+            "database": {
+                "acquire_timeout": PATIENCE,
+                "statement_timeout": PATIENCE,
+                "lock_timeout": PATIENCE,
+            },
             "catalog": {
                 "directory": write_catalog(tmp_path / "catalog"),
                 "fresh_for": 0,

@@ -23,16 +23,6 @@ SOON = {"tidegate-deadline": "1500"}  # milliseconds; enough to come where it is
 _keys = itertools.count()
 
 
-@pytest.fixture
-async def shop(shop_settings: Settings, fill_shop: Any, start_shop: Any) -> AsyncIterator[Any]:
-    """One whose database ends nothing by a bound of its own, however long the machine stands still."""
-    patient = {"lock_timeout": 60.0, "statement_timeout": 60.0}
-    database = shop_settings.database.model_copy(update=patient)
-    fill_shop(shop_settings)
-    async with start_shop(shop_settings.model_copy(update={"database": database})) as running:
-        yield running
-
-
 def dropped(at: str) -> float:
     return REGISTRY.get_sample_value("shop_dropped_requests_total", {"at": at}) or 0.0
 

@@ -14,6 +14,7 @@ from shop_backend.stock.records import Hold, Intent
 from shop_backend.stock.second_copy import NAME, SecondCopy
 from shop_backend.storage.database import Database
 from shop_backend.workers.mender import Mender
+from tests.waiting import PATIENCE
 
 
 async def _copies(shop: Any) -> list[dict[str, str]]:
@@ -185,7 +186,7 @@ async def test_what_the_volatile_redis_can_not_take_goes_to_sql(shop: Any) -> No
     ((_, fields),) = await shop.parts.redis_durable.xrange(keys.ORDERS)
     await shop.parts.redis_volatile.delete(NAME)
     async with Redis(port=1) as nowhere:
-        copies = SecondCopy(nowhere, shop.parts.database)
+        copies = SecondCopy(nowhere, shop.parts.database, patience=PATIENCE)
         intent, hold, mark = _as_taken(fields)
         for _ in range(2):  # the buyer asks twice
             assert await copies.keep(intent, hold, mark) == "sql"
