@@ -146,10 +146,16 @@ class Exchange:
         """Call back once, after the last body byte, an error or a disconnect; last in, first out."""
         self._deferred.append(callback)
 
-    def finish(self) -> None:
-        """Run what was deferred. Safe to call again."""
-        while self._deferred:
-            self._deferred.pop()()
+    @property
+    def deferred(self) -> int:
+        """How many are to be called back."""
+        return len(self._deferred)
+
+    def finish(self, since: int = 0) -> None:
+        """Run what was deferred, the first `since` apart. Safe to call again."""
+        deferred = self._deferred
+        while len(deferred) > since:
+            deferred.pop()()
 
 
 class Reply:

@@ -75,7 +75,7 @@ class Fetch:
         asked: validation.Asked,
     ) -> Reply:
         """Ask for all who wait."""
-        store, mark = self._store, len(exchange.reply_headers)
+        store, mark, held = self._store, len(exchange.reply_headers), exchange.deferred
         received = exchange.headers
         kept_headers = (
             entry.headers if entry is not None and validation.has_validator(entry.headers) else None
@@ -90,6 +90,8 @@ class Fetch:
                         exchange, reply, flight, key, entry, asked, received, began
                     )
                 await reply.aclose()  # it speaks of something else: ask for that
+                exchange.finish(held)  # the slot is given back: the second call waits for one of its own
+                exchange.upstream_seconds = None  # that call has been counted
                 exchange.headers = validation.fetch_headers(received, None)
                 began = store.clock()
                 reply = await proceed(exchange)
