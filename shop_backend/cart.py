@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import Field
@@ -20,6 +21,8 @@ from shop_backend.sections import SessionSettings
 if TYPE_CHECKING:
     from shop_backend.context import Context  # wiring; nothing here needs it at run time
 
+_SCRIPT = Path(__file__).with_name("put_line.lua")
+
 
 class LineBody(Body):
     """`PUT /api/cart/{sku}`; 0 takes the line away."""
@@ -34,6 +37,7 @@ class Carts:
         self._redis = redis
         self._catalog = catalog
         self._settings = settings
+        self._put_line = redis.register_script(_SCRIPT.read_text(encoding="utf-8"))
 
     async def show(self, user: str | None) -> dict[str, Any]:
         """The lines, priced and summed; what is no longer sold is left out.
@@ -76,10 +80,8 @@ class Carts:
             raise NotFound("there is no such product; GET /api/products lists them")
         if quantity > product.per_user_cap:
             raise Unprocessable(f"quantity: at most {product.per_user_cap} of this for one buyer")
-        lines = await self._quantities(user)
-        if quantity and sku not in lines and len(lines) >= self._settings.cart_lines:
+        if not await self._write(user, sku, quantity):
             raise Unprocessable(f"a cart has at most {self._settings.cart_lines} lines")
-        await self._write(user, sku, quantity)
 
     async def remove(self, user: str, sku: str) -> None:
         """Take a line away, if it is there.
@@ -96,18 +98,14 @@ class Carts:
             raise Unavailable("the cart can't be read just now; try again", retry_after=1) from error
         return {sku: int(quantity) for sku, quantity in found.items()}
 
-    async def _write(self, user: str, sku: str, quantity: int) -> None:
-        name = f"cart:{user}"
+    async def _write(self, user: str, sku: str, quantity: int) -> bool:
+        """Set a line; False when the cart has no room for it."""
+        words: list[str | int] = [sku, quantity, self._settings.cart_lines, int(self._settings.cart_lifetime)]
         try:
-            async with self._redis.pipeline(transaction=True) as pipe:
-                if quantity:
-                    pipe.hset(name, sku, quantity)
-                else:
-                    pipe.hdel(name, sku)
-                pipe.expire(name, int(self._settings.cart_lifetime))
-                await pipe.execute()
+            put: Any = await self._put_line(keys=[f"cart:{user}"], args=words)
         except RedisError as error:
             raise Unavailable("the cart can't be changed just now; try again", retry_after=1) from error
+        return bool(put)
 
 
 def routes(context: Context) -> list[Route]:

@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from shop_backend.cache.single_flight import SingleFlight
+from shop_backend.config import Settings
 from shop_backend.errors import Unavailable
 from shop_backend.tokens import Tokens
 from tests.waiting import until
@@ -146,6 +147,30 @@ async def test_the_cart_is_priced_and_summed_here(shop: Any) -> None:
     assert (await client.put("/api/cart/plain", json={"quantity": 0}, headers=buyer)).json()["lines"] == []
     for key in await shop.parts.redis_volatile.keys("*"):
         assert await shop.parts.redis_volatile.ttl(key) > 0
+
+
+async def test_a_cart_has_no_line_too_many(shop_settings: Settings, fill_shop: Any, start_shop: Any) -> None:
+    """All products at once into a cart of two: two fit, and may be changed, or make room for another."""
+    fill_shop(shop_settings)
+    sessions = shop_settings.sessions.model_copy(update={"cart_lines": 2})
+    async with start_shop(shop_settings.model_copy(update={"sessions": sessions})) as shop:
+        buyer = await shop.session()
+
+        async def put(sku: str, quantity: int = 1) -> int:
+            answer = await shop.client.put(f"/api/cart/{sku}", json={"quantity": quantity}, headers=buyer)
+            return int(answer.status_code)
+
+        skus = ("plain", "flash", "single", "early", "over")
+        said = dict(zip(skus, await asyncio.gather(*map(put, skus)), strict=True))
+        lines = (await shop.client.get("/api/cart", headers=buyer)).json()["lines"]
+
+        inside = [line["sku"] for line in lines]
+        assert {sku for sku in skus if said[sku] == 200} == set(inside)
+        assert sorted(said.values()) == [200, 200, 422, 422, 422]
+        outside = next(sku for sku in skus if sku not in inside)
+        await shop.parts.redis_volatile.script_flush()  # as a restart does
+        assert [await put(inside[0]), await put(outside)] == [200, 422]
+        assert [await put(inside[0], 0), await put(outside)] == [200, 200]
 
 
 async def test_health_is_told_apart(shop: Any) -> None:
