@@ -54,7 +54,7 @@ class SingleFlight(Generic[T]):
         self._value: T | None = None
         self._fresh_until = float("-inf")
         self._loaded_at = float("-inf")
-        self._loading: asyncio.Task[None] | None = None
+        self._loading: asyncio.Task[T] | None = None
 
     async def get(self) -> T:
         """The value.
@@ -65,10 +65,11 @@ class SingleFlight(Generic[T]):
         if self._value is not None and self._clock() < self._fresh_until:
             CACHE.labels(self._level, "hit").inc()
             return self._value
-        CACHE.labels(self._level, "miss" if self._loading is None else "joined").inc()
-        if self._loading is None:
-            self._loading = asyncio.create_task(self._fill())
-            self._loading.add_done_callback(self._done)
+        loading = self._loading
+        CACHE.labels(self._level, "miss" if loading is None else "joined").inc()
+        if loading is None:
+            self._loading = loading = asyncio.create_task(self._fill())
+            loading.add_done_callback(self._done)
             self._loading_since = asyncio.get_running_loop().time()
         try:
             until = None if self._patience is None else self._loading_since + self._patience
@@ -77,28 +78,30 @@ class SingleFlight(Generic[T]):
                 soon = asyncio.get_running_loop().time() + left
                 until = soon if until is None else min(until, soon)
             async with asyncio.timeout_at(until):
-                await asyncio.shield(self._loading)
+                return await asyncio.shield(loading)
         except Exception as error:
             if self._value is not None and self._clock() - self._loaded_at < self._stale_for:
                 CACHE.labels(self._level, "stale").inc()
                 return self._value
             raise Unavailable("the catalogue can't be read just now; try again", retry_after=2) from error
-        if self._value is None:
-            raise Unavailable("the catalogue can't be read just now; try again", retry_after=2)
-        return self._value
 
     def forget(self) -> None:
-        """Load anew at the next call."""
+        """Load anew at the next call. A loading under way is only for those who wait for it by now."""
         self._fresh_until = float("-inf")
+        self._loading = None
 
-    async def _fill(self) -> None:
+    async def _fill(self) -> T:
         deadline.lift()
         asked_at = self._clock()  # a value is as old as its question
-        self._value = await self._load()
-        self._loaded_at = asked_at
-        self._fresh_until = asked_at + self._fresh_for * (1.0 - _JITTER * random.random())  # noqa: S311 - jitter
+        value = await self._load()
+        if self._loading is asyncio.current_task():
+            self._value = value
+            self._loaded_at = asked_at
+            self._fresh_until = asked_at + self._fresh_for * (1.0 - _JITTER * random.random())  # noqa: S311 - jitter
+        return value
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._loading = None
+    def _done(self, task: asyncio.Task[T]) -> None:
+        if self._loading is task:
+            self._loading = None
         with contextlib.suppress(asyncio.CancelledError):
             task.exception()  # the waiting ones got it; nobody waiting is no reason to complain

@@ -86,6 +86,30 @@ async def test_old_answers_serve_while_the_source_is_away() -> None:
     assert await cache.get() == 4
 
 
+@pytest.mark.parametrize("first", [0, 1])
+async def test_what_was_asked_before_it_was_forgotten_is_not_kept(first: int) -> None:
+    """Who waited for it has it; whoever comes then asks anew, and has that, whichever answer comes first."""
+    answers: list[asyncio.Future[int]] = []
+
+    async def source() -> int:
+        answers.append(asyncio.get_running_loop().create_future())
+        return await answers[-1]
+
+    cache = SingleFlight(source, 1.0, clock=lambda: 0.0, level="test")
+    waiting = [asyncio.create_task(cache.get()) for _ in range(2)]
+    await until(lambda: len(answers) == 1)
+    cache.forget()
+    waiting += [asyncio.create_task(cache.get()) for _ in range(2)]
+    await until(lambda: len(answers) == 2)
+    for place in (first, 1 - first):
+        answers[place].set_result(place)
+        await waiting[2 * place]
+
+    assert await asyncio.gather(*waiting) == [0, 0, 1, 1]
+    assert await cache.get() == 1
+    assert len(answers) == 2
+
+
 async def test_sessions_are_kept_not_replaced(shop: Any) -> None:
     """A guest's second POST renews the same user: caps and cart go on; the cookie is HttpOnly and Lax."""
     first = await shop.client.post("/api/session", json={"email": "a@b.example"})
