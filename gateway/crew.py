@@ -59,7 +59,7 @@ class Member:
     serial: int = -1  # of the switches that it serves by
     version: int = -1  # of the configuration that it serves by
     pressures: Pressures = field(default_factory=dict)
-    scraped: asyncio.Event = field(default_factory=asyncio.Event)
+    scraped: int = 0  # number of the newest scrape that it has answered
 
     @property
     def age(self) -> float:
@@ -108,6 +108,7 @@ class Crew:
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
         self._heard = asyncio.Condition()
+        self._scrapes = itertools.count(1)
 
     @property
     def ready(self) -> int:
@@ -128,7 +129,7 @@ class Crew:
         for member in self.members.values():
             member.channel.send(message)
 
-    async def effect(self, holds: Callable[[Member], bool], within: float = _ANSWER) -> Effect:
+    async def effect(self, holds: Callable[[Member], bool]) -> Effect:
         """Wait until something holds for every worker, or until the time is over."""
         clock = asyncio.get_running_loop().time
         since = clock()
@@ -143,23 +144,18 @@ class Crew:
 
         async with self._heard:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(within):
+                async with asyncio.timeout(_ANSWER):
                     await self._heard.wait_for(all_hold)
         each = tuple((member.process.pid, confirmed.get(n)) for n, member in self.members.items())
         return Effect(each, clock() - since)
 
     async def scrape(self) -> None:
         """Have every worker's newest numbers in the totals, or its last ones if it is too busy."""
-        waiting = []
-        for member in self.members.values():
-            if member.ready:
-                member.scraped.clear()
-                member.channel.send({"type": "scrape"})
-                waiting.append(asyncio.create_task(member.scraped.wait()))
-        if waiting:
-            _, late = await asyncio.wait(waiting, timeout=_ANSWER)
-            for task in late:
-                task.cancel()
+        number = next(self._scrapes)  # an answer to another's question may be older than ours
+        asked = {member.id for member in self.members.values() if member.ready}
+        for one in asked:
+            self.members[one].channel.send({"type": "scrape", "number": number})
+        await self.effect(lambda member: member.id not in asked or member.scraped >= number)
         self._totals.own.gauge("tidegate_workers", self.ready)
 
     def pressures(self) -> dict[str, float]:
@@ -223,15 +219,20 @@ class Crew:
         try:
             while (message := await channel.receive()) is not None:
                 self._hear(member, message)
-                async with self._heard:
-                    self._heard.notify_all()
+                await self._tell_waiting()
         finally:
             del self.members[member.id]
             self._totals.retire(member.id)
             channel.close()
+        await self._tell_waiting()
         code = await process.wait()
         member.gone.set()
         return "unknown" if code is None else str(code)
+
+    async def _tell_waiting(self) -> None:
+        """Let those who wait for the workers look again."""
+        async with self._heard:
+            self._heard.notify_all()
 
     async def _spawn(self) -> tuple[Child, socket.socket]:
         """A new process, and our end of the line to it.
@@ -256,7 +257,8 @@ class Crew:
             member.pressures = message["pressures"]
         elif kind == "metrics":
             self._totals.update(member.id, message["snapshot"])
-            member.scraped.set()
+            if message["number"] is not None:
+                member.scraped = message["number"]
         elif kind == "switched":
             member.serial = message["serial"]
         elif kind == "applied":

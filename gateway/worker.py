@@ -56,7 +56,7 @@ class Worker:
         self._gateway = Gateway(self._parts)
         self._first: str = start["config"]
         self._switches = Switches.from_json(start["switches"])
-        self._server: QuietServer | None = None
+        self._draining = asyncio.Event()
         self._bounds: Bounds | None = None
         self._dropped = 0  # access log lines, already counted
 
@@ -66,7 +66,7 @@ class Worker:
         await self._gateway.adopt(settings)
         self._gateway.apply(self._switches)
         self._bounds = Bounds(settings.listen, self._gateway)
-        self._server = server = QuietServer(
+        server = QuietServer(
             uvicorn.Config(
                 self._gateway,
                 http=protocol_for(self._bounds),
@@ -88,19 +88,20 @@ class Worker:
             await asyncio.sleep(0.01)
         calm_collector()
         self._channel.send({"type": "ready", "pid": os.getpid()})
-        await asyncio.wait([serving, obeying], return_when=asyncio.FIRST_COMPLETED)
+        draining = asyncio.create_task(self._draining.wait(), name="draining")
+        await asyncio.wait([serving, obeying, draining], return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
         lag.stop()
         reporting.cancel()
         obeying.cancel()
-        self._send_metrics()
+        draining.cancel()
+        self._send_metrics(None)
         await self._parts.aclose()
 
     def drain(self) -> None:
         """Stop accepting, finish what is in flight, leave."""
-        if self._server is not None:
-            self._server.should_exit = True
+        self._draining.set()
 
     # ---- what the master says ----------------------------------------------------------------
 
@@ -114,7 +115,7 @@ class Worker:
             elif kind == "config":
                 await self._adopt(message)
             elif kind == "scrape":
-                self._send_metrics()
+                self._send_metrics(message["number"])
             elif kind == "trip":
                 self._parts.breakers.trip(
                     message["upstream"], message["route"], message["seconds"], doubt=message["doubt"]
@@ -133,7 +134,7 @@ class Worker:
                 if self._parts.access_log is not None:
                     self._parts.access_log.reopen()
             elif kind == "drain":
-                return
+                self.drain()  # and go on: it may take long, and who watches wants to see it
 
     async def _adopt(self, message: Message) -> None:
         try:
@@ -151,13 +152,14 @@ class Worker:
 
     # ---- what the worker says ----------------------------------------------------------------
 
-    def _send_metrics(self) -> None:
+    def _send_metrics(self, number: int | None) -> None:
+        """All of them; `number` is that of the scrape that asked."""
         self._parts.gauges()
         dropped = self._parts.dropped_lines()
         if dropped > self._dropped:
             self._metrics.count("tidegate_access_log_dropped_total", by=dropped - self._dropped)
             self._dropped = dropped
-        self._channel.send({"type": "metrics", "snapshot": self._metrics.snapshot()})
+        self._channel.send({"type": "metrics", "number": number, "snapshot": self._metrics.snapshot()})
 
     def _tripped(self, change: Change) -> None:
         """Let the other workers know what this one has learned."""

@@ -1,16 +1,24 @@
-"""The workers of a host: no place among them stays empty."""
+"""The workers of a host: no place among them stays empty, each is heard, and none is left at the end."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import pytest
+
+from gateway import crew as crew_module
 from gateway.channel import Channel, Message
 from gateway.crew import Crew
 from gateway.forks import Child, Forks
 from gateway.totals import Totals
+from tests.waiting import PATIENCE
+
+START = {"type": "start", "version": 1, "serial": 1}
 
 
 class Hired(Forks):
@@ -27,6 +35,20 @@ class Hired(Forks):
         return child
 
 
+@contextlib.asynccontextmanager
+async def hired(forks: Hired, size: int = 1, totals: Totals | None = None) -> AsyncIterator[Crew]:
+    """A crew of them, stopped without patience at the end."""
+    with socket.socket() as listener:
+        crew = Crew(listener, size, forks, lambda: START, totals or Totals(), -3.0, ())
+        crew.start()
+        try:
+            yield crew
+        finally:
+            await crew.stop()
+            for line in forks.lines:
+                line.close()
+
+
 async def test_what_nobody_foresaw_leaves_no_place_empty(until: Any, caplog: Any) -> None:
     """What a worker says breaks something in the master: that is logged, and another takes its place."""
 
@@ -34,20 +56,80 @@ async def test_what_nobody_foresaw_leaves_no_place_empty(until: Any, caplog: Any
         raise KeyError("what nobody foresaw")
 
     forks = Hired()
-    with socket.socket() as listener:
-        start = {"type": "start", "version": 1, "serial": 1}
-        crew = Crew(listener, 1, forks, lambda: start, Totals(), -3.0, ())
+    async with hired(forks) as crew:
         crew.on_shut = stumble
-        crew.start()
         await until(lambda: crew.members)
         worker = await Channel.over(forks.lines[0])
         worker.send({"type": "shut", "shut": {}})
 
         await until(lambda: len(forks.lines) == 2 and crew.members)
 
-        assert await worker.receive() == start | {"part": 0}
+        assert await worker.receive() == START | {"part": 0}
         assert await worker.receive() is None  # it is let go
-        await crew.stop()
         worker.close()
-        forks.lines[1].close()
     assert "KeyError" in caplog.text
+
+
+# ---- its numbers -----------------------------------------------------------------------------
+
+
+async def serving(crew: Crew, forks: Hired, until: Any) -> list[Channel]:
+    """The workers' ends of the lines, once the master has heard that they serve."""
+    await until(lambda: len(crew.members) == crew.size)
+    workers = [await Channel.over(line) for line in forks.lines]
+    for worker in workers:
+        assert (await worker.receive() or {})["type"] == "start"
+        worker.send({"type": "ready"})
+    await until(lambda: crew.ready == crew.size)
+    return workers
+
+
+def numbers(question: Message | None, served: int) -> Message:
+    """A worker's answer to a scrape."""
+    assert question is not None
+    counters = [("tidegate_requests_total", [], served)]
+    return question | {
+        "type": "metrics",
+        "snapshot": {"counters": counters, "histograms": [], "gauges": [], "details": {}},
+    }
+
+
+async def figures(crew: Crew, totals: Totals) -> float:
+    """Requests served, as a scrape finds them."""
+    await crew.scrape()
+    return totals.read().counters["tidegate_requests_total"][()]
+
+
+async def test_a_scrape_is_answered_by_its_own_answer(until: Any) -> None:
+    """Of two under way the second does not take what the worker had said before it was asked."""
+    forks, totals = Hired(), Totals()
+    async with hired(forks, 1, totals) as crew:
+        (worker,) = await serving(crew, forks, until)
+        first = asyncio.create_task(figures(crew, totals))
+        before = numbers(await worker.receive(), served=1)
+        second = asyncio.create_task(figures(crew, totals))
+        after = numbers(await worker.receive(), served=2)
+
+        worker.send(before)
+        assert await first == 1
+        worker.send(after)
+        assert await second == 2
+        worker.close()
+
+
+async def test_a_scrape_does_not_wait_for_a_worker_that_is_gone(
+    until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies when it has been asked: those that live have answered, so there is nothing to wait for."""
+    monkeypatch.setattr(crew_module, "_ANSWER", 100 * PATIENCE)
+    forks, totals = Hired(), Totals()
+    async with hired(forks, 2, totals) as crew:
+        lives, dies = await serving(crew, forks, until)
+        asking = asyncio.create_task(figures(crew, totals))
+        lives.send(numbers(await lives.receive(), served=1))
+        await dies.receive()
+        dies.close()
+
+        async with asyncio.timeout(PATIENCE):
+            assert await asking == 1
+        lives.close()

@@ -56,17 +56,44 @@ async def test_sigterm_finishes_what_is_in_flight(start_gateway: Any, shop: Any,
     await until(lambda: len(shop.seen) == 6)
     workers = gateway.workers()
     gateway.process.send_signal(signal.SIGTERM)
-
-    def refused() -> bool:
-        with socket.socket() as door:
-            return door.connect_ex(("127.0.0.1", gateway.port)) != 0
-
-    await until(refused)  # no longer accepts
+    await until(lambda: _refuses(gateway.port))
     release.set()
 
     assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
     assert await gateway.stop() == 0
     assert not any(worker.is_running() for worker in workers)
+
+
+async def test_a_drain_can_be_watched(start_gateway: Any, shop: Any, until: Any) -> None:
+    """What ends while a gateway drains is in its numbers at once, though others are still in flight."""
+    gateway = await start_gateway("--workers", "1")
+    release = {path: asyncio.Event() for path in ("/first", "/last")}
+
+    async def slow(_: Any, writer: asyncio.StreamWriter, seen: Any) -> None:
+        await release[seen.target].wait()
+        await shop.ok(_, writer, seen)
+
+    shop.scripts.update(dict.fromkeys(release, slow))
+    first, last = (asyncio.create_task(gateway.fresh(path)) for path in release)
+    await until(lambda: len(shop.seen) == 2)
+    gateway.process.send_signal(signal.SIGTERM)
+    await until(lambda: _refuses(gateway.port))
+    release["/first"].set()
+    assert (await first).status_code == 200
+
+    async def counted() -> bool:
+        return bool(await gateway.metric("tidegate_requests_total") == 1)
+
+    await until(counted)
+    release["/last"].set()
+    assert (await last).status_code == 200
+    assert await gateway.stop() == 0
+
+
+def _refuses(port: int) -> bool:
+    """Whether nobody listens there."""
+    with socket.socket() as door:
+        return door.connect_ex(("127.0.0.1", port)) != 0
 
 
 async def test_workers_leave_when_the_master_is_killed(start_gateway: Any, until: Any) -> None:
