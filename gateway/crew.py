@@ -9,6 +9,7 @@ import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from gateway.channel import Channel, Message
 from gateway.forks import Child, Forks
@@ -55,7 +56,6 @@ class Member:
     channel: Channel
     born: float
     ready: bool = False
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
     serial: int = -1  # of the switches that it serves by
     version: int = -1  # of the configuration that it serves by
     pressures: Pressures = field(default_factory=dict)
@@ -105,7 +105,7 @@ class Crew:
         self._totals = totals
         self._ids = itertools.count(1)
         self.restarts = 0
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._heard = asyncio.Condition()
         self._scrapes = itertools.count(1)
@@ -164,21 +164,20 @@ class Crew:
 
     async def stop(self) -> None:
         """Drain them all; those that take too long are killed."""
-        self._stopping = True
+        self._stopping.set()
         self.tell({"type": "drain"})
-        members = list(self.members.values())
-        if members:
-            gone = [asyncio.create_task(member.gone.wait()) for member in members]
-            _, late = await asyncio.wait(gone, timeout=self.drain + 3)
-            for task in late:
-                task.cancel()
-        for member in members:
-            if not member.gone.is_set():
-                _log.warning("worker %d did not end in time; killed", member.process.pid)
-                member.process.kill()
-        for keeper in self._tasks:
-            keeper.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # A keeper ends with its worker, also with one that is being born; but it may have let others go.
+        ends: list[asyncio.Task[Any]] = [asyncio.create_task(child.wait()) for child in self._forks.living]
+        ends += self._tasks
+        if ends:
+            await asyncio.wait(ends, timeout=self.drain + 3)
+        late = {member.process for member in self.members.values()} | self._forks.living
+        for process in late:
+            _log.warning("worker %d did not end in time; killed", process.pid)
+            process.kill()
+        for task in ends:
+            task.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)
         await self._forks.aclose()
 
     # ---- one place in the crew ---------------------------------------------------------------
@@ -187,30 +186,35 @@ class Crew:
         """Keep one place filled."""
         loop = asyncio.get_running_loop()
         wait = _BACKOFF[0]
-        while not self._stopping:
+        while not self._stopping.is_set():
             born = loop.time()
             try:
                 end = await self._one(place, born)
             except Exception:  # noqa: BLE001 - whatever it was, the place must not stay empty
                 _log.exception("a worker could not be looked after; starting another")
                 end = None
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             self.restarts += 1
             self._totals.own.count("tidegate_worker_restarts_total")
             wait = _BACKOFF[0] if loop.time() - born > _YOUNG else min(wait * 2, _BACKOFF[1])
             if end is not None:
                 _log.error("a worker died (exit code %s); starting another in %.1f s", end, wait)
-            await asyncio.sleep(wait)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._stopping.wait()
 
     async def _one(self, place: int, born: float) -> str | None:
         """The life of one worker; returns its exit code in words, or None when there was none to be had."""
         try:
-            process, ours = await self._spawn()
+            process, channel = await self._spawn()
         except OSError as error:
             _log.error("no worker can be started (%s); trying again", error)
             return None
-        channel = await Channel.over(ours)
+        if self._stopping.is_set():
+            channel.close()  # it leaves before it has begun
+            await process.wait()
+            return None
         member = Member(next(self._ids), process, channel, born)
         self.members[member.id] = member
         start = self._greet()
@@ -226,7 +230,6 @@ class Crew:
             channel.close()
         await self._tell_waiting()
         code = await process.wait()
-        member.gone.set()
         return "unknown" if code is None else str(code)
 
     async def _tell_waiting(self) -> None:
@@ -234,7 +237,7 @@ class Crew:
         async with self._heard:
             self._heard.notify_all()
 
-    async def _spawn(self) -> tuple[Child, socket.socket]:
+    async def _spawn(self) -> tuple[Child, Channel]:
         """A new process, and our end of the line to it.
 
         Raises:
@@ -244,12 +247,12 @@ class Crew:
         try:
             ours.setblocking(False)
             process = await self._forks.make((self._listener.fileno(), theirs.fileno(), *self._shared))
+            return process, await Channel.over(ours)
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
-        return process, ours
 
     def _hear(self, member: Member, message: Message) -> None:
         kind = message["type"]

@@ -62,6 +62,11 @@ class Forks:
         self._asked: deque[asyncio.Future[Child]] = deque()
         self._children: dict[int, Child] = {}
 
+    @property
+    def living(self) -> set[Child]:
+        """Those that have not ended, as far as the server that made them has said."""
+        return set(self._children.values())
+
     async def make(self, fds: Sequence[int]) -> Child:
         """A new worker that has these descriptors; -1 stands for one that it goes without.
 

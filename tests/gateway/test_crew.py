@@ -21,29 +21,54 @@ from tests.waiting import PATIENCE
 START = {"type": "start", "version": 1, "serial": 1}
 
 
+class Played(Child):
+    """A process that ends when the test says so, or is killed."""
+
+    def __init__(self) -> None:
+        super().__init__(os.getpid())
+        self.killed = False
+
+    def kill(self) -> None:
+        self.killed = True
+        self.tell(-9)
+
+
 class Hired(Forks):
-    """Workers whose part the test plays: it has their ends of the lines."""
+    """Workers whose part the test plays: it has their ends of the lines.
+
+    Attributes:
+        lines: those.
+        children: the processes.
+        births: how many may be born; the next waits for its permit.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[socket.socket] = []
+        self.children: list[Played] = []
+        self.births = asyncio.Semaphore(1000)
+
+    @property
+    def living(self) -> set[Child]:
+        return {child for child in self.children if child.returncode is None}
 
     async def make(self, fds: Sequence[int]) -> Child:
         self.lines.append(socket.socket(fileno=os.dup(fds[1])))
-        child = Child(os.getpid())
-        child.tell(0)  # has ended, so nobody kills it
-        return child
+        await self.births.acquire()
+        self.children.append(Played())
+        return self.children[-1]
 
 
 @contextlib.asynccontextmanager
 async def hired(forks: Hired, size: int = 1, totals: Totals | None = None) -> AsyncIterator[Crew]:
     """A crew of them, stopped without patience at the end."""
     with socket.socket() as listener:
-        crew = Crew(listener, size, forks, lambda: START, totals or Totals(), -3.0, ())
+        crew = Crew(listener, size, forks, lambda: START, totals or Totals(), 0.0, ())
         crew.start()
         try:
             yield crew
         finally:
+            crew.drain = -3.0
             await crew.stop()
             for line in forks.lines:
                 line.close()
@@ -60,6 +85,7 @@ async def test_what_nobody_foresaw_leaves_no_place_empty(until: Any, caplog: Any
         crew.on_shut = stumble
         await until(lambda: crew.members)
         worker = await Channel.over(forks.lines[0])
+        forks.children[0].tell(1)
         worker.send({"type": "shut", "shut": {}})
 
         await until(lambda: len(forks.lines) == 2 and crew.members)
@@ -128,8 +154,80 @@ async def test_a_scrape_does_not_wait_for_a_worker_that_is_gone(
         asking = asyncio.create_task(figures(crew, totals))
         lives.send(numbers(await lives.receive(), served=1))
         await dies.receive()
+        forks.children[1].tell(-9)
         dies.close()
 
         async with asyncio.timeout(PATIENCE):
             assert await asking == 1
         lives.close()
+
+
+# ---- its end ---------------------------------------------------------------------------------
+
+
+async def test_who_is_born_at_the_end_leaves_before_it_begins(until: Any) -> None:
+    """A worker that is being made while the others drain is let go, and the crew waits for that, too."""
+    forks = Hired()
+    forks.births = asyncio.Semaphore(1)
+    async with hired(forks, 2) as crew:
+        crew.drain = PATIENCE
+        await until(lambda: crew.members and len(forks.lines) == 2)
+        old, young = [await Channel.over(line) for line in forks.lines]
+        stopping = asyncio.create_task(crew.stop())
+        assert (await old.receive() or {})["type"] == "start"
+        assert await old.receive() == {"type": "drain"}
+        forks.births.release()
+
+        assert await young.receive() is None
+
+        forks.children[0].tell(0)
+        old.close()
+        await until(lambda: not crew.members)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not stopping.done()
+        forks.children[1].tell(1)
+        await stopping
+        assert not any(child.killed for child in forks.children)
+        young.close()
+
+
+async def test_who_was_let_go_has_its_time(until: Any) -> None:
+    """A worker that was replaced because what it said broke something may still have requests in flight."""
+
+    def stumble(_: Message) -> bool:
+        raise KeyError("what nobody foresaw")
+
+    forks = Hired()
+    async with hired(forks) as crew:
+        crew.on_shut, crew.drain = stumble, PATIENCE
+        await until(lambda: crew.members)
+        worker = await Channel.over(forks.lines[0])
+        worker.send({"type": "shut", "shut": {}})
+        await until(lambda: len(forks.lines) == 2 and crew.members)
+        stopping = asyncio.create_task(crew.stop())
+        forks.children[1].tell(0)
+        forks.lines[1].shutdown(socket.SHUT_RDWR)
+
+        await until(lambda: not crew.members)
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+        assert not stopping.done()
+        forks.children[0].tell(0)
+        await stopping
+        assert not any(child.killed for child in forks.children)
+        worker.close()
+
+
+async def test_who_hangs_up_and_does_not_end_is_killed(until: Any, caplog: Any) -> None:
+    """It is no member any more, and yet no process may be left."""
+    forks = Hired()
+    async with hired(forks) as crew:
+        await until(lambda: crew.members)
+        worker = await Channel.over(forks.lines[0])
+        worker.close()
+        await until(lambda: not crew.members)
+
+    assert forks.children[0].killed
+    assert "did not end in time" in caplog.text
