@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks import machine
 from benchmarks.proxy import stopped_by_signals
-from benchmarks.redis_server import RedisServer
+from benchmarks.redis_server import RedisServer, until_shared
 from gateway.exchange import Terms
 from gateway.state.limits import SharedLimits
 
@@ -65,6 +65,7 @@ async def offer(server: RedisServer, cancelled: int, seed: int) -> Found:
     found, rng, began = Found(), random.Random(seed), time.monotonic()
     limits = SharedLimits(server.url, timeout=5.0, prefix="cancel", workers=1)
     await limits.start()
+    await until_shared(limits)
     connected = server.info("stats")["total_connections_received"]
 
     async def call(number: int) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import memory_bytes
+from benchmarks.redis_server import until_shared
 from benchmarks.tokens import tokens
 from gateway import config
 from gateway.app import Gateway
@@ -56,6 +57,7 @@ async def crowd(kind: str, number: int, users: int, settings: config.Config, sec
     parts = Parts(1, WorkerMetrics(), counters=SharedCounters(shared_memory()))
     gateway = Gateway(parts)
     await gateway.adopt(settings)
+    await until_shared(parts.limits)
     gateway.apply(work_out(settings, 0, lambda *_: None))
     who, left, failed = fields(kind, number, secret), FEW, 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 from dataclasses import dataclass
@@ -12,8 +13,21 @@ import redis
 
 from benchmarks.machine import LOAD_CORE
 from benchmarks.processes import Command, Process
+from gateway.state.limits import LocalLimits, SharedLimits
 
+_PATIENCE = 30.0  # seconds
 _ASKED = ("cmdstat_eval", "cmdstat_evalsha", "cmdstat_fcall")  # what a script calls inside isn't a round trip
+
+
+async def until_shared(limits: LocalLimits | SharedLimits) -> None:
+    """Wait until they have their Redis, if they share one: on a busy machine not the first attempt finds it.
+
+    Raises:
+        TimeoutError: nor do the next ones.
+    """
+    async with asyncio.timeout(_PATIENCE):
+        while not limits.up:  # noqa: ASYNC110 - they try again in the background
+            await asyncio.sleep(0.01)
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,8 +138,10 @@ class GatewayProcess:
         """Send bytes, return all that comes until the connection closes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(request)
+        answer = b""
         with contextlib.suppress(ConnectionError):
-            answer = await reader.read()
+            while some := await reader.read(1 << 16):
+                answer += some
         writer.close()
         return answer
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tests.gateway.own_redis import OwnRedis
 
 HIT = hit_of("user", "u", 10, 3600.0)
+ALL = hit_of("global", "", 40, 30 * 86400.0, "fixed-window")  # which hardly ever turns over in a test
 
 
 def at_once(limits: SharedLimits, hits: list[Hit]) -> list[Told]:
@@ -147,7 +148,6 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("patient")
 async def test_hosts_return_together(own_redis: OwnRedis, new_store: NewStore) -> None:
     """Who finds Redis first waits for the other: shares and whole limit never count at the same time."""
-    hit = hit_of("global", "", 40, 3600.0, "fixed-window")
     stores = [await new_store(own_redis.url, workers=1, rng=Fixed(drawn)) for drawn in (0.1, 1.5)]
     await all_know(own_redis.url)
     own_redis.stop()
@@ -156,7 +156,7 @@ async def test_hosts_return_together(own_redis: OwnRedis, new_store: NewStore) -
 
     async def offer(store: SharedLimits) -> None:
         nonlocal passed
-        verdicts = [store.try_take([hit]) or await store.take([hit]) for _ in range(50)]
+        verdicts = [store.try_take([ALL]) or await store.take([ALL]) for _ in range(50)]
         passed += sum(told(verdict)[0].allowed for verdict in verdicts)
 
     for store in stores:
@@ -168,7 +168,7 @@ async def test_hosts_return_together(own_redis: OwnRedis, new_store: NewStore) -
             for store in stores:
                 await offer(store)
             await asyncio.sleep(0.01)
-    passed += sum([told(await store.take([hit]))[0].allowed for store in stores])
+    passed += sum([told(await store.take([ALL]))[0].allowed for store in stores])
     assert passed == 40
 
 
@@ -177,7 +177,6 @@ async def test_a_share_is_never_judged_beside_the_whole_limit(
     own_redis: OwnRedis, new_store: NewStore
 ) -> None:
     """While one that is back has the whole limit, the other has no share of it, though it asked for none."""
-    hit = hit_of("global", "", 40, 3600.0, "fixed-window")
     first, last = [await new_store(own_redis.url, workers=1, rng=Fixed(drawn)) for drawn in (0.1, 1.5)]
     await all_know(own_redis.url)
     own_redis.stop()
@@ -185,8 +184,8 @@ async def test_a_share_is_never_judged_beside_the_whole_limit(
     own_redis.start()
     await until(lambda: first.up or last.up)
     up, other = (first, last) if first.up else (last, first)
-    assert sum([told(await up.take([hit]))[0].allowed for _ in range(50)]) == 40
-    assert not told(other.try_take([hit]) or await other.take([hit]))[0].allowed
+    assert sum([told(await up.take([ALL]))[0].allowed for _ in range(50)]) == 40
+    assert not told(other.try_take([ALL]) or await other.take([ALL]))[0].allowed
 
 
 # ---- between the gateway and Redis -----------------------------------------------------------
