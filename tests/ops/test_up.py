@@ -222,7 +222,8 @@ def test_a_killed_stack_is_cleared_and_its_data_carried_on(
     assert second.sandbox_url == first.sandbox_url
     assert status == 0
     assert _alive(pids) == []
-    assert _below(short_tmp / "kept") == []
+    # What was killed with its group may need a turn of a busy machine to be gone.
+    wait_until(lambda: not _below(short_tmp / "kept"), within=10.0, what="nothing is left behind")
 
 
 def test_ready_is_one_line_with_every_address(stack: Any) -> None:
