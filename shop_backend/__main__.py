@@ -141,9 +141,13 @@ def _uvicorn(app: Starlette, host: str, port: int, drain_for: float) -> int:
                 lifespan="on",
             )
         )
-        # After draining, uvicorn raises the signal again for whoever listened before: nobody does.
+
+        def leave(*_: object) -> None:
+            server.should_exit = True
+
+        # Also heard before uvicorn listens. After draining it raises the signal again for whoever did then.
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, leave)
         server.run(sockets=[door])
     return 0 if server.started else 1
 

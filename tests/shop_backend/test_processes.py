@@ -225,6 +225,28 @@ def test_logs_are_json_lines(shop_settings: Settings, run: Run) -> None:
     assert process.wait(PATIENCE) == 0
 
 
+EARLY = """
+import signal, sys, uvicorn
+from starlette.applications import Starlette
+from shop_backend import __main__ as shop
+
+run = uvicorn.Server.run
+
+def told_to_stop(self, sockets=None):
+    signal.raise_signal(signal.SIGTERM)
+    run(self, sockets)
+
+uvicorn.Server.run = told_to_stop
+sys.exit(shop._uvicorn(Starlette(), "127.0.0.1", 0, 1.0))
+"""
+
+
+def test_a_stop_before_the_server_listens_to_signals_is_heard() -> None:
+    """SIGTERM in the moment before uvicorn installs its handlers: the server ends, and ends well."""
+    done = subprocess.run([sys.executable, "-c", EARLY], cwd=ROOT, timeout=PATIENCE, check=False)
+    assert done.returncode == 0
+
+
 async def test_a_client_that_leaves_is_no_error(
     shop_settings: Settings, run: Run, free_port: Callable[[], int]
 ) -> None:
