@@ -221,10 +221,14 @@ async def test_five_hundred_wait_and_the_probes_reach_the_upstream(
         },
     )
 
-    async def is_open() -> bool:
-        return (await gateway.fresh()).status_code == 503
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
 
-    await until(is_open)  # one worker has seen five, and told the other
+        async def is_open() -> bool:
+            return (await client.get("/")).status_code == 503
+
+        # One worker has seen five, and tells the other: who both see them before they hear of each other
+        # both hold back as they begin to probe, and refuse all of the crowd.
+        await until(is_open)
     shop.scripts["/"] = hanging
 
     async def ask() -> bytes:

@@ -31,7 +31,7 @@ def cluster(short_tmp: Path) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-async def store(cluster: Cluster) -> AsyncIterator[Store]:
+async def store(cluster: Cluster, until: Any) -> AsyncIterator[Store]:
     """A started store for each call, on an empty cluster."""
     for node in cluster.nodes:
         node.ask("FLUSHALL")
@@ -41,7 +41,7 @@ async def store(cluster: Cluster) -> AsyncIterator[Store]:
         found = SharedLimits(cluster.url, **{"timeout": 5.0, "prefix": "tidegate", "workers": 2, **settings})
         stores.append(found)
         await found.start()
-        assert found.up
+        await until(lambda: found.up)
         return found
 
     yield start

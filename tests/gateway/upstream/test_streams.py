@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from typing import Any
 
 import pytest
@@ -239,7 +240,9 @@ async def test_a_stream_dropped_half_read_closes_its_connection(bench: Bench, ta
 async def test_a_full_pool_is_our_own_fault(bench: Bench) -> None:
     """Waiting for a connection ends in PoolExhausted, which no breaker counts; and nothing leaks."""
     upstream = await bench.front(_mute, max_connections=1, total=1.0)
-    results = await asyncio.gather(*(upstream(make_exchange()) for _ in range(4)), return_exceptions=True)
+    deadline = time.monotonic() + 1.0  # of all four: else who waits may have time for a try of its own
+    sending = (upstream.send(make_exchange(), deadline) for _ in range(4))
+    results = await asyncio.gather(*sending, return_exceptions=True)
     assert [type(result).__name__ for result in results].count("UpstreamTimeout") == 1
     assert sum(isinstance(result, PoolExhausted) for result in results) == 3
     assert upstream.servers()[0]["in_flight"] == 0
