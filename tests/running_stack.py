@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -22,9 +24,16 @@ from tests.waiting import PATIENCE, wait_until
 ROOT = Path(__file__).resolve().parent.parent
 
 
+# `tidegate up` chooses its ports long before it listens there, from 10,000 on or the standard ones: tests
+# listen below those. Of processes that test side by side each has its own.
+_first = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_below = range(4_000 + _first, 8_000, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+_numbers = itertools.count(random.randrange(len(_below)))
+
+
 def free_port() -> int:
-    """A TCP port of the loopback that nobody holds just now."""
-    return ports.choose(None, set())
+    """A TCP port of the loopback that nobody holds just now, and nobody else is given for long."""
+    return next(port for n in _numbers if ports.is_free(port := _below[n % len(_below)]))
 
 
 @dataclass
@@ -126,6 +135,7 @@ def start_stack(data: Path, *words: str, env: Mapping[str, str] | None = None) -
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDEGATE_")}
     shop = write_shop_config(data / "shop.yaml", _PATIENT_SHOP)
     environment |= {"PYTHONUNBUFFERED": "1", "TIDEGATE_SHOP_CONFIG": str(shop), **(env or {})}
+    taken: set[int] = set()
     argv = [sys.executable, "-m", "ops.cli", "up", "--data", str(data)]
     config = data / "gateway.yaml"
     if not config.exists():
@@ -134,9 +144,9 @@ def start_stack(data: Path, *words: str, env: Mapping[str, str] | None = None) -
         "--config",
         str(config),
         "--port",
-        str(free_port()),
+        str(ports.choose(None, taken)),
         "--admin-port",
-        str(free_port()),
+        str(ports.choose(None, taken)),
         "--workers",
         "2",
         *words,
