@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ _POLL = 5.0  # seconds; pub/sub is lossy
 _RETRY = (0.2, 2.0)  # seconds, first and longest
 _PATIENCE = 1.0  # seconds for any one command; no request waits on these
 _CHECK = 1.0  # seconds between looks at a silent server: one that froze says nothing
-_AGAIN = 5.0  # seconds within which what failed is said again, to the server that has taken over
+_AGAIN = 5.0  # seconds within which what failed, or found the line just lost, is said to the next server
 
 Work = Callable[["Redis"], Awaitable[None]]
 
@@ -57,6 +58,7 @@ class HostLine:
         self._subjects = {subject.channel.encode(): subject for subject in subjects}
         self._redis: Redis | None = None
         self._joined = asyncio.Event()
+        self._lost = -math.inf  # when the line was up last, on the loop's clock
         self._hold = asyncio.timeout(None)  # ends when the server is found to be of no use any more
         self._task: asyncio.Task[None] | None = None
         self._sending: set[asyncio.Task[None]] = set()
@@ -78,9 +80,10 @@ class HostLine:
                 await self._task
 
     def send(self, work: Work, otherwise: str) -> None:
-        """Say something without making anybody wait; while the line is down it is not said.
+        """Say something without making anybody wait; while Redis is away it is not said.
 
-        When the server has died or handed its keys over, it is said once more to the one that has them now.
+        When the server has died or handed its keys over, it is said to the one that has them now: once more,
+        or for the first time if that is being looked for.
 
         Args:
             work: the commands that say it.
@@ -92,14 +95,15 @@ class HostLine:
 
     async def _send(self, work: Work, otherwise: str) -> None:
         redis = self._redis
-        if redis is None:
-            return
-        try:
-            await work(redis)
-        except (RedisError, OSError) as error:
-            _log.debug("to be said again: %s", error)
-            self._hang_up(redis)
-        else:
+        if redis is not None:
+            try:
+                await work(redis)
+            except (RedisError, OSError) as error:
+                _log.debug("to be said again: %s", error)
+                self._hang_up(redis)
+            else:
+                return
+        elif asyncio.get_running_loop().time() > self._lost + _AGAIN:
             return
         try:
             async with asyncio.timeout(_AGAIN):
@@ -112,9 +116,14 @@ class HostLine:
     def _hang_up(self, redis: Redis) -> None:
         """Look for another server, unless that has begun."""
         if self._redis is redis:
+            self._down()
+            self._hold.reschedule(self._lost)
+
+    def _down(self) -> None:
+        if self._redis is not None:
             self._redis = None
-            self._joined.clear()
-            self._hold.reschedule(asyncio.get_running_loop().time())
+            self._lost = asyncio.get_running_loop().time()
+        self._joined.clear()
 
     async def _run(self) -> None:
         wait = _RETRY[0]
@@ -140,8 +149,7 @@ class HostLine:
             except Exception:  # noqa: BLE001 - whatever it was, this host must not be alone for good
                 _log.exception("the line to other hosts failed; it is taken up anew")
             finally:
-                self._redis = None
-                self._joined.clear()
+                self._down()
             await asyncio.sleep(wait * random.uniform(0.5, 1))  # noqa: S311 - spreads hosts, keeps no secret
             wait = min(wait * 2, _RETRY[1])
 

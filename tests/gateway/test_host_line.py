@@ -63,6 +63,48 @@ async def test_a_line_that_fails_is_taken_up_anew(
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [KeyError, TypeError]
 
 
+class Listener:
+    """A subject that keeps what it hears."""
+
+    channel = "test:listener"
+
+    def __init__(self) -> None:
+        self.told: list[bytes] = []
+
+    async def joined(self, _: Redis) -> None:
+        pass
+
+    poll = joined
+
+    def heard(self, said: bytes) -> None:
+        self.told.append(said)
+
+
+async def test_what_finds_the_line_just_lost_is_said_when_it_is_back(
+    redis_volatile_url: str, until: Any
+) -> None:
+    """The server hung up, and another is looked for: what is to be said meanwhile waits for it."""
+    subject = Listener()
+    line = HostLine(redis_volatile_url, "{test}:key", [subject])
+    line.start()
+
+    async def say(redis: Redis) -> None:
+        await redis.publish(subject.channel, "all the same")
+
+    async with Redis.from_url(redis_volatile_url) as redis:
+
+        async def listens() -> bool:
+            return bool((await redis.pubsub_numsub(subject.channel))[0][1])
+
+        await until(listens)
+        await redis.client_kill_filter(_type="pubsub")
+    await until(lambda: not line.up, every=0)
+    line.send(say, "it is lost")
+    await until(lambda: subject.told)
+    await line.aclose()
+    assert subject.told == [b"all the same"]
+
+
 async def test_of_two_edits_at_once_one_line_is_left() -> None:
     """To the Redis that holds in the end, whichever edit was quicker; and none once the gateway closes."""
 
