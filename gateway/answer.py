@@ -11,7 +11,8 @@ from abc import abstractmethod
 from typing import Any, Protocol
 
 from gateway.exchange import Header
-from gateway.field import Block, Field, values
+from gateway.field import Block, Field
+from gateway.fields import values
 
 
 def _status_line(status: int) -> bytes:
@@ -158,7 +159,7 @@ class Answer:
         known = _STATUS_LINES[status]
         lines: list[bytes] = []
         if type(headers) is Block:  # what is passed on as it came: Connection is not among it
-            passed, length, dated = headers.sent
+            passed, length, dated = headers.sent or self._put_together(headers)
             known += passed
         else:
             length, dated, close = self._read(headers, lines)
@@ -190,6 +191,12 @@ class Answer:
         if rest.count(b"\n") != len(lines) or rest.count(b"\r") != len(lines):
             self._cut("a header field of the answer holds a line break")
         self._unsent = known + rest
+
+    def _put_together(self, block: Block) -> tuple[bytes, int | None, bool]:
+        lines: list[bytes] = []
+        length, dated, _ = self._read(block, lines)
+        sent = block.sent = b"".join(lines), length, dated
+        return sent
 
     @staticmethod
     def _read(headers: Header, lines: list[bytes]) -> tuple[int | None, bool, bool]:

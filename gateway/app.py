@@ -94,10 +94,11 @@ class Gateway(App):
 
     def receive(self, request: WholeRequest, address: str) -> Exchange:
         """The exchange of a request that came whole."""
-        method, target, path, headers, host, _, body = request
-        # By position: keywords would cost a class half of all the rest.
+        method, target, path = request.method, request.target, request.path
+        host, body = request.host, request.body
         now, name = time.perf_counter(), self._next_id()
-        exchange = Exchange(method, target, path, headers, host, address, None, now, name, body)
+        # By position: keywords would cost a class half of all the rest.
+        exchange = Exchange(method, target, path, request.headers, host, address, None, now, name, body)
         if body:
             exchange.content_length = len(body)
             exchange.has_body = True

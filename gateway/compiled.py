@@ -32,6 +32,8 @@ MODULES = (
     "gateway.bounds",
     "gateway.client",
     "gateway.exchange",
+    "gateway.fields",
+    "gateway.generations",
     "gateway.head",
     "gateway.identity",
     "gateway.intake",

@@ -1,16 +1,12 @@
-"""One header field, read once: clients and servers repeat most of their lines with every message.
+"""A header field as it is kept, and fields that came together.
 
 Section numbers are those of RFC 9110.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
-
-from gateway.generations import Generations
 
 # Meant for one hop only (7.6.1).
 HOP_BY_HOP = frozenset(
@@ -65,12 +61,8 @@ NOTABLE = (
     }
 )
 
-MAX_LINE = 1024  # bytes; longer lines, mostly cookies, are read anew each time
-HALF = 2048  # lines remembered per generation
-MAX_BLOCK = 2048  # bytes; the same for headers as a whole
-HALF_BLOCKS = 1024
-# 5.1, 5.5. Blanks around a value are matched as part of it: else a line can be read in thousands of ways.
-_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
+MAX_BLOCK = 2048  # bytes; longer headers are read anew each time
+HALF_BLOCKS = 1024  # headers remembered per generation
 
 
 class Field(tuple[bytes, bytes]):
@@ -98,73 +90,22 @@ class Field(tuple[bytes, bytes]):
         return self
 
 
-class Block(tuple[Field, ...]):
+class Block(tuple[tuple[bytes, bytes], ...]):
     """Fields that came together and may come again: a header, or what of it is passed on.
 
     Never changes, so that whatever is made of it is made once.
 
     Attributes:
+        plain: the lines of all that are not notable, as they are sent on; None when nobody put them together.
+        notable: the others.
         passed: what whoever passes it on has made of it.
+        counted_as: whom limits count by a field, by its name.
+        sent: of an answer, the lines of all, what Content-Length says of a body, in bytes, and whether there
+            is a Date.
     """
 
+    plain: bytes | None = None
+    notable: Sequence[tuple[bytes, bytes]] = ()
     passed: Any = None
-
-    @cached_property
-    def counted_as(self) -> dict[bytes, str]:
-        """Whom limits count by a field, by its name."""
-        return {}
-
-    @cached_property
-    def by_name(self) -> dict[bytes, tuple[bytes, ...]]:
-        """The values of each name."""
-        found: dict[bytes, tuple[bytes, ...]] = {}
-        for name, value in self:
-            found[name] = (*found.get(name, ()), value)
-        return found
-
-    @cached_property
-    def sent(self) -> tuple[bytes, int | None, bool]:
-        """The lines of all, what Content-Length says of a body, in bytes, and whether there is a Date."""
-        lengths = self.by_name.get(b"content-length")
-        lines = b"".join([field.line for field in self])
-        return lines, int(lengths[-1]) if lengths else None, b"date" in self.by_name
-
-
-def values(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> Sequence[bytes]:
-    """The values of the fields of this name, in lower case, as they came."""
-    if type(headers) is Block:
-        return headers.by_name.get(name, ())
-    return [value for field, value in headers if field == name]
-
-
-class Fields:
-    """Field lines and what they mean, remembered in bounded memory."""
-
-    __slots__ = ("_known",)
-
-    def __init__(self) -> None:
-        self._known: Generations[bytes, Field] = Generations(HALF)
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def read(self, lines: list[bytes]) -> list[Field] | None:
-        """The fields of these lines, without their ends; None when one is not beyond doubt."""
-        fields = list(map(self._known.get, lines))
-        if None in fields:
-            for place, field in enumerate(fields):
-                if field is None:
-                    learned = self._known.find(lines[place]) or self._learn(lines[place])
-                    if learned is None:
-                        return None
-                    fields[place] = learned
-        return fields  # type: ignore[return-value]  # no None is left in it
-
-    def _learn(self, line: bytes) -> Field | None:
-        match = _LINE.fullmatch(line)
-        if match is None:
-            return None
-        field = Field(match[1].lower(), match[2].strip(b" \t"))
-        if len(line) <= MAX_LINE:
-            self._known.add(line, field)
-        return field
+    counted_as: dict[bytes, str] | None = None
+    sent: tuple[bytes, int | None, bool] | None = None

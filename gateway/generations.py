@@ -1,4 +1,4 @@
-"""What was read before and may come again, remembered in bounded memory."""
+"""What came before and may come again, remembered in bounded memory."""
 
 from __future__ import annotations
 
@@ -45,3 +45,28 @@ class Generations(Generic[K, V]):
             self._old = self._new.copy()
             self._new.clear()  # the same dictionary, since `get` is bound to it
         self._new[key] = value
+
+
+class Seen:
+    """Which keys came before, as far as their marks tell: of two with one mark, the first stands for both.
+
+    Most of what comes once never comes again: only what comes a second time is worth a place in memory.
+
+    Args:
+        places: of marks; a power of two. A key takes the place of another whose hash ends alike.
+    """
+
+    __slots__ = ("_marks",)
+
+    def __init__(self, places: int) -> None:
+        self._marks = [-1] * places
+
+    def again(self, key: bytes) -> bool:
+        """Whether it came before; from now on it has."""
+        marks = self._marks
+        mark = hash(key) & 0x3FFFFFFF
+        place = mark & len(marks) - 1
+        if marks[place] == mark:
+            return True
+        marks[place] = mark
+        return False

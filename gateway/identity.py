@@ -8,7 +8,7 @@ from gateway import config
 from gateway.addresses import Networks, Proxies, parse
 from gateway.errors import BadRequest
 from gateway.exchange import Clock, Exchange
-from gateway.field import values
+from gateway.fields import values
 from gateway.tokens import Tokens
 
 MAX_TOKENS = 4  # in one request: each costs a verification

@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 
 from gateway.exchange import Exchange
-from gateway.field import values
+from gateway.fields import values
 from gateway.settings import Tracing
 from gateway.upstream.forward import TRACEPARENT
 

@@ -64,7 +64,7 @@ _WORDS = (
     "gateway.redis_url",
 )
 # Leaves that know nothing of ours: addresses, header fields as lines, and who drives a request.
-_LEAVES = ("gateway.addresses", "gateway.field", "gateway.generations", "gateway.walk")
+_LEAVES = ("gateway.addresses", "gateway.field", "gateway.fields", "gateway.generations", "gateway.walk")
 _EXCHANGE = ("gateway.exchange", "gateway.request_body")
 _POLICY_MAY = (*_EXCHANGE, *_LEAVES, *_WORDS, "gateway.policies")
 _FEATURES = tuple(

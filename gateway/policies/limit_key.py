@@ -9,17 +9,21 @@ from functools import lru_cache
 
 from gateway.addresses import client_network
 from gateway.exchange import Exchange, Header
-from gateway.field import Block, values
+from gateway.field import Block
+from gateway.fields import values
 
 Key = Callable[[Exchange], str]
 
-_PLAIN = re.compile(r"[A-Za-z0-9_.@+=-]{1,64}")  # no separator of ours, and short
-_REMEMBERED = 8192  # users, addresses and fields; all are short
-_SHORT = 64  # bytes
+_PLAIN = re.compile(r"[A-Za-z0-9_.@+=-]{1,64}")  # no separator of ours, and short (_SHORT)
+_SHORT = 64  # characters
+_REMEMBERED = 8192  # addresses
 
 
 def _bounded(value: str) -> str:
     """The value, or a digest of it when it is long or has odd characters: keys stay short and unambiguous."""
+    # The first for speed: nearly all users are letters, digits and dashes.
+    if value.isascii() and value.replace("-", "").isalnum() and len(value) <= _SHORT:
+        return value
     if _PLAIN.fullmatch(value):
         return value
     return "~" + hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
@@ -31,23 +35,13 @@ def _address(address: str) -> str:
     return "a:" + (client_network(address) or _bounded(address))
 
 
-@lru_cache(maxsize=_REMEMBERED)
-def _user(user: str) -> str:
-    return "u:" + _bounded(user)
-
-
-@lru_cache(maxsize=_REMEMBERED)
-def _header(value: bytes) -> str:
-    return "h:" + _bounded(value.decode("latin-1"))
-
-
 def _by_address(exchange: Exchange) -> str:
     return _address(exchange.address)
 
 
 def _by_user(exchange: Exchange) -> str:
     user = exchange.user
-    return _address(exchange.address) if user is None else _user(user)
+    return _address(exchange.address) if user is None else "u:" + _bounded(user)
 
 
 def _by_route(exchange: Exchange) -> str:
@@ -61,15 +55,16 @@ def _by_header(name: str) -> Key:
         headers = exchange.headers
         if type(headers) is not Block:
             return make(headers)
-        made = headers.counted_as.get(field)
+        known = headers.counted_as
+        if known is None:
+            known = headers.counted_as = {}
+        made = known.get(field)
         if made is None:
-            made = headers.counted_as[field] = make(headers)
+            made = known[field] = make(headers)
         return made
 
     def make(headers: Header) -> str:
         found = values(headers, field)
-        if len(found) == 1 and len(found[0]) <= _SHORT:
-            return _header(found[0])
         # Without the field, all count as one.
         return "h:" + _bounded(b",".join(found).decode("latin-1")) if found else "h"
 

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from gateway.errors import FeatureOff, Overloaded, PoolExhausted, UpstreamUnavailable
 from gateway.exchange import Clock, Exchange, Handler, Reply
-from gateway.field import values
+from gateway.fields import values
 from gateway.policies.cache_body import collect
 from gateway.policies.shut_offs import LONGEST, Key, ShutOff
 from gateway.request_body import peek

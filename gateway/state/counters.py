@@ -21,7 +21,9 @@ WAYS = 8  # slots in which one counter may stand: finding it reads these, and no
 REMEMBERED = 1 << 15  # places of counters that a worker needs not look for; then it begins anew
 
 _SLOT = struct.Struct("8q")
-_BUCKET = struct.Struct(f"{8 * WAYS}q")
+_BUCKET = _SLOT.size * WAYS
+_DIGESTS, _ENDS = struct.Struct("q56x" * WAYS), struct.Struct("8xq48x" * WAYS)  # of a bucket's slots
+_DIGEST = struct.Struct("<q")
 _read, _write = _SLOT.unpack_from, _SLOT.pack_into
 _KEY = slice(LOCK_SIZE, LOCK_SIZE + 16)  # of the digests: nobody can choose names that meet in one bucket
 _RETURNED, _RETURNED_AT = struct.Struct("=q"), LOCK_SIZE + 16
@@ -121,8 +123,9 @@ class SharedCounters:
         self._memory = memoryview(memory)  # read through it, a slot costs two thirds
         if create:
             self._memory[_KEY] = secrets.token_bytes(16)
-        self._key = bytes(self._memory[_KEY])
-        self._buckets = (len(self._memory) - _HEADER) // _BUCKET.size
+        # Copied for each name, for a third of what it costs to begin anew.
+        self._keyed = hashlib.blake2b(digest_size=_DIGEST.size, key=bytes(self._memory[_KEY]))
+        self._buckets = (len(self._memory) - _HEADER) // _BUCKET
         self._places: dict[str, tuple[int, int]] = {}  # offset and digest; the slot may be another's by now
 
     def __len__(self) -> int:
@@ -154,17 +157,17 @@ class SharedCounters:
         """See Counters."""
         place = self._places.get(name)
         digest = self._digest(name) if place is None else place[1]
-        bucket = _HEADER + digest % self._buckets * _BUCKET.size
-        ways = _BUCKET.unpack_from(self._memory, bucket)
+        bucket = _HEADER + digest % self._buckets * _BUCKET
         if len(self._places) >= REMEMBERED:
             self._places.clear()
-        digests = ways[::8]
+        digests = _DIGESTS.unpack_from(self._memory, bucket)
         if digest in digests:
             at = bucket + digests.index(digest) * _SLOT.size
             self._places[name] = at, digest
             found: State = _read(self._memory, at)
             return found
-        whole = [0 if end <= now else end for end in ways[1::8]]
+        ends = _ENDS.unpack_from(self._memory, bucket)
+        whole = [0 if end <= now else end for end in ends]
         at = bucket + whole.index(min(whole)) * _SLOT.size
         self._places[name] = at, digest
         state = (digest, until, 0, 0, 0, 0, 0, at)
@@ -172,8 +175,10 @@ class SharedCounters:
         return state
 
     def _digest(self, name: str) -> int:
-        raw = hashlib.blake2b(name.encode(), digest_size=8, key=self._key).digest()
-        return int.from_bytes(raw, "little", signed=True) or 1  # 0 is an empty slot
+        hashing = self._keyed.copy()
+        hashing.update(name.encode())
+        (digest,) = _DIGEST.unpack(hashing.digest())
+        return int(digest) or 1  # 0 is an empty slot
 
 
 def shared_memory(slots: int = SLOTS) -> int:

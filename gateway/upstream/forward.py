@@ -55,11 +55,14 @@ def passed(headers: Header) -> Passed:
 
 
 def _sift(headers: Header) -> Passed:
+    plain, looked_at = b"", headers
+    if type(headers) is Block and headers.plain is not None:
+        plain, looked_at = headers.plain, headers.notable
     lines: list[bytes] = []
     named: set[bytes] = set()
     traces: list[bytes] = []
     states: list[bytes] = []
-    for field in headers:
+    for field in looked_at:
         if type(field) is Field and field.plain:
             lines.append(field.line)
             continue
@@ -76,15 +79,18 @@ def _sift(headers: Header) -> Passed:
         elif name == b"tracestate":
             states.append(value)
     if named:
+        lines = [*plain.splitlines(keepends=True), *lines]
         lines = [line for line in lines if line.partition(b":")[0] not in named]
+        plain = b""
     # Said twice, it is as good as not said (W3C Trace Context, 3.2).
     match = TRACEPARENT.fullmatch(traces[0]) if len(traces) == 1 else None
     if match is not None and states:
         lines.append(b"tracestate: %b\r\n" % b",".join(states))
-    kept = b"".join(lines)
+    kept = b"".join(lines)  # what is plain was read line by line, and holds no other break
     # The guard lets no line break through.
     if kept.count(b"\n") != len(lines) or kept.count(b"\r") != len(lines):
         raise BadRequest("a header field holds a line break")
+    kept = plain + kept
     return Passed(kept, match[1], match[3]) if match is not None else Passed(kept, None, b"00")
 
 

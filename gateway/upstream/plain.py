@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from gateway.exchange import Header
-from gateway.field import HALF_BLOCKS, HOP_BY_HOP, MAX_BLOCK, Block, Field, Fields
-from gateway.generations import Generations
+from gateway.field import HALF_BLOCKS, HOP_BY_HOP, MAX_BLOCK, Block
+from gateway.fields import Fields
+from gateway.generations import Generations, Seen
 
 MAX_HEAD = 16 << 10  # bytes
 MAX_FIELDS = 100
@@ -27,14 +27,14 @@ class AnswerHead(NamedTuple):
     Attributes:
         end: where the body begins.
         status: as answered.
-        fields: those that are passed on; a block once they have come twice.
+        fields: those that are passed on.
         length: bytes of the body.
         keep_alive: the connection lives on.
     """
 
     end: int
     status: int
-    fields: Header
+    fields: Block
     length: int
     keep_alive: bool
 
@@ -42,6 +42,7 @@ class AnswerHead(NamedTuple):
 _statuses: dict[bytes, int] = {}
 _fields = Fields()
 _heads: Generations[bytes, AnswerHead] = Generations(HALF_BLOCKS)
+_seen = Seen(2 * HALF_BLOCKS)
 
 
 def read_head(data: bytes) -> AnswerHead | None:
@@ -50,13 +51,7 @@ def read_head(data: bytes) -> AnswerHead | None:
     if end < 0:
         return None
     head = data[:end]
-    known = _heads.get(head) or _heads.find(head)
-    if known is None:
-        return _read(head)
-    if type(known[2]) is not Block:
-        known = known._replace(fields=Block(known[2]))  # type: ignore[arg-type]  # of Fields it is
-        _heads.add(head, known)
-    return known
+    return _heads.get(head) or _heads.find(head) or _read(head)
 
 
 def _read(head: bytes) -> AnswerHead | None:
@@ -69,38 +64,44 @@ def _read(head: bytes) -> AnswerHead | None:
     status = _statuses.get(first) or _learn(first)
     if status is None:
         return None
-    fields = _fields.read(lines)
-    if fields is None:
+    read = _fields.read(lines)
+    if read is None:
         return None
     length = None
     keep_alive = True
-    kept: list[Field] = []
-    for field in fields:
-        if not field.plain:
-            name, value = field
-            if name == b"content-length":
-                if length is not None or not value.isdigit() or len(value) > 15:
-                    return None
-                length = field
-                continue
-            if name == b"connection":
-                if value in {b"close", b"Close"}:
-                    keep_alive = False
-                elif value not in {b"keep-alive", b"Keep-Alive"}:
-                    return None
-                continue
-            if name in HOP_BY_HOP:
-                if name != b"keep-alive":
-                    return None
-                continue
-            if name == b"x-request-id":
-                continue  # ours, as told to the upstream; one that echoes it says nothing new
-        kept.append(field)
+    dated = False
+    kept: list[tuple[bytes, bytes]] = []
+    dropped: list[tuple[bytes, bytes]] = []
+    for field in read.notable:
+        name, value = field
+        if name == b"content-length":
+            if length is not None or not value.isdigit() or len(value) > 15:
+                return None
+            length = field
+        elif name == b"connection":
+            if value in {b"close", b"Close"}:
+                keep_alive = False
+            elif value not in {b"keep-alive", b"Keep-Alive"}:
+                return None
+            dropped.append(field)
+        elif name in HOP_BY_HOP:
+            if name != b"keep-alive":
+                return None
+            dropped.append(field)
+        elif name == b"x-request-id":
+            dropped.append(field)  # ours, as told to the upstream; one that echoes it says nothing new
+        else:
+            dated = dated or name == b"date"
+            kept.append(field)
     if length is None:
         return None
     kept.append(length)
-    answer = AnswerHead(len(head) + len(_END), status, tuple(kept), int(length[1]), keep_alive)
-    if len(head) <= MAX_BLOCK:
+    fields = Block([field for field in read.fields if field not in dropped] if dropped else read.fields)
+    fields.plain, fields.notable = read.plain, kept
+    size = int(length[1])
+    fields.sent = read.plain + b"".join([b"%b: %b\r\n" % field for field in kept]), size, dated
+    answer = AnswerHead(len(head) + len(_END), status, fields, size, keep_alive)
+    if len(head) <= MAX_BLOCK and _seen.again(head):
         _heads.add(head, answer)
     return answer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.generations import Generations
+from gateway.generations import Generations, Seen
 
 
 @given(half=st.integers(1, 5), keys=st.lists(st.integers(0, 12), max_size=80))
@@ -23,3 +23,22 @@ def test_what_was_used_of_late_is_there(half: int, keys: list[int]) -> None:
         used = [one for one in used if one != key] + [key]
         assert len(known) <= 2 * half
         assert get(key) == str(key)
+
+
+def test_what_came_before_is_told() -> None:
+    """Each key once no, then yes, while no other takes its place; never yes for what cannot have come."""
+    seen = Seen(1024)
+    keys = list({hash(key) & 1023: key for key in (b"%d" % number for number in range(100))}.values())
+    first = [seen.again(key) for key in keys]
+    assert not any(first)
+    assert all(seen.again(key) for key in keys)
+
+
+@given(keys=st.lists(st.integers(0, 300), max_size=300))
+def test_few_places_forget(keys: list[int]) -> None:
+    """With a single place the last key is known, and no other."""
+    seen = Seen(1)
+    last: int | None = None
+    for key in keys:
+        assert seen.again(b"%d" % key) == (key == last)
+        last = key
