@@ -45,14 +45,17 @@ async def test_the_pool_grows_under_load_and_shrinks_after(migrated_database_url
     """From one connection to eight while eight work at once, and back to one when they are idle."""
     async with opened(migrated_database_url, min_size=1, max_size=8, idle_for=0.05) as database:
         everybody = asyncio.Barrier(8)
+        used: list[int] = []  # as each sees it while all work
 
         async def work() -> None:
             async with database.primary() as connection:
                 await connection.execute("SELECT 1")
                 await everybody.wait()
+                used.append(database.usage()["primary", "used"])
+                await everybody.wait()
 
         await asyncio.gather(*(work() for _ in range(8)))
-        assert sum(database.usage()[("primary", state)] for state in ("idle", "used")) == 8
+        assert used == [8] * 8
         await until(lambda: database.usage()[("primary", "idle")] == 1, "the pool shrank")
 
 
