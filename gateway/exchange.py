@@ -24,7 +24,8 @@ class Exchange:
         method: as received, upper case.
         target: path and query exactly as received; forwarded unchanged.
         path: the normalised path that policies match on.
-        headers: as received, names in lower case.
+        headers: as received, names in lower case; while the cache asks for others too, as it asks.
+        received: as received, in that time; None else.
         scheme: "http" or "https", as the client used it (through trusted proxies).
         host: the Host field as received.
         content_length: announced body length in bytes; None when chunked or absent.
@@ -64,6 +65,7 @@ class Exchange:
         "params",
         "path",
         "receive",
+        "received",
         "reply_headers",
         "request_id",
         "route",
@@ -100,6 +102,7 @@ class Exchange:
         self.target = target
         self.path = path
         self.headers = headers
+        self.received: Header | None = None
         self.host = host
         self.scheme = scheme
         self.address = address

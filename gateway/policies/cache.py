@@ -83,11 +83,17 @@ class Cache:
         """
         if exchange.method not in {"GET", "HEAD"}:
             return None
-        asked = validation.read(exchange)
-        if asked.odd:
-            return None
-        entry = self._store.get(self._store.key(primary_key(exchange, self._query), exchange))
-        return self._shelf.last(entry, exchange, asked, stale_for)
+        ours = exchange.headers
+        if exchange.received is not None:  # the client's conditions count, not those that we asked by
+            exchange.headers = exchange.received
+        try:
+            asked = validation.read(exchange)
+            if asked.odd:
+                return None
+            entry = self._store.get(self._store.key(primary_key(exchange, self._query), exchange))
+            return self._shelf.last(entry, exchange, asked, stale_for)
+        finally:
+            exchange.headers = ours
 
     # ---- what is there -----------------------------------------------------------------------
 

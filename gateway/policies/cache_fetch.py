@@ -76,7 +76,7 @@ class Fetch:
     ) -> Reply:
         """Ask for all who wait."""
         store, mark, held = self._store, len(exchange.reply_headers), exchange.deferred
-        received = exchange.headers
+        received = exchange.received = exchange.headers
         kept_headers = (
             entry.headers if entry is not None and validation.has_validator(entry.headers) else None
         )
@@ -113,7 +113,7 @@ class Fetch:
             flight.hand_over()
             raise
         finally:
-            exchange.headers = received
+            exchange.headers, exchange.received = received, None
         self._shelf.count(exchange.route, "miss")
         forward = b"fwd=stale" if entry is not None else b"fwd=miss"
         if kept is None:
