@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.field import AS_CGI, NOTABLE, Block, Field
 from gateway.generations import Generations, Seen
@@ -17,6 +17,7 @@ HALF = 2048  # lines remembered per generation
 _NAMES = 512  # names remembered, as they are spelt; beyond it all are forgotten
 _MAX_NAME = 64  # bytes; the same for these
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # 5.1
+Pair = Any  # tuple[bytes, bytes]; under that name mypyc takes each apart and makes it anew wherever it goes
 _CONTROLS = bytes([*range(9), *range(10, 32), 127])  # in no value (5.5)
 
 
@@ -31,7 +32,7 @@ class Line:
 
     __slots__ = ("field", "plain", "sent")
 
-    def __init__(self, field: tuple[bytes, bytes], sent: bytes, plain: bool) -> None:
+    def __init__(self, field: Pair, sent: bytes, plain: bool) -> None:
         self.field = field
         self.sent = sent
         self.plain = plain
@@ -48,9 +49,7 @@ class Lines:
 
     __slots__ = ("fields", "notable", "plain")
 
-    def __init__(
-        self, fields: list[tuple[bytes, bytes]], notable: list[tuple[bytes, bytes]], plain: bytes
-    ) -> None:
+    def __init__(self, fields: list[Pair], notable: list[Pair], plain: bytes) -> None:
         self.fields = fields
         self.notable = notable
         self.plain = plain
@@ -78,8 +77,8 @@ class Fields:
     def read(self, lines: list[bytes]) -> Lines | None:
         """These lines, given without their ends; None when one is not beyond doubt."""
         known = self._known
-        fields: list[tuple[bytes, bytes]] = []
-        notable: list[tuple[bytes, bytes]] = []
+        fields: list[Pair] = []
+        notable: list[Pair] = []
         plain: list[bytes] = []
         for place, line in enumerate(list(map(known.get, lines))):
             if line is None:

@@ -11,7 +11,7 @@ import re
 from typing import NamedTuple
 
 from gateway.field import HALF_BLOCKS, HOP_BY_HOP, MAX_BLOCK, Block
-from gateway.fields import Fields
+from gateway.fields import Fields, Pair
 from gateway.generations import Generations, Seen
 
 MAX_HEAD = 16 << 10  # bytes
@@ -70,8 +70,8 @@ def _read(head: bytes) -> AnswerHead | None:
     length = None
     keep_alive = True
     dated = False
-    kept: list[tuple[bytes, bytes]] = []
-    dropped: list[tuple[bytes, bytes]] = []
+    kept: list[Pair] = []
+    dropped: list[Pair] = []
     for field in read.notable:
         name, value = field
         if name == b"content-length":
