@@ -65,12 +65,17 @@ MAX_BLOCK = 2048  # bytes; longer headers are read anew each time
 HALF_BLOCKS = 1024  # headers remembered per generation
 
 
+def is_plain(name: bytes) -> bool:
+    """Whether neither this name, in lower case, nor a spelling of it that CGI takes for it is `NOTABLE`."""
+    return name.translate(AS_CGI) not in NOTABLE
+
+
 class Field(tuple[bytes, bytes]):
     """A field as headers hold it, name in lower case and value, with its line ready to be sent: one line.
 
     Attributes:
         line: `name: value` and the line's end.
-        plain: neither its name nor a spelling of it that CGI takes for it is `NOTABLE`.
+        plain: as `is_plain` says of its name.
     """
 
     line: bytes
@@ -86,7 +91,7 @@ class Field(tuple[bytes, bytes]):
         self.line = line = b"%b: %b\r\n" % (name, value)
         if line.count(b"\n") != 1 or line.count(b"\r") != 1:
             raise ValueError("a header field holds a line break")
-        self.plain = name.translate(AS_CGI) not in NOTABLE
+        self.plain = is_plain(name)
         return self
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from gateway.field import AS_CGI, NOTABLE, Block, Field
+from gateway.field import NOTABLE, Block, Field, is_plain
 from gateway.generations import Generations, Seen
 
 MAX_LINE = 1024  # bytes; longer lines, mostly cookies, are read anew each time
@@ -27,7 +27,7 @@ class Line:
     Attributes:
         field: its name in lower case, and its value; a Field if the line comes again and again.
         sent: the line as it is sent on, with its end.
-        plain: neither its name nor a spelling of it that CGI takes for it is `NOTABLE`.
+        plain: as `is_plain` says of its name.
     """
 
     __slots__ = ("field", "plain", "sent")
@@ -114,7 +114,7 @@ class Fields:
         if _NAME.fullmatch(given) is None:
             return None
         lower = given.lower()
-        name = _Name(lower, lower + b": ", lower.translate(AS_CGI) not in NOTABLE)
+        name = _Name(lower, lower + b": ", is_plain(lower))
         if len(given) <= _MAX_NAME:
             if len(self._names) >= _NAMES:
                 self._names.clear()

@@ -74,6 +74,13 @@ async def hired(forks: Hired, size: int = 1, totals: Totals | None = None) -> As
                 line.close()
 
 
+async def goes_on(task: asyncio.Task[None]) -> bool:
+    """Whether it is under way still, once all that could go on has had its turns."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+    return not task.done()
+
+
 async def test_what_nobody_foresaw_leaves_no_place_empty(until: Any, caplog: Any) -> None:
     """What a worker says breaks something in the master: that is logged, and another takes its place."""
 
@@ -183,9 +190,7 @@ async def test_who_is_born_at_the_end_leaves_before_it_begins(until: Any) -> Non
         forks.children[0].tell(0)
         old.close()
         await until(lambda: not crew.members)
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert not stopping.done()
+        assert await goes_on(stopping)
         forks.children[1].tell(1)
         await stopping
         assert not any(child.killed for child in forks.children)
@@ -210,10 +215,7 @@ async def test_who_was_let_go_has_its_time(until: Any) -> None:
         forks.lines[1].shutdown(socket.SHUT_RDWR)
 
         await until(lambda: not crew.members)
-        for _ in range(20):
-            await asyncio.sleep(0)
-
-        assert not stopping.done()
+        assert await goes_on(stopping)
         forks.children[0].tell(0)
         await stopping
         assert not any(child.killed for child in forks.children)
