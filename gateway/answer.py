@@ -46,8 +46,8 @@ class Wire(Protocol):
         """The app took what there was of the body; more may come."""
         ...
 
-    def last(self, answer: Answer) -> bool:
-        """Whether no request can follow the one of this answer."""
+    def last(self) -> bool:
+        """Whether no request can follow the one that is being answered."""
         ...
 
     def date(self) -> bytes:
@@ -167,7 +167,7 @@ class Answer:
             lines.append(field.line if type(field) is Field else b"%b: %b\r\n" % field)  # noqa: PERF401 - few
         if not dated:  # RFC 9110, 6.6.1: also a proxy must, when the upstream did not
             lines.append(self._wire.date())
-        keep = self.keep_alive and not close and not self._wire.last(self) and self.may_follow()
+        keep = self.keep_alive and not close and not self._wire.last() and self.may_follow()
         self._chunked = self._until_close = False
         self._left: int | None = None  # bytes of the answer still to come, when announced
         if status in {204, 304} or self.method == "HEAD":

@@ -27,16 +27,14 @@ class Client(Wire, Protocol):
 
     Attributes:
         bounds: what it is held to.
-        peer: who the client is, as ASGI has it.
-        turns: what was read and is not yet answered.
+        turn: the one in the app's hands.
         stopped: nothing that still comes is a request.
         paused: the client is not read from until there is room.
     """
 
     __slots__ = ()
     bounds: Bounds
-    peer: tuple[str, int] | None
-    turns: list[Answer]
+    turn: Answer | None
     stopped: bool
     paused: bool
 
@@ -48,8 +46,12 @@ class Client(Wire, Protocol):
         """Have it looked at in time."""
         ...
 
-    def queue(self, turn: Turn) -> None:
-        """A turn begins, or waits for those before it."""
+    def peer(self) -> tuple[str, int] | None:
+        """Who the client is, as ASGI has it."""
+        ...
+
+    def begin(self, turn: Turn) -> None:
+        """A turn begins; there is no other."""
         ...
 
     def rest(self) -> None:
@@ -76,15 +78,17 @@ class Intake:
 
     Attributes:
         reading: the turn whose body comes next.
+        behind: turns that wait until those before them are over, the next one first.
     """
 
-    __slots__ = ("_client", "_reader", "_unfed", "reading")
+    __slots__ = ("_client", "_reader", "_unfed", "behind", "reading")
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._reader = RequestReader(self, client.bounds.listen)
         self._unfed = bytearray()  # came, but is not yet parsed
         self.reading: Turn | None = None
+        self.behind: list[Turn] = []
 
     @property
     def in_header(self) -> bool:
@@ -125,10 +129,11 @@ class Intake:
     def drop(self) -> None:
         """Forget what waits."""
         self._unfed.clear()
+        self.behind.clear()
 
     def _full(self) -> bool:
         reading = self.reading
-        return len(self._client.turns) >= _PIPELINED or (
+        return 1 + len(self.behind) >= _PIPELINED or (
             reading is not None and reading.size > _HIGH and not reading.complete
         )
 
@@ -161,7 +166,7 @@ class Intake:
         scope = self._scope(head.method, head.version, head.target, head.headers)
         self.reading = turn = Turn(client, scope, keep_alive=head.keep_alive, expects=head.expects)
         client.due(client.bounds.listen.body_timeout)
-        client.queue(turn)
+        self._queue(turn)
 
     def piece(self, body: bytes) -> None:
         """A piece of the body."""
@@ -173,10 +178,16 @@ class Intake:
         turn, self.reading = self.reading, None
         if turn is not None:
             turn.end()
-        if self._client.turns:
+        if self._client.turn is not None:
             self._client.due(math.inf)
         else:  # it was answered before; this was the rest of its body
             self._client.rest()
+
+    def _queue(self, turn: Turn) -> None:
+        if self._client.turn is None:
+            self._client.begin(turn)
+        else:
+            self.behind.append(turn)
 
     def _scope(self, method: str, version: str, target: bytes, headers: Headers) -> dict[str, Any]:
         return {
@@ -184,7 +195,7 @@ class Intake:
             "http_version": version,
             "method": method,
             "scheme": "http",
-            "client": self._client.peer,
+            "client": self._client.peer(),
             "headers": headers,
             TARGET: target,
             ABORT: self._client.abort,
@@ -201,10 +212,11 @@ class Intake:
             if reading.complete:  # answered already; this was the rest of its body
                 client.hang_up()
             return
-        if client.turns and not client.turns[-1].keep_alive:
+        last = self.behind[-1] if self.behind else client.turn
+        if last is not None and not last.keep_alive:
             return  # what follows a request that is the last by its own word is none (9.6)
         scope = self._scope("", "1.1", b"", []) | {REFUSAL: error}
-        client.queue(Turn(client, scope, keep_alive=False, more=False))
+        self._queue(Turn(client, scope, keep_alive=False, more=False))
 
     def eof(self) -> None:
         """The client sends no more."""

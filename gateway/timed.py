@@ -28,8 +28,8 @@ class Timed:
     def __init__(self, loop: asyncio.AbstractEventLoop, rhythm: float) -> None:
         self.loop = loop
         self.read_by = math.inf
-        self.write_by = math.inf
         self.timer_at = math.inf
+        self.write_by = math.inf
         self._rhythm = rhythm
         self._timer: asyncio.TimerHandle | None = None
 

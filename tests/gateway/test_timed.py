@@ -43,21 +43,52 @@ class Client(ScriptedTransport):
         return self.closed or self.aborted
 
 
-async def connect(answering: float) -> tuple[ClientConnection, Client]:
-    """A connection whose requests are answered after so many seconds."""
+async def connect(
+    answering: float, *, unread: bool = False, ending: float = 0.0
+) -> tuple[ClientConnection, Client]:
+    """A connection whose requests are answered after so many seconds.
+
+    Args:
+        answering: seconds.
+        unread: no body is waited for.
+        ending: seconds that an app still takes when it has answered.
+    """
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.sleep(answering)
-        while (await receive()).get("more_body"):
+        while not unread and (await receive()).get("more_body"):
             pass
         status = scope[REFUSAL].status if REFUSAL in scope else 200
         await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
+        await asyncio.sleep(ending)
 
     config = uvicorn.Config(app, lifespan="off", log_config=None)
     config.load()
     connection = ClientConnection(Bounds(LISTEN), config, ServerState(), {})
     return connection, Client(connection)
+
+
+def test_a_body_that_breaks_once_it_is_answered_ends_the_connection() -> None:
+    """Also while the app is not done yet: the client may read its answer, and then that was all."""
+
+    async def run() -> tuple[list[str], float]:
+        loop, failures = asyncio.get_running_loop(), list[str]()
+        loop.set_exception_handler(lambda _, said: failures.append(str(said)))
+        connection, client = await connect(0, unread=True, ending=1)
+        client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe")
+        while b" 200 " not in client.written:
+            await asyncio.sleep(0)
+        client.receive(b"llo\r\nno size\r\n")
+        began = loop.time()
+        while not client.is_closing() and loop.time() - began < LISTEN.idle_timeout:
+            await asyncio.sleep(0.1)
+        connection.connection_lost(None)
+        return failures, loop.time() - began
+
+    failures, took = virtual_time.run(run())
+    assert not failures
+    assert took < 3
 
 
 def test_a_header_behind_a_pipeline_is_timed() -> None:

@@ -62,7 +62,7 @@ class Line:
 
     def took(self) -> None: ...
 
-    def last(self, _: object) -> bool:
+    def last(self) -> bool:
         return False
 
     def date(self) -> bytes:
