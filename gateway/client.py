@@ -59,7 +59,8 @@ class ClientConnection(Timed, Client):
         app_state: dict[str, Any],  # noqa: ARG002 - uvicorn hands it over; there is no lifespan
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(_loop or asyncio.get_running_loop(), bounds.listen.header_timeout)
+        loop = _loop or asyncio.get_running_loop()
+        super().__init__(loop, bounds.wheel, bounds.listen.header_timeout)
         # Compiled, attributes lie in this order. Of thousands of connections none is in a processor's cache
         # when its request comes: what each request asks of its own stands together, the rest behind it.
         self.bounds = bounds

@@ -1,16 +1,82 @@
-"""A connection that waits for nobody for ever."""
+"""A connection that waits for nobody for ever, and the wheel that looks after thousands with one timer."""
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
 from abc import abstractmethod
+
+_PER_SECOND = 20  # slots of the wheel: nobody is looked at later than one of them
+
+
+class Wheel:
+    """Looks at each connection once its time has come, at most a twentieth of a second later.
+
+    A timing wheel (Varghese and Lauck, "Hashed and Hierarchical Timing Wheels", SOSP 1987) of which only the
+    slots in use exist. A timer of the event loop's would cost each connection 700 bytes and each look 3 µs.
+    """
+
+    __slots__ = ("_at", "_order", "_slots", "_timer")
+
+    def __init__(self) -> None:
+        self._slots: dict[int, set[Timed]] = {}
+        self._order: list[int] = []  # a heap of them
+        self._timer: asyncio.TimerHandle | None = None
+        self._at = 0  # the slot for which that fires
+
+    def __len__(self) -> int:
+        """Connections that wait for a look."""
+        return sum([len(slot) for slot in self._slots.values()])
+
+    def put(self, timed: Timed) -> None:
+        """Look at this connection by its `timer_at`."""
+        number = _slot(timed.timer_at)
+        slot = self._slots.get(number)
+        if slot is None:
+            slot = self._slots[number] = set()
+            heapq.heappush(self._order, number)
+            if self._timer is None or number < self._at:
+                self._wait(timed.loop)
+        slot.add(timed)
+
+    def drop(self, timed: Timed) -> None:
+        """Don't."""
+        slot = self._slots.get(_slot(timed.timer_at))
+        if slot is not None:  # else it is being looked at
+            slot.discard(timed)
+
+    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._order:
+            self._at = self._order[0]
+            self._timer = loop.call_at(self._at / _PER_SECOND, self._turn, loop)
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        while self._order and self._order[0] / _PER_SECOND <= now:
+            number = heapq.heappop(self._order)
+            for timed in self._slots.pop(number):
+                if _slot(timed.timer_at) != number:
+                    continue  # no more, since another of them was looked at
+                try:
+                    timed.look(now)
+                except Exception as error:  # noqa: BLE001 - the others must be looked at all the same
+                    said = "a connection whose time ran out failed"
+                    loop.call_exception_handler({"message": said, "exception": error})
+        self._wait(loop)
+
+
+def _slot(at: float) -> int:
+    return int(at * _PER_SECOND) + 1 if at < math.inf else 0
 
 
 class Timed:
     """What is due by when.
 
-    One timer outlives many requests: it looks at the deadlines of the moment when it fires.
+    One look is for many requests: it looks at the deadlines of the moment when it happens.
 
     Attributes:
         loop: whose clock it is, in seconds.
@@ -20,18 +86,19 @@ class Timed:
 
     Args:
         loop: the connection's.
+        wheel: looks at all connections of this loop.
         rhythm: seconds between two looks while nothing is due; no deadline set meanwhile is nearer.
     """
 
-    __slots__ = ("_rhythm", "_timer", "loop", "read_by", "timer_at", "write_by")
+    __slots__ = ("_rhythm", "_wheel", "loop", "read_by", "timer_at", "write_by")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, rhythm: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, wheel: Wheel, rhythm: float) -> None:
         self.loop = loop
         self.read_by = math.inf
         self.timer_at = math.inf
         self.write_by = math.inf
         self._rhythm = rhythm
-        self._timer: asyncio.TimerHandle | None = None
+        self._wheel = wheel
 
     def due(self, seconds: float) -> None:
         """The peer has so long to bring what comes next; without end when nothing is due."""
@@ -46,31 +113,31 @@ class Timed:
         """`write_by` has passed."""
 
     def arm(self) -> None:
-        """Have the timer fire by the next deadline."""
+        """Have somebody look by the next deadline."""
         at = min(self.read_by, self.write_by)
         if at < self.timer_at:
-            self.disarm()
-            self.timer_at = at
-            self._timer = self.loop.call_at(at, self._tick)
+            self._look_at(at)
 
     def disarm(self) -> None:
         """Nobody looks any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self.timer_at = math.inf
+        self._look_at(math.inf)
 
-    def _tick(self) -> None:
-        self._timer = None
+    def look(self, now: float) -> None:
+        """See what is late."""
         self.timer_at = math.inf
-        now = self.loop.time()
         if now >= self.write_by:
             self.abort()
             return
         if now >= self.read_by:
             self.read_by = math.inf
             self.late(now)
-        if self.read_by == math.inf and self._timer is None:  # busy; the next deadline is set without a look
-            self.timer_at = now + self._rhythm
-            self._timer = self.loop.call_at(self.timer_at, self._tick)
+        if self.read_by == self.timer_at == math.inf:  # busy; the next deadline is set without a look
+            self._look_at(now + self._rhythm)
         self.arm()
+
+    def _look_at(self, at: float) -> None:
+        if self.timer_at < math.inf:
+            self._wheel.drop(self)
+        self.timer_at = at
+        if at < math.inf:
+            self._wheel.put(self)
