@@ -173,6 +173,7 @@ class Gateway(App):
             await send({"type": "http.response.body", "body": reply.body})
             return len(reply.body)
         sent = 0
+        broken: Exception | None = None
         try:
             await send({"type": "http.response.start", "status": reply.status, "headers": headers})
             await send({"type": "http.response.body", "body": b"", "more_body": True})  # the header goes now
@@ -180,15 +181,18 @@ class Gateway(App):
                 sent += len(chunk)
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
-        except asyncio.CancelledError:
-            raise
         except Exception as error:  # noqa: BLE001 - whatever broke the body, it must not look whole
+            broken = error
+        except BaseException:  # the client left
+            await reply.aclose()
+            raise
+        # Not in a `finally`: one that awaits, compiled, raises whatever its caller happens to be handling.
+        await reply.aclose()
+        if broken is not None:
             exchange.outcome = "failed"
             abort()
             said = exchange.request_id.decode()
-            _log.info("request %s: the body broke off after %d bytes: %s", said, sent, error)
-        finally:
-            await reply.aclose()
+            _log.info("request %s: the body broke off after %d bytes: %s", said, sent, broken)
         return sent
 
 

@@ -222,7 +222,7 @@ class Intake:
         """The client sends no more."""
         if self.in_header:
             self.broken(BadRequest("the connection ended in the middle of a header"))
-        if self.reading is not None:
+        if self.reading is not None and self.reading.error is None:  # else it is still to be told why
             self.reading.leave()
 
     def late(self) -> None:

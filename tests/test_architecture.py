@@ -64,7 +64,14 @@ _WORDS = (
     "gateway.redis_url",
 )
 # Leaves that know nothing of ours: addresses, header fields as lines, and who drives a request.
-_LEAVES = ("gateway.addresses", "gateway.field", "gateway.fields", "gateway.generations", "gateway.walk")
+_LEAVES = (
+    "gateway.addresses",
+    "gateway.field",
+    "gateway.fields",
+    "gateway.generations",
+    "gateway.tcp",
+    "gateway.walk",
+)
 _EXCHANGE = ("gateway.exchange", "gateway.request_body")
 _POLICY_MAY = (*_EXCHANGE, *_LEAVES, *_WORDS, "gateway.policies")
 _FEATURES = tuple(
@@ -101,7 +108,7 @@ RULES = (
         (*_WORDS, "gateway.yaml_source", "gateway.yaml_words"),
     ),
     Rule("routes stand on config", ("gateway.routes",), ("gateway",), (*_WORDS, "gateway.routes")),
-    Rule("fields and walks stand on nothing of ours", _LEAVES, ("gateway",), _LEAVES),
+    Rule("fields, walks and TCP stand on nothing of ours", _LEAVES, ("gateway",), _LEAVES),
     Rule("an exchange stands on errors", _EXCHANGE, ("gateway",), ("gateway.errors", *_EXCHANGE)),
     Rule("policies know exchange, errors, config", ("gateway.policies",), ("gateway",), _POLICY_MAY),
     Rule("policies never touch a store", ("gateway.policies",), ("redis", "httpx", "httptools", "starlette")),

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import cast
 
+from gateway import tcp
 from gateway.errors import UpstreamError, UpstreamTimeout
 from gateway.exchange import Clock
 from gateway.upstream.response import ResponseReader
@@ -225,9 +226,18 @@ class Connection:
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
+        reader, transport = self.reader, self._transport
+        if exc is not None and transport is not None and self.leased and not (self.closed or reader.complete):
+            # Whoever refuses a body hangs up amid it: we fail to send the rest before we have read why.
+            said = tcp.last_words(transport)
+            try:
+                if said:
+                    reader.feed(said)
+            except UpstreamError as error:
+                self._error = error
         self.closed = True
         self._disarm()
-        if not self.reader.complete and self._error is None:
+        if not reader.complete and self._error is None:
             self._error = UpstreamError("the upstream broke the connection off")
             self._error.__cause__ = exc
         self._notify()

@@ -174,6 +174,24 @@ async def test_a_half_closed_client_gets_its_answer(stand: Stand, body: bytes) -
         assert await client.rest() == b""
 
 
+async def test_a_half_closed_client_is_told_what_was_wrong_with_its_body(stand: Stand) -> None:
+    """A body that breaks HTTP is refused also when the client has stopped sending before anybody reads it."""
+    door = Door(stand, b"/slow", b"first")
+    async with await stand.client() as client:
+        client.send(
+            GET % b"/slow" + b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nnonsense"
+        )
+        client.end()
+        await door.reached.wait()
+        await _others_served(stand, 10)
+        door.open()
+        first, second = await client.answer(), await client.answer()
+        assert first is not None
+        assert second is not None
+        assert (first.body, second.status, second.closes) == (b"first", 400, True)
+    assert all(message.method == b"GET" for message in stand.upstream.seen)
+
+
 async def test_a_half_closed_pipeline_gets_all_its_answers(stand: Stand) -> None:
     """Requests sent before the client stopped sending are all answered, in order."""
     async with await stand.client() as client:
@@ -344,6 +362,25 @@ async def test_refused_before_the_body(stand: Stand, target: bytes, size: int, s
         head = await client.reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 %d " % status)
         assert b"connection: close" in head
+
+
+async def test_an_answer_that_breaks_http_in_its_body_is_cut_off(stand: Stand) -> None:
+    """The client sees what came, and a reset; to the operator it is an upstream's fault, told on one line."""
+    begun = asyncio.Event()
+
+    async def rubbish(_: Message, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        await begun.wait()
+        writer.write(b"rubbish")
+
+    stand.upstream.scripts[b"/rubbish"] = rubbish
+    async with await stand.client() as client:
+        client.send(GET % b"/rubbish")
+        await client.reader.readuntil(b"5\r\nhello\r\n")
+        begun.set()
+        assert await client.rest() == b"(reset)"
+    await stand.gateway.says("the body broke off after 5 bytes")
+    assert "ERROR" not in stand.gateway.log()
 
 
 # ---- HTTP/1.0 ------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import time
 from typing import Any
 
@@ -168,6 +169,31 @@ async def test_an_early_answer_is_handed_on(bench: Bench) -> None:
     await until(lambda: server.open == 0)
     await until(lambda: asked_in_vain == 0)  # nobody reads from the client any more
     assert upstream.servers()[0]["in_flight"] == upstream.servers()[0]["idle"] == 0
+
+
+async def test_a_last_answer_is_read_though_sending_fails_first(bench: Bench) -> None:
+    """Whoever refuses a body hangs up amid it, and resets us: what it said before is its answer."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        async def body() -> dict[str, Any]:
+            if sent:
+                await asyncio.sleep(0)
+            else:
+                server, _ = listener.accept()
+                server.setblocking(False)
+                assert await asyncio.get_running_loop().sock_recv(server, 1) == b"P"
+                server.sendall(b"HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nno")
+                server.close()  # what it has not read makes that a reset
+            sent.append(MIB)
+            return {"type": "http.request", "body": b"x" * MIB, "more_body": True}
+
+        upstream = await bench.upstream(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        for _ in range(5):
+            sent: list[int] = []
+            reply = await upstream(make_exchange("POST", receive=body, length=100 * MIB, max_body=100 * MIB))
+            assert (reply.status, reply.body) == (413, b"no")
+    assert upstream.servers()[0]["failures"] == 0
+    assert upstream.servers()[0]["in_flight"] == 0
 
 
 @pytest.mark.parametrize("length", [10, MIB, None])
