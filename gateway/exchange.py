@@ -35,7 +35,8 @@ class Exchange:
         tier: what the user's token says of the user's tier, or None.
         route: the matched route's pattern, for labels; params are its path parameters.
         request_id: 32 hex digits of ours.
-        whole: the body, when it came in one piece with the header, or was read ahead.
+        whole: the body, when it came in one piece with the header, or was read ahead; its begin while there
+            is a `receive`.
         receive: brings the rest of the body; None when nothing more comes.
         started: when the request arrived, on the gateway's clock, seconds.
         degraded: names of features that are off, joined by commas, for the upstream.

@@ -8,9 +8,9 @@ from typing import Protocol
 from gateway.config import Priority
 from gateway.errors import UpstreamError
 from gateway.exchange import Exchange, Handler, Reply
+from gateway.request_body import AHEAD, read_ahead
 
 DROPS = frozenset({500, 502, 503, 504})  # statuses by which an upstream says that it can't
-STREAMED = 64 << 10  # bytes; the upload of a longer body goes at the client's speed and tells nothing
 
 
 class Lane(Protocol):
@@ -82,8 +82,11 @@ class LoadShed:
 
         Raises:
             Overloaded: no slot is free.
+            BadRequest, ClientGone, PayloadTooLarge, RequestTimeout: the body was not to be had.
         """
         lane, limiter = self._lane, self._limiter
+        if exchange.has_body and exchange.receive is not None:
+            await read_ahead(exchange)  # or a few slow senders would hold every slot
         if not lane.try_enter():
             await lane.wait(exchange.user or exchange.address)
         exchange.defer(lane.leave)  # after the last body byte or a disconnect
@@ -105,4 +108,5 @@ class LoadShed:
 
 
 def _short(length: int | None) -> bool:
-    return length is not None and length <= STREAMED
+    # A longer body goes at the client's speed, and tells nothing.
+    return length is not None and length <= AHEAD

@@ -5,46 +5,15 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 
-from gateway.errors import BadRequest, RequestTimeout, UpstreamError
+from gateway.errors import UpstreamError
 from gateway.exchange import Clock, Exchange
-from gateway.request_body import pieces
+from gateway.request_body import mismatch, pieces
 from gateway.upstream.http1 import Connection
 from gateway.upstream.pool import Pool
-from gateway.walk import in_task
-
-SMALL_BODY = 64 << 10  # bytes; request bodies up to this are read before a connection is taken
-
-
-async def collect(exchange: Exchange, length: int, allowed: float) -> bytes:
-    """The whole body of a request that announced `length` bytes.
-
-    Raises:
-        RequestTimeout: it took the client more than `allowed` seconds.
-        BadRequest: it is shorter or longer.
-        ClientGone, PayloadTooLarge: as `request_body.pieces`.
-    """
-    if exchange.whole is not None:
-        if len(exchange.whole) != length:
-            raise _mismatch(length)
-        return exchange.whole
-    chunks: list[bytes] = []
-    await in_task()
-    try:
-        async with asyncio.timeout(max(0.0, allowed)), aclosing(pieces(exchange)) as coming:
-            async for piece in coming:
-                chunks.append(piece)
-                if exchange.body_seen > length:
-                    break
-    except TimeoutError:
-        raise RequestTimeout("the request's body did not arrive in time") from None
-    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    if len(body) != length:
-        raise _mismatch(length)
-    return body
 
 
 class Upload:
-    """Streams a request's body while its answer is awaited; only large or unsized bodies need it.
+    """Streams a request's body while its answer is awaited: what was not read ahead of it.
 
     Attributes:
         waits_for_client: the client, not the upstream, is the slow one.
@@ -83,14 +52,10 @@ class Upload:
             if length is None:
                 connection.write(b"0\r\n\r\n")
             elif self._exchange.body_seen != length:
-                connection.fail(_mismatch(length))
+                connection.fail(mismatch(self._exchange))
             connection.sent = True
         except Exception as error:  # noqa: BLE001 - whoever waits for the answer raises it
             connection.fail(error)
-
-
-def _mismatch(length: int) -> BadRequest:
-    return BadRequest(f"the body is not the {length} bytes that Content-Length announced")
 
 
 class BodyStream:

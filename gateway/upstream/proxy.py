@@ -12,7 +12,7 @@ from gateway import config
 from gateway.errors import PoolExhausted, RequestTimeout, UpstreamError, UpstreamTimeout
 from gateway.exchange import Clock, Exchange, Reply
 from gateway.upstream.balance import Balancer, Server
-from gateway.upstream.body import SMALL_BODY, BodyStream, Upload, collect
+from gateway.upstream.body import BodyStream, Upload
 from gateway.upstream.forward import request_head
 from gateway.upstream.health import keep_probing
 from gateway.upstream.http1 import READ_HIGH, Connection
@@ -114,17 +114,8 @@ class Upstream:
             ClientGone: the client left while its body was being read.
             PayloadTooLarge, BadRequest: the body is too large, or not as long as announced.
         """
-        if exchange.has_body and exchange.whole is None:
-            return self._send_body(exchange, deadline)
-        return self._try(exchange, exchange.whole or b"", deadline)
-
-    async def _send_body(self, exchange: Exchange, deadline: float) -> Reply:
-        """Forward a request whose body is still to come."""
-        length, body = exchange.content_length, None
-        if length is not None and length <= SMALL_BODY:
-            # Read it all first: a slow client then holds no connection, and it goes out in one write.
-            body = await collect(exchange, length, deadline - self._clock())
-        return await self._try(exchange, body, deadline)
+        comes = exchange.has_body and exchange.receive is not None
+        return self._try(exchange, None if comes else exchange.whole or b"", deadline)
 
     async def _try(self, exchange: Exchange, body: bytes | None, deadline: float) -> Reply:
         """Ask one server, and if that brought nothing, where it may be, another one."""

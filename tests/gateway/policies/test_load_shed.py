@@ -13,6 +13,7 @@ from gateway.errors import Overloaded, UpstreamError, UpstreamTimeout
 from gateway.exchange import ClientGone, Exchange, Handler, Reply, compose
 from gateway.policies.load_shed import LoadShed
 from gateway.policies.slots import Slots
+from gateway.request_body import pieces
 
 Make = Callable[..., Exchange]
 
@@ -181,4 +182,39 @@ async def test_an_upload_goes_at_the_clients_speed(exchange: Make, length: int |
     """While a long body streams, the time to the answer is the client's; short ones are read first."""
     asked = exchange("POST")
     asked.has_body, asked.content_length = True, length
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"x" * (1 << 20 if length is None else length)}
+
+    asked.receive = receive
     assert len(await _listen(asked, Reply(200, []), 0.5)) == told
+
+
+@pytest.mark.parametrize("length", [5, None])
+async def test_a_slow_sender_holds_no_slot(exchange: Make, length: int | None) -> None:
+    """A few clients that send a byte and no more must not shut out all others."""
+    slots = fixed(1, queue={"size": 0})
+    sent = asyncio.Event()
+    bodies: list[bytes] = []
+
+    async def receive() -> dict[str, Any]:
+        await sent.wait()
+        return {"type": "http.request", "body": b"hello"}
+
+    async def upstream(asked: Exchange) -> Reply:
+        if asked.has_body:
+            bodies.append(b"".join([piece async for piece in pieces(asked)]))
+        return Reply(200, [])
+
+    slow, other = exchange("POST"), exchange()
+    slow.has_body, slow.content_length, slow.receive = True, length, receive
+    chain = compose(LoadShed(slots, "critical"), then=upstream)
+    waiting = asyncio.ensure_future(chain(slow))
+    await asyncio.sleep(0)
+    assert (await chain(other)).status == 200
+    other.finish()
+    sent.set()
+    assert (await waiting).status == 200
+    assert (slots.in_flight, bodies, slow.content_length) == (1, [b"hello"], 5)
+    slow.finish()
+    assert slots.in_flight == 0
