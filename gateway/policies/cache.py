@@ -16,7 +16,7 @@ from gateway.exchange import ClientGone, Exchange, Handler, Reply
 from gateway.policies import cache_validation as validation
 from gateway.policies.cache_fetch import Fetch
 from gateway.policies.cache_flight import Flight, Turn
-from gateway.policies.cache_key import Key, Primary, primary_key
+from gateway.policies.cache_key import Key, Primary, fold, primary_key
 from gateway.policies.cache_reply import said, without_client
 from gateway.policies.cache_shelf import REST, Count, Shelf, uncounted
 from gateway.policies.cache_store import Entry, Store
@@ -50,7 +50,7 @@ class Cache:
         self._renewed = renewed
         self._wait = settings.wait
         self._query = (
-            frozenset(name.encode() for name in settings.query) if settings.query is not None else None
+            frozenset(fold(name.encode()) for name in settings.query) if settings.query is not None else None
         )
         self._shelf = Shelf(store, count)
         self._fetch = Fetch(settings, self._shelf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from urllib.parse import unquote_to_bytes
 
@@ -10,6 +11,8 @@ from gateway.policies import cache_coding
 
 Primary = tuple[str, str, bytes, bytes]  # upstream, scheme, host, target
 Key = tuple[Primary, tuple[bytes, ...], tuple[bytes | None, ...]]  # and the Vary fields with their values
+
+_PLAIN = re.compile(rb"[A-Za-z0-9_.~-]+")  # a parameter's name that all read alike
 
 # Fields of which the upstream sees our value, not the client's.
 _OURS: dict[bytes, Callable[[Exchange], bytes | None]] = {
@@ -43,19 +46,29 @@ def primary_key(exchange: Exchange, query: Collection[bytes] | None = None) -> P
 
     Args:
         exchange: the request.
-        query: the parameters that make a difference; None is the whole query as it stands.
+        query: the parameters that make a difference, folded; None is the whole query as it stands.
     """
     target = exchange.target
     if query is not None and b"?" in target:
         path, _, given = target.partition(b"?")
-        # The upstream decodes names: another spelling of one that counts must not hide it.
-        counted = [part for part in given.split(b"&") if _name(part) in query]
+        counted = [part for part in given.split(b"&") if part and not _makes_no_difference(part, query)]
         target = path + b"?" + b"&".join(counted) if counted else path
     return exchange.upstream, exchange.scheme, exchange.host.lower(), target
 
 
-def _name(part: bytes) -> bytes:
-    return unquote_to_bytes(part.partition(b"=")[0].replace(b"+", b" "))
+def _makes_no_difference(part: bytes, query: Collection[bytes]) -> bool:
+    """Whether no upstream, however it reads queries, finds a parameter in this part that counts.
+
+    They decode names, and some take `;` for `&`, `SKU` for `sku`, ` sku` and `sku[]` for it too, or `a.b` for
+    `a_b`: what one of them might read must not be hidden from the key.
+    """
+    name = unquote_to_bytes(part.partition(b"=")[0])
+    return b";" not in part and _PLAIN.fullmatch(name) is not None and fold(name) not in query
+
+
+def fold(name: bytes) -> bytes:
+    """What names of parameters have in common that some upstream takes for one."""
+    return name.lower().replace(b".", b"_")
 
 
 def field_values(exchange: Exchange, names: tuple[bytes, ...]) -> tuple[bytes | None, ...]:
