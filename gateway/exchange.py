@@ -42,7 +42,8 @@ class Exchange:
         degraded: names of features that are off, joined by commas, for the upstream.
         reply_headers: fields that policies add to whatever is answered.
         outcome: the label under which the request is counted.
-        upstream_seconds: time to the upstream's header, or None when it was not asked.
+        upstream_seconds: time from the end of the request to the upstream's header, or None when it was not
+            asked.
         upstream: the name of the upstream that the route asks, for labels.
         forwarded_for: the vetted chain to send as X-Forwarded-For; the peer alone until it is vetted.
         broke_off: the upstream broke off in the middle of its body.

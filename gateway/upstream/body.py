@@ -17,14 +17,17 @@ class Upload:
 
     Attributes:
         waits_for_client: the client, not the upstream, is the slow one.
+        wrote_at: when the last piece so far went to the upstream, on the clock.
     """
 
-    __slots__ = ("_connection", "_exchange", "_task", "waits_for_client")
+    __slots__ = ("_clock", "_connection", "_exchange", "_task", "waits_for_client", "wrote_at")
 
-    def __init__(self, connection: Connection, exchange: Exchange) -> None:
+    def __init__(self, connection: Connection, exchange: Exchange, clock: Clock) -> None:
         self._connection = connection
         self._exchange = exchange
+        self._clock = clock
         self.waits_for_client = False
+        self.wrote_at = clock()
         self._task = asyncio.create_task(self._run())
 
     def stop(self) -> None:
@@ -44,6 +47,7 @@ class Upload:
                         connection.write(piece)
                     else:
                         break
+                    self.wrote_at = self._clock()
                     await connection.drain()
                     if connection.closed:
                         return  # the answer, or its absence, says why
@@ -53,6 +57,7 @@ class Upload:
                 connection.write(b"0\r\n\r\n")
             elif self._exchange.body_seen != length:
                 connection.fail(mismatch(self._exchange))
+            self.wrote_at = self._clock()
             connection.sent = True
         except Exception as error:  # noqa: BLE001 - whoever waits for the answer raises it
             connection.fail(error)

@@ -166,13 +166,14 @@ class Upstream:
             head_only = exchange.method == "HEAD"
             if body is None:
                 connection.send(head, head_only=head_only, whole=False)
-                upload = Upload(connection, exchange)
+                upload = Upload(connection, exchange, self._clock)
             else:
                 connection.send(head + body if body else head, head_only=head_only)
             reader = connection.reader
             while not reader.head_done:
                 await connection.coming(deadline)
-            exchange.upstream_seconds = self._clock() - sent
+            asked = sent if upload is None else upload.wrote_at  # how long a client sends is not its doing
+            exchange.upstream_seconds = self._clock() - asked
             if not reader.buffered and not reader.complete and 0 < (reader.length or 0) <= READ_HIGH:
                 # Most servers send header and body as two segments: await the second, to answer in one.
                 # Should it break off instead, the stream says so: after the header, that is no 502.

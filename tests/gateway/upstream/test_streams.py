@@ -13,6 +13,7 @@ import pytest
 from gateway.errors import BadRequest, PayloadTooLarge, PoolExhausted, RequestTimeout, UpstreamError
 from gateway.exchange import ClientGone
 from gateway.upstream.http1 import READ_HIGH
+from tests.clock import Clock
 from tests.gateway.upstream.scripted import OK, Bench, Peer, always, make_exchange, settled
 from tests.waiting import until
 
@@ -212,6 +213,28 @@ async def test_a_client_too_slow_with_its_body_gets_408(bench: Bench, length: in
 
 async def _mute(peer: Peer) -> None:
     await peer.hung_up()
+
+
+@pytest.mark.parametrize("length", [30, None])
+async def test_a_client_slow_with_its_body_makes_no_slow_upstream(bench: Bench, length: int | None) -> None:
+    """The time to the answer begins when the body has ended: a breaker opens by it."""
+    clock = Clock()
+    pieces = [b"x" * 10] * 3
+
+    async def slow() -> dict[str, Any]:
+        clock.advance(10)
+        return {"type": "http.request", "body": pieces.pop(), "more_body": bool(pieces)}
+
+    async def talk(peer: Peer) -> None:
+        head = await peer.reader.readuntil(b"\r\n\r\n")
+        await (peer.reader.readuntil(b"\r\n0\r\n\r\n") if b"chunked" in head else peer.reader.readexactly(30))
+        clock.advance(1)
+        await peer.say(OK)
+
+    upstream = await bench.front(talk, clock=clock)
+    exchange = make_exchange("POST", receive=slow, length=length)
+    assert (await upstream(exchange)).body == b"ok"
+    assert exchange.upstream_seconds == 1
 
 
 @pytest.mark.parametrize("length", [10, MIB, None])
