@@ -82,8 +82,9 @@ class Store:
         self._max_bytes = max_bytes
         self._entries: OrderedDict[Key, Entry] = OrderedDict()
         self._variants: dict[Primary, _Variants] = {}
-        self._passes: OrderedDict[Key, float] = OrderedDict()
-        self._forgotten: OrderedDict[Primary, float] = OrderedDict()  # and when
+        # By hash: keys are as long as clients like, and who shares one with another only asks once more.
+        self._passes: OrderedDict[int, float] = OrderedDict()  # and until when
+        self._forgotten: OrderedDict[int, float] = OrderedDict()  # targets, and when
         self._cleared = float("-inf")  # when everything was
         self._background: set[asyncio.Task[None]] = set()
 
@@ -108,17 +109,17 @@ class Store:
 
     def passes(self, key: Key) -> bool:
         """Whether the last answer there was not to be kept, so that waiting for the next is in vain."""
-        until = self._passes.get(key)
+        until = self._passes.get(hash(key))
         if until is None:
             return False
         if self.clock() < until:
             return True
-        del self._passes[key]
+        del self._passes[hash(key)]
         return False
 
     def outdated(self, primary: Primary, asked_at: float) -> bool:
         """Whether an answer that was asked for then is of before the target was forgotten: not to be kept."""
-        return asked_at < self._cleared or asked_at < self._forgotten.get(primary, asked_at)
+        return asked_at < self._cleared or asked_at < self._forgotten.get(hash(primary), asked_at)
 
     # ---- keep ----
 
@@ -137,15 +138,16 @@ class Store:
         variants.keys.add(key)
         self._entries[key] = entry
         self.bytes += entry.size
-        self._passes.pop(key, None)
+        self._passes.pop(hash(key), None)
         while self.bytes > self._max_bytes:
             self._discard(next(iter(self._entries)))
         return True
 
     def pass_by(self, key: Key) -> None:
         """For a while nobody need wait for an answer there."""
-        self._passes[key] = self.clock() + PASS_FOR
-        self._passes.move_to_end(key)
+        place = hash(key)
+        self._passes[place] = self.clock() + PASS_FOR
+        self._passes.move_to_end(place)
         if len(self._passes) > MAX_PASSES:
             self._passes.popitem(last=False)
 
@@ -159,8 +161,9 @@ class Store:
         variants = self._variants.get(primary)
         for key in list(variants.keys) if variants is not None else ():
             self._discard(key)
-        self._forgotten[primary] = self.clock()
-        self._forgotten.move_to_end(primary)
+        place = hash(primary)
+        self._forgotten[place] = self.clock()
+        self._forgotten.move_to_end(place)
         if len(self._forgotten) > MAX_FORGOTTEN:
             self._forgotten.popitem(last=False)
 

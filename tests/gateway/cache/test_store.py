@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -112,6 +113,21 @@ def test_what_can_t_be_found_again_is_not_put(vary: str, request_for: Callable[.
     store, exchange = Store(BOUND), request_for()
 
     assert not store.put(primary_key(exchange), exchange, entry(1, vary))
+
+
+def test_what_is_not_kept_takes_no_room_to_speak_of() -> None:
+    """Marks are small however long the targets are: anybody can ask for, and write to, new ones all day."""
+    store = Store()
+    tracemalloc.start()
+    for n in range(200):
+        primary = ("shop", "http", b"h", b"/%d/" % n + b"x" * 8000)
+        store.pass_by((primary, (), ()))
+        store.forget(primary)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert store.passes((primary, (), ()))
+    assert store.outdated(primary, -1.0)
+    assert taken < 200 * 1000
 
 
 def test_passes_are_bounded_and_end() -> None:
