@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.config import Priority
-from gateway.errors import UpstreamError
-from gateway.exchange import Exchange, Handler, Reply
+from gateway.errors import Overloaded, UpstreamError
+from gateway.exchange import Exchange, Handler, Receive, Reply
 from gateway.request_body import AHEAD, read_ahead
 
 DROPS = frozenset({500, 502, 503, 504})  # statuses by which an upstream says that it can't
@@ -61,6 +61,37 @@ class Gate(Protocol):
         """Who learns from the answers; None where the limit is fixed."""
         ...
 
+    def try_upload(self) -> bool:
+        """Let one send its body while it holds a slot; False when too many do."""
+        ...
+
+    def uploaded(self) -> None:
+        """One has sent its body, or is gone; exactly once for each one let in."""
+        ...
+
+
+class _Upload:
+    """The rest of a body, which its client sends at its own speed; counted until its end."""
+
+    __slots__ = ("_gate", "_receive")
+
+    def __init__(self, gate: Gate, receive: Receive) -> None:
+        self._gate: Gate | None = gate
+        self._receive = receive
+
+    async def __call__(self) -> dict[str, Any]:
+        """ASGI's receive."""
+        message = await self._receive()
+        if not message.get("more_body", False):
+            self.end()
+        return message
+
+    def end(self) -> None:
+        """It has come, or nobody waits for it. Safe to call again."""
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.uploaded()
+
 
 class LoadShed:
     """Admit a request as soon as there is a slot for its priority, or refuse it; learn from the answer.
@@ -81,12 +112,12 @@ class LoadShed:
         """Handle one exchange.
 
         Raises:
-            Overloaded: no slot is free.
+            Overloaded: no slot is free, or too many are held by those that send large bodies.
             BadRequest, ClientGone, PayloadTooLarge, RequestTimeout: the body was not to be had.
         """
         lane, limiter = self._lane, self._limiter
         if exchange.has_body and exchange.receive is not None:
-            await read_ahead(exchange)  # or a few slow senders would hold every slot
+            await self._receive(exchange)
         if not lane.try_enter():
             await lane.wait(exchange.user or exchange.address)
         exchange.defer(lane.leave)  # after the last body byte or a disconnect
@@ -105,6 +136,20 @@ class LoadShed:
             elif not exchange.has_body or _short(exchange.content_length):
                 limiter.answered(generation, exchange.route, seconds, self._gate.in_flight)
         return reply
+
+    async def _receive(self, exchange: Exchange) -> None:
+        """Read a body, as far as one may be held; what comes later comes while the request holds a slot.
+
+        A few slow senders would hold every slot else.
+        """
+        await read_ahead(exchange)
+        receive = exchange.receive
+        if receive is not None:
+            if not self._gate.try_upload():
+                raise Overloaded("too many large bodies are being sent; try again shortly", retry_after=1.0)
+            upload = _Upload(self._gate, receive)
+            exchange.defer(upload.end)
+            exchange.receive = upload
 
 
 def _short(length: int | None) -> bool:

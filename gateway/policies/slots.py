@@ -29,6 +29,7 @@ class Slots:
         limiter: who finds the limit; None where it is fixed.
         in_flight: requests that are.
         waiting: requests that wait for a slot.
+        uploads: requests with a slot whose body their clients are still sending.
         lanes: one for each priority.
         fullness: share of the slots taken, when `pressure` was last asked: then and usually of late.
         queue_delay: seconds that a request waited for its slot on average, when `pressure` was last asked.
@@ -46,6 +47,7 @@ class Slots:
         self.limit = settings.start
         self.in_flight = 0
         self.waiting = 0
+        self.uploads = 0
         shares, floors = settings.shares, settings.floors
         self.lanes: Mapping[Priority, Lane] = {
             "critical": Lane(self, "critical", 1.0, 0.0),
@@ -89,6 +91,19 @@ class Slots:
         self._usual += _USUAL * (now - self._usual)
         self.fullness = min(now, self._usual)
         return min(1.0, max(self.fullness, self.queue_delay / self.settings.target))
+
+    # ---- for those whose body is still to come ------------------------------------------------
+
+    def try_upload(self) -> bool:
+        """Let one send its body while it holds a slot: at most half are held so, for it may be slow."""
+        if self.uploads >= max(1, self.limit // 2):
+            return False
+        self.uploads += 1
+        return True
+
+    def uploaded(self) -> None:
+        """One has sent its body, or is gone."""
+        self.uploads -= 1
 
     # ---- for the lanes -----------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from gateway.errors import Overloaded, UpstreamError, UpstreamTimeout
 from gateway.exchange import ClientGone, Exchange, Handler, Reply, compose
 from gateway.policies.load_shed import LoadShed
 from gateway.policies.slots import Slots
-from gateway.request_body import pieces
+from gateway.request_body import AHEAD, pieces
 
 Make = Callable[..., Exchange]
 
@@ -131,6 +131,12 @@ class Gate:
     def in_flight(self) -> int:
         return self.slots.in_flight
 
+    def try_upload(self) -> bool:
+        return self.slots.try_upload()
+
+    def uploaded(self) -> None:
+        self.slots.uploaded()
+
 
 async def _listen(asked: Exchange, answer: Reply | BaseException, seconds: float | None) -> list[Any]:
     gate = Gate()
@@ -218,3 +224,37 @@ async def test_a_slow_sender_holds_no_slot(exchange: Make, length: int | None) -
     assert (slots.in_flight, bodies, slow.content_length) == (1, [b"hello"], 5)
     slow.finish()
     assert slots.in_flight == 0
+
+
+async def test_large_bodies_under_way_hold_half_of_the_slots_at_most(exchange: Make) -> None:
+    """Their clients may be as slow as they like; each counts until its body has come, or the client left."""
+    slots = fixed(4, queue={"size": 0})
+
+    def large() -> Exchange:
+        left = [b"x" * AHEAD, b"x", b"x"]
+
+        async def receive() -> dict[str, Any]:
+            piece = left.pop(0)
+            return {"type": "http.request", "body": piece, "more_body": bool(left)}
+
+        asked = exchange("POST")
+        asked.has_body, asked.receive = True, receive
+        return asked
+
+    chain = compose(LoadShed(slots, "critical"), then=_ok)
+    first, second, third, fourth = large(), large(), large(), large()
+    await chain(first)
+    await chain(second)
+    with pytest.raises(Overloaded, match="large bodies"):
+        await chain(third)
+    third.finish()
+    plain = exchange()
+    await chain(plain)
+    assert (slots.in_flight, slots.uploads) == (3, 2)
+    assert len(b"".join([piece async for piece in pieces(first)])) == AHEAD + 2  # it has come
+    await chain(fourth)
+    assert (slots.in_flight, slots.uploads) == (4, 2)
+    for asked in (first, second, fourth, plain):
+        asked.finish()
+        asked.finish()
+    assert (slots.in_flight, slots.uploads) == (0, 0)
