@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway import config
 from gateway.errors import PoolExhausted, RequestTimeout, UpstreamError, UpstreamTimeout
-from gateway.exchange import Clock, Exchange, Reply
+from gateway.exchange import Clock, Exchange, Header, Reply
 from gateway.upstream.balance import Balancer, Server
 from gateway.upstream.body import BodyStream, Upload
 from gateway.upstream.forward import request_head
@@ -20,6 +20,19 @@ from gateway.upstream.pool import Endpoint, Pool, tls_context
 from gateway.upstream.retries import RetryBudget
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110, 9.2.2; TRACE is refused
+_CHALLENGES = frozenset({401, 407})
+
+
+def _binds(headers: Header) -> bool:
+    """Whether a challenge asks for what is proven once for a whole connection, against RFC 9110, 11.4 or not.
+
+    On a connection that others share, they would be taken for whoever proves it.
+    """
+    return any(
+        name in {b"www-authenticate", b"proxy-authenticate"}
+        and value.lstrip()[:4].lower() in {b"ntlm", b"nego"}
+        for name, value in headers
+    )
 
 
 class _Unanswered(Exception):  # noqa: N818 - no error yet: send() decides whether it becomes one
@@ -207,6 +220,8 @@ class Upstream:
     ) -> Reply:
         reader = connection.reader
         status, headers = reader.status, reader.headers
+        if status in _CHALLENGES and _binds(headers):
+            reader.keep_alive = False
         if status < 500:
             self._balancer.succeeded(server)
         else:

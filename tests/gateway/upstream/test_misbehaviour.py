@@ -163,6 +163,27 @@ async def test_whole_answers(bench: Bench, answer: bytes, body: bytes, reused: b
     assert upstream.servers()[0]["idle"] == reused
 
 
+@pytest.mark.parametrize(
+    ("status", "challenge", "reused"),
+    [
+        (401, b"WWW-Authenticate: Basic realm=a", True),
+        (401, b"WWW-Authenticate: Bearer", True),
+        (401, b"WWW-Authenticate: NTLM", False),
+        (401, b"WWW-Authenticate: Negotiate", False),
+        (401, b"WWW-Authenticate: Basic realm=a\r\nWWW-Authenticate: ntlm TlRMTVNTUA==", False),
+        (407, b"Proxy-Authenticate: Negotiate", False),
+    ],
+)
+async def test_who_is_known_by_a_connection_shares_it_with_nobody(
+    bench: Bench, status: int, challenge: bytes, reused: bool
+) -> None:
+    """NTLM proves once who is at the end of a connection: the next one sent on it would be taken for it."""
+    answer = b"HTTP/1.1 %d No\r\n%b\r\nContent-Length: 0\r\n\r\n" % (status, challenge)
+    upstream = await bench.front(always(answer))
+    assert (await upstream(make_exchange())).status == status
+    assert upstream.servers()[0]["idle"] == reused
+
+
 async def test_a_short_body_goes_out_in_one_piece(bench: Bench) -> None:
     """Header and body in two segments, as most servers send them, still make one whole reply."""
     pause = asyncio.Event()
