@@ -24,7 +24,7 @@ GROWTH = 1.5  # each opening in a row lasts so much longer than the one before
 MAX_GROWTH = 6.0  # but at most so many times open_for
 JITTER = 0.1  # of the open time, either way: workers must not probe in step
 RAMP_SECONDS = 3.0  # over which traffic comes back after closing
-HEAD_START = 0.25  # seconds, up to twice as many: by so much who was told begins to probe after the others
+HEAD_START = 0.25  # seconds, up to twice as many: by so much who was told begins to probe after the other
 LEASE_SECONDS = 15.0  # after which the permit of a probe that hangs is given to another
 
 
@@ -67,9 +67,8 @@ class Circuit:
         self._window = RatioWindow(settings.window)
         self._probes = Probes(settings.probes, lease)
         self._until = 0.0  # when an open circuit begins to probe
-        self._follows = False  # another worker of this host knows more, and probes for both
-        self._yields_until = 0.0  # until when that one is waited for; 0: nobody has asked yet
-        self._lease = lease
+        self._follows = False  # another worker knows more: it probes first, and this one only beside it
+        self._yields_until = 0.0  # until when that one is waited for
         self._remembers = max(settings.window, lease)  # seconds after that in which probes must have spoken
         self._streak = 0  # openings in a row, for growth
         self._ramp = Ramp(ramp)  # begins when it closes
@@ -130,8 +129,8 @@ class Circuit:
             self._ramp.in_flight -= 1
             window = self._window
             window.add(self._clock(), failed=failed, slow=slow)
-            if window.failed or window.slow:
-                self._judge_window()
+            if failed or slow:  # a success opens nothing, however much of what came before it went wrong
+                self._judge_window(failed, slow)
 
     def release(self, ticket: int) -> None:
         """It came to nothing, and by no fault of the upstream's: give the permit back."""
@@ -176,12 +175,16 @@ class Circuit:
         seconds = min(seconds, self.settings.open_for * MAX_GROWTH * (1 + JITTER))
         self._until = max(self._until, self._clock() + seconds)
         self._move("open", "hint", seconds)
+        self._yield_from(self._until)
 
     def follow(self) -> None:
-        """Another worker of this host has begun to probe; wait for its word, as long as that may take."""
+        """Another worker of this host has begun to probe; wait a moment for its word.
+
+        Should none come, it may have too few requests to find out soon: those that come here help.
+        """
         if self._state.now == "open" and not self._forced:
             self._follows = True
-            self._yields_until = self._clock() + self._lease
+            self._yield_from(self._clock())
 
     def recover(self) -> None:
         """Another worker of this host found the upstream well by its probes; believe it.
@@ -200,7 +203,7 @@ class Circuit:
         if self._forced:
             return REFUSED
         if self._state.now == "open":
-            if now < self._until or (self._follows and self._yields(now)):
+            if now < self._until or (self._follows and now < self._yields_until):
                 return REFUSED
             self._move("half-open", "probes", 0.0)
         if self._state.now == "half-open":
@@ -213,13 +216,11 @@ class Circuit:
             return self._generation
         if self._state.now == "open":
             return REFUSED
-        return self._probes.permit(now) or REFUSED
+        return self._probes.permit(now, alone=self._follows) or REFUSED
 
-    def _yields(self, now: float) -> bool:
-        """Whether to wait for another worker's probes: together they would be twice as many."""
-        if not self._yields_until:  # the other may get its first request in this moment too
-            self._yields_until = now + HEAD_START * self._rng.uniform(1, 2)
-        return now < self._yields_until
+    def _yield_from(self, now: float) -> None:
+        """Let another worker probe first: together they would be twice as many."""
+        self._yields_until = now + HEAD_START * self._rng.uniform(1, 2)
 
     def _reap(self, now: float) -> None:
         for ticket, slow in self._probes.overdue(now):
@@ -239,13 +240,14 @@ class Circuit:
             and window.slow <= settings.slow_ratio * window.total / 2
         )
 
-    def _judge_window(self) -> None:
+    def _judge_window(self, failed: bool, slow: bool) -> None:
+        """Open it if that is one too many of what the newest result was."""
         window, settings = self._window, self.settings
         if self._forced or window.total < settings.min_requests:
             return
-        if window.failed >= settings.failure_ratio * window.total:
+        if failed and window.failed >= settings.failure_ratio * window.total:
             self._open("failures")
-        elif window.slow >= settings.slow_ratio * window.total:
+        elif slow and window.slow >= settings.slow_ratio * window.total:
             self._open("slowness")
 
     def _judge_probe(self, ticket: int, failed: bool, slow: bool) -> None:
@@ -280,7 +282,6 @@ class Circuit:
         """Tickets of before are void, counts begin anew."""
         self._generation += 1
         self._flowing = False
-        self._yields_until = 0.0
         self._ramp.in_flight = 0
         self._probes.restart()
         self._window.clear()

@@ -32,9 +32,15 @@ class Probes:
         self._answered.clear()
         self.judged = self.failed = self.slow = 0
 
-    def permit(self, now: float) -> int | None:
-        """A ticket, or None when as many are under way or judged as there may be."""
-        if len(self._permits) + self.judged >= self._most:
+    def permit(self, now: float, *, alone: bool = False) -> int | None:
+        """A ticket, or None when as many are under way or judged as there may be.
+
+        Args:
+            now: seconds.
+            alone: let none through while another is under way.
+        """
+        under_way = len(self._permits)
+        if under_way + self.judged >= self._most or (alone and under_way):
             return None
         self._last -= 1
         self._permits[self._last] = now + self._lease

@@ -30,15 +30,16 @@ class Breaker(Settings):
     min_requests: int = Field(20, ge=1)
     """Fewer in the window never open it."""
     failure_ratio: float = Field(0.5, gt=0, le=1)
-    """Share of failures that opens it."""
+    """Share of failures that opens it; judged at each failure, never at a success."""
     slow_ratio: float = Field(0.8, gt=0, le=1)
-    """Share of slow answers that opens it."""
+    """Share of slow answers that opens it; judged at each slow one."""
     slow_after: Duration = Field(2.0, gt=0)
     """From here on an answer is slow."""
     open_for: Duration = Field(5.0, gt=0)
     """How long the upstream is left alone before probes; jittered."""
     probes: int = Field(3, ge=1)
-    """Admitted at once while half-open, by all workers of a host."""
+    """Admitted at once while half-open by the worker that found it sick; by the others of its host, a moment
+    later, one at a time."""
     failures: frozenset[Annotated[int, Field(ge=400, le=599)]] = frozenset({500, 502, 503, 504})
     """Statuses that say it is sick. No answer always is a failure, a client that leaves never is."""
     per: Literal["upstream", "route"] = "upstream"

@@ -68,14 +68,35 @@ def test_it_opens_at_its_ratios(clock: Any, good: int, bad: int, slow: int, stat
     assert circuit.state == state
 
 
-def test_a_success_can_complete_the_sample(clock: Any) -> None:
-    """The twentieth request decides, be it a good one."""
+def test_a_success_opens_nothing(clock: Any) -> None:
+    """Neither by completing the sample nor by outliving others: the upstream may just have come back."""
     circuit = circuit_at(clock)
-    feed(circuit, bad=15)
-    feed(circuit, good=4)
+    feed(circuit, bad=10)
+    feed(circuit, good=10)  # the twentieth of which half failed
     assert circuit.state == "closed"
-    feed(circuit, good=1)
+    feed(circuit, bad=1)
     assert circuit.state == "open"
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60), st.integers(1, 20))
+def test_it_opens_by_what_there_is_one_too_many_of(results: list[tuple[bool, bool]], least: int) -> None:
+    """By a failure at the ratio of failures, by a slow answer at that of slow ones, by nothing else."""
+    judged = SETTINGS.model_copy(update={"min_requests": least, "slow_ratio": 0.4})
+    circuit = Circuit("shop", judged, clock=lambda: 100.0, rng=random.Random(7))
+    heard: list[Change] = []
+    circuit.on_change(heard.append)
+    total = bad = late = 0
+    for failed, slow in results:
+        circuit.record(circuit.enter(), failed=failed, slow=slow)
+        total, bad, late = total + 1, bad + failed, late + slow
+        enough = total >= least
+        if failed and enough and bad >= 0.5 * total:
+            assert [change.cause for change in heard] == ["failures"]
+            return
+        if slow and enough and late >= 0.4 * total:
+            assert [change.cause for change in heard] == ["slowness"]
+            return
+        assert not heard
 
 
 def test_the_window_forgets(clock: Any) -> None:
@@ -351,29 +372,46 @@ def test_a_hint_opens_it(clock: Any) -> None:
 
 
 def test_who_was_told_lets_the_others_probe(clock: Any) -> None:
-    """It probes a moment after its first request: not at all once another has begun, unless that hangs."""
+    """It begins a moment later; and a moment after another has begun, which gets no requests or hangs."""
     circuit = circuit_at(clock)
     circuit.trip(4)
-    clock.advance(100)
-    assert circuit.enter() == REFUSED
-    clock.advance(HEAD_START - 0.01)
+    clock.advance(4 + HEAD_START - 0.01)
     assert circuit.enter() == REFUSED
     circuit.follow()
-    clock.advance(LEASE_SECONDS - 0.01)
+    clock.advance(HEAD_START - 0.01)
     assert circuit.enter() == REFUSED
-    clock.advance(0.01)
-    assert sum(circuit.enter() != REFUSED for _ in range(500)) == SETTINGS.probes
+    clock.advance(HEAD_START + 0.01)
+    assert circuit.enter() != REFUSED
 
 
-def test_where_nobody_else_probes_it_does(clock: Any) -> None:
-    """The others have no requests: a moment is all that is waited, each time anew."""
+def test_who_was_told_probes_with_one_at_a_time(clock: Any) -> None:
+    """Beside those of another worker; as many as any must end well before it closes, or fail to open it."""
     circuit = circuit_at(clock)
-    for _ in range(2):
+    for failed, state in ((False, "closed"), (True, "open")):
         circuit.trip(4)
         clock.advance(100)
-        assert circuit.enter() == REFUSED
+        for _ in range(SETTINGS.probes):
+            (ticket,) = [ticket for ticket in (circuit.enter() for _ in range(500)) if ticket != REFUSED]
+            circuit.record(ticket, failed=failed)
+            if circuit.state == state:
+                break
+        assert circuit.state == state
+
+
+def test_few_requests_are_probes_wherever_they_come(clock: Any) -> None:
+    """Two workers get one in turn, long after the time is over: none is refused."""
+    found, told = circuit_at(clock), circuit_at(clock)
+    found.on_change(lambda change: told.follow() if change.after == "half-open" else None)
+    told.on_change(lambda change: found.follow() if change.after == "half-open" else None)
+    open_up(found)
+    told.trip(found.retry_after())
+    clock.advance(LONGEST)
+    for circuit in (told, found) * SETTINGS.probes:
         clock.advance(2 * HEAD_START)
-        assert sum(circuit.enter() != REFUSED for _ in range(500)) == SETTINGS.probes
+        ticket = circuit.enter()
+        assert ticket != REFUSED
+        circuit.record(ticket, failed=False)
+    assert (found.state, told.state) == ("closed", "closed")
 
 
 def test_its_own_finding_needs_no_waiting(clock: Any) -> None:
@@ -381,8 +419,6 @@ def test_its_own_finding_needs_no_waiting(clock: Any) -> None:
     circuit = circuit_at(clock)
     circuit.trip(4)
     clock.advance(100)
-    circuit.enter()
-    clock.advance(2 * HEAD_START)
     for _ in range(SETTINGS.probes):
         circuit.record(circuit.enter(), failed=True)
     assert circuit.state == "open"
@@ -467,26 +503,22 @@ class Crowd(RuleBasedStateMachine):
         self.given: set[int] = set()
         self.judged = 0
         self.told = False  # opened by another's word, so others probe first
-        self.asked: float | None = None  # since when others are waited for
-        self.leased = 0.0  # until when one that has begun is waited for
+        self.until = 0.0  # when it may begin to probe
+        self.waits = 0.0  # since when the other is waited for
 
     def _spell_over(self, before: int) -> None:
         if len(self.changes) != before:
             self.probing.clear()
             self.judged = 0
-            self.asked, self.leased = None, 0.0
             if self.changes[-1].after == "open" and self.changes[-1].cause != "hint":
                 self.told = False
+                self.until = self.now + self.changes[-1].seconds
 
     def _may_probe(self) -> bool | None:
         """Whether it need not wait for another worker's probes; None when that is the jitter's to say."""
         if not self.told or self.changes[-1].after != "open":
             return True
-        if self.leased:
-            return self.now >= self.leased
-        if self.asked is None:
-            self.asked = self.now
-        waited = self.now - self.asked
+        waited = self.now - self.waits
         return False if waited < HEAD_START else True if waited >= 2 * HEAD_START else None
 
     @rule()
@@ -500,7 +532,7 @@ class Crowd(RuleBasedStateMachine):
         if stood == "open":
             assert ticket == REFUSED
         elif stood == "half-open":
-            room = len(self.probing) + self.judged < 3
+            room = len(self.probing) + self.judged < 3 and not (self.told and self.probing)
             if may is not None:
                 assert (ticket != REFUSED) == (room and may)
         if ticket != REFUSED:
@@ -548,12 +580,13 @@ class Crowd(RuleBasedStateMachine):
         if not self.circuit.forced:
             self.probing.clear()
             self.judged = 0
-            self.told, self.asked, self.leased = True, None, 0.0
+            self.until = max(self.until, self.now + seconds)
+            self.told, self.waits = True, self.until
 
     @rule()
     def follow(self) -> None:
         if self.changes and self.changes[-1].after == "open" and not self.circuit.forced:
-            self.told, self.leased = True, self.now + 4.0
+            self.told, self.waits = True, self.now
         self.circuit.follow()
 
     @rule()
