@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from shop_backend.errors import Unavailable
 from shop_backend.letters import LANGUAGES, Language
-from shop_backend.requests import Body, Email, parse, read
+from shop_backend.requests import Body, Email, Phone, parse, read
 
 if TYPE_CHECKING:
     from shop_backend.context import Context  # wiring; nothing here needs it at run time
 
-_PUNCTUATION = re.compile(r"[ ().\-/]")
 _WEIGHT = re.compile(r"\s*q\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s*", re.IGNORECASE)
 _LONGEST = 1000  # characters of Accept-Language that are looked at
-
-
-def _bare(value: object) -> object:
-    return _PUNCTUATION.sub("", value) if isinstance(value, str) and len(value) < 50 else value
-
-
-# E.164, as sms gateways take it; "" for none, which also forgets one.
-Phone = Annotated[str, BeforeValidator(_bare), Field(pattern=r"^(\+[1-9][0-9]{6,14})?$")]
 
 
 def language_of(accept: str) -> Language:

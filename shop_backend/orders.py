@@ -19,12 +19,12 @@ from starlette.routing import Route
 
 from shop_backend import deadline, tracing
 from shop_backend.batcher import Batcher
-from shop_backend.contact import Phone, language_of
+from shop_backend.contact import language_of
 from shop_backend.delivery import SealedCard, sealed_cards_of
 from shop_backend.errors import NotFound, SoldOut, Unavailable, Unprocessable, problem
 from shop_backend.letters import Language
 from shop_backend.metrics import COPIES, ORDERS
-from shop_backend.requests import Body, Email, Sku, client_network, idempotency_key, parse, read
+from shop_backend.requests import Body, Email, Phone, Sku, client_network, idempotency_key, parse, read
 from shop_backend.restock import current_epoch, fingerprint
 from shop_backend.sessions import Bearer
 from shop_backend.stock.order_ids import minute_of

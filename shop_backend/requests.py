@@ -8,7 +8,8 @@ import re
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Annotated, Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect, Request
 
 from shop_backend.errors import BadRequest, PayloadTooLarge, Unprocessable
@@ -18,10 +19,45 @@ _EMAIL = (
     r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}"
     r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}))*\.[A-Za-z]{2,24}$"
 )
+_PHONE = r"^(\+[1-9][0-9]{6,14})?$"
+_PUNCTUATION = re.compile(r"[ ().\-/]")
 _PRINTABLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,198}[\x21-\x7e])?")
 
 Sku = Annotated[str, Field(pattern=_SKU)]
 Email = Annotated[str, Field(max_length=254, pattern=_EMAIL)]
+
+
+def _bare(value: object) -> object:
+    return _PUNCTUATION.sub("", value) if isinstance(value, str) and len(value) < 50 else value
+
+
+# E.164, as sms gateways take it; "" for none, which also forgets one.
+Phone = Annotated[str, BeforeValidator(_bare), Field(pattern=_PHONE)]
+
+# What shoppers read in place of pydantic's words, which are for programmers.
+_FORMS = {
+    _SKU: "must be a product's sku: a to z, digits and hyphens",
+    _EMAIL: "must be an address like name@example.com",
+    _PHONE: "must begin with + and the country code, for example +49 30 123456",
+}
+_WORDS = {
+    "missing": "is missing",
+    "extra_forbidden": "is not known here",
+    "string_type": "must be text",
+    "string_unicode": "must be text",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing_size": "is too large",
+    "float_type": "must be a number",
+    "finite_number": "must be a number",
+    "bool_type": "must be true or false",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "model_type": "must be a JSON object",
+}
 
 
 class Body(BaseModel):
@@ -71,12 +107,20 @@ def parse(model: type[B], raw: bytes) -> B:
         return model.model_validate(value)
     except ValidationError as error:
         errors = [
-            {"field": ".".join(map(str, e["loc"])) or "body", "error": e["msg"]} for e in error.errors()[:20]
+            {"field": ".".join(map(str, e["loc"])) or "body", "error": _words(e)} for e in error.errors()[:20]
         ]
         summary = "; ".join(f"{e['field']}: {e['error']}" for e in errors)
         # A member's name is the client's own text and need not be encodable.
         safe = summary.encode("utf-8", "replace").decode()
         raise Unprocessable(safe, errors=_safe(errors)) from error
+
+
+def _words(mistake: ErrorDetails) -> str:
+    context = mistake.get("ctx", {})
+    if mistake["type"] == "string_pattern_mismatch":
+        return _FORMS.get(context["pattern"], f"must match {context['pattern']}")
+    words = _WORDS.get(mistake["type"])
+    return mistake["msg"] if words is None else words.format_map(context)
 
 
 def idempotency_key(request: Request) -> str:

@@ -31,7 +31,9 @@ def refusal(answer: Sequence[str], sku: str) -> ShopError:
         case ["over", ends_ms]:
             return OutsideWindow(f"the sale ended at {_iso(int(ends_ms))}")
         case ["cap", more]:
-            return CapReached(f"you may order {max(0, int(more))} more of this", left=max(0, int(more)))
+            left = max(0, int(more))
+            rest = f"you may have {left} more of this" if left else "you have had all that one buyer may have"
+            return CapReached(rest, left=left)
         case ["open"]:
             return TooManyOpen("pay your open orders first, or let them expire")
         case ["origin"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,7 +12,13 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
+from pydantic import TypeAdapter, ValidationError
+from redis.exceptions import ConnectionError as RedisAway
 
+from gateway.errors import Overloaded, UpstreamUnavailable
+from shop_backend.errors import problem
+from shop_backend.requests import Phone
+from shop_backend.stock.refusals import away
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.browser
@@ -181,6 +189,86 @@ def test_who_is_turned_away_may_come_back(rough: Page, status: int) -> None:
     sent = [key for key in keys if key]
     assert len(sent) == 2
     assert len(set(sent)) == 1
+
+
+FULL = (Overloaded("no slot").problem()[1], "The shop is very full.")
+BROKEN = (UpstreamUnavailable("the breaker is open").problem()[1], "The shop can't take orders just now.")
+NO_STOCK = (problem(away(RedisAway())).body, "The shop can't take orders just now.")  # its Redis is dead
+
+
+@pytest.mark.parametrize(("body", "text"), [FULL, BROKEN, NO_STOCK], ids=["full", "broken", "no stock"])
+def test_a_shop_that_is_not_full_does_not_say_so(rough: Page, body: bytes, text: str) -> None:
+    """A buyer who is answered 503 reads which of the two it is; and that pressing again is safe."""
+    rough.route(ORDERS, lambda route: route.fulfill(status=503, json=json.loads(body)))
+    rough.locator("form button[type=submit]").click()
+
+    expect(rough.get_by_role("status")).to_contain_text(text)
+    expect(rough.get_by_role("status")).to_contain_text("it will not be ordered twice")
+
+
+def test_fewer_may_still_be_had(rough: Page) -> None:
+    """Some are left, but not so many: the buyer hears how many, and may press again."""
+    rough.route(ORDERS, lambda route: route.fulfill(status=410, json={"detail": "only 2 left", "left": 2}))
+    button = rough.locator("form button[type=submit]")
+    button.click()
+
+    expect(rough.get_by_role("status")).to_have_text("Only 2 left: please order fewer.")
+    expect(button).to_have_text("Buy now")
+    expect(button).to_be_enabled()
+
+
+# ---- what is entered -------------------------------------------------------------------------
+
+
+def test_a_telephone_number_without_its_country_is_told_at_the_field(page: Page, stack: Any) -> None:
+    """The browser itself stops it, and says what is missing; nothing is sent."""
+    sent: list[str] = []
+    page.on("request", lambda asked: sent.append(asked.url) if asked.method == "POST" else None)
+    page.goto(f"{stack.url}/p/{SKU}")
+    page.get_by_label("E-mail").fill("patient@example.org")
+    field = page.get_by_label("Telephone")
+    field.fill("12345")
+    page.get_by_role("button", name="Buy now").click()
+
+    assert field.evaluate("field => field.validity.patternMismatch")
+    assert field.get_attribute("title") == "Begin with + and the country code, for example +49 30 123456"
+    assert not sent
+
+
+def test_the_browser_takes_the_telephone_numbers_that_the_shop_takes(page: Page, stack: Any) -> None:
+    """Neither refuses what the other allows."""
+    page.goto(f"{stack.url}/p/{SKU}")
+    field = page.get_by_label("Telephone")
+    draw = random.Random(7)
+    numbers = ["+49 (30) 123-456", "+86 10.1234/5678", "12345", "+0123456789", "+1", "+1234567890123456", ""]
+    numbers += ["".join(draw.choices("+0123456789 ().-/a", k=draw.randint(6, 18))) for _ in range(300)]
+    numbers += ["+" + "".join(draw.choices("0123456789 ().-/", k=draw.randint(6, 18))) for _ in range(300)]
+    taken = field.evaluate(
+        "(field, numbers) => numbers.map((n) => { field.value = n; return field.validity.valid; })", numbers
+    )
+
+    assert len(set(taken[7:])) == 2  # both kinds were drawn
+    assert {n: t for n, t in zip(numbers, taken, strict=True) if t is not _takes(n)} == {}
+
+
+def _takes(number: str) -> bool:
+    try:
+        TypeAdapter(Phone).validate_python(number)
+    except ValidationError:
+        return False
+    return True
+
+
+def test_what_only_the_shop_can_refuse_is_told_in_words(rough: Page) -> None:
+    """An address that a browser lets pass: words at the field's own name, and no pattern."""
+    rough.get_by_label("E-mail").fill("me@localhost")
+    rough.get_by_role("button", name="Buy now").click()
+
+    expect(rough.get_by_role("status")).to_have_text("E-mail must be an address like name@example.com.")
+    expect(rough.get_by_label("E-mail")).to_be_focused()
+
+
+# ---- when an answer is lost ------------------------------------------------------------------
 
 
 def test_a_lost_answer_does_not_order_twice(rough: Page) -> None:

@@ -1,10 +1,15 @@
 // Calls to the shop. Every refusal becomes a Problem that says what to tell the buyer and when to come back.
 
 export class Problem extends Error {
-  /** @param {number} status 0 when no answer came. @param {number} retryAfter seconds; 0 when unknown. */
-  constructor(status, detail, retryAfter = 0) {
-    super(detail);
+  /**
+   * @param {number} status 0 when no answer came.
+   * @param {object} body as the answer has it (RFC 9457).
+   * @param {number} retryAfter seconds; 0 when unknown.
+   */
+  constructor(status, body = {}, retryAfter = 0) {
+    super(body.detail || body.title || "");
     this.status = status;
+    this.body = body;
     this.retryAfter = retryAfter;
   }
 }
@@ -20,14 +25,14 @@ export async function call(method, path, body, headers = {}) {
   try {
     answer = await fetch(path, options);
   } catch {
-    throw new Problem(0, "no answer");
+    throw new Problem(0);
   }
   const value = await answer.json().catch(() => ({}));
   if (answer.ok) {
     return { value, degraded: answer.headers.get("tidegate-degraded") };
   }
   const after = Number.parseInt(answer.headers.get("retry-after") ?? "", 10);
-  throw new Problem(answer.status, value.detail || value.title || "", Number.isFinite(after) && after > 0 ? after : 0);
+  throw new Problem(answer.status, value ?? {}, Number.isFinite(after) && after > 0 ? after : 0);
 }
 
 /** Run a call that needs a session; start one when the shop knows none, then run it again. */

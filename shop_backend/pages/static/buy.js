@@ -1,5 +1,5 @@
 // The buy form: one click, one order, and a kind word when it can't be.
-import { Problem, call, forget, recall, remember, unique, withSession } from "./api.js";
+import { Problem, call, element, forget, recall, remember, unique, withSession } from "./api.js";
 import { left } from "./countdown.js";
 
 const form = document.querySelector("form[data-buy]");
@@ -28,7 +28,7 @@ if (form) {
       remember(sessionStorage, `token:${value.order_id}`, value.token);
       location.assign(`/orders/${encodeURIComponent(value.order_id)}`);
     } catch (error) {
-      refused(error instanceof Problem ? error : new Problem(0, ""), order);
+      refused(error instanceof Problem ? error : new Problem(0), order);
     }
   });
 
@@ -58,8 +58,14 @@ if (form) {
   });
 
   function refused(problem, order) {
+    const { body } = problem;
     switch (problem.status) {
       case 410:
+        if (body.left > 0) {
+          forget(sessionStorage, slot(order));
+          open();
+          return say(`Only ${body.left} left: please order fewer.`);
+        }
         forget(sessionStorage, slot(order));
         button.textContent = "Sold out";
         return say("Sold out: somebody was a little faster. Unpaid cards come back after some minutes, so it may be worth another look.");
@@ -70,12 +76,15 @@ if (form) {
       case 403:
         forget(sessionStorage, slot(order));
         open();
+        if (body.starts_at) return say(`This sale opens on ${new Date(body.starts_at).toLocaleString(document.documentElement.lang)}.`);
         return say(problem.message || "This sale is not open now.");
       case 429:
         say("Many are buying right now, and this was one try too many.");
         return pause(problem.retryAfter || 2);
       case 503:
-        say("The shop is very full. Nothing was ordered; your place is not lost.");
+        // Full is what the gate says; all else is a part of the shop that is away.
+        say(`${/#temporary-reduced-capacity$/.test(body.type) ? "The shop is very full." : "The shop can't take orders just now."}`
+          + " Press again when the time is up: it will not be ordered twice.");
         return pause(problem.retryAfter || 3);
       case 0: case 500: case 502: case 504:
         // The order may exist; the same key asks for the same order.
@@ -84,8 +93,17 @@ if (form) {
       default:
         forget(sessionStorage, slot(order));
         open();
-        return say(problem.message || "This can't be ordered. Please look at what you entered.");
+        return say(mistakes(body) || problem.message || "This can't be ordered. Please look at what you entered.");
     }
+  }
+
+  // What is wrong, by the names that stand at the fields.
+  function mistakes(body) {
+    const errors = Array.isArray(body.errors) ? body.errors : [];
+    const fields = errors.map(({ field }) => form.elements.namedItem(field));
+    if (!errors.length || !fields.every((field) => field?.labels?.length)) return "";
+    fields[0].focus();
+    return errors.map(({ error }, index) => `${fields[index].labels[0].firstChild.textContent.trim()} ${error}.`).join(" ");
   }
 
   function pause(seconds) {

@@ -36,10 +36,10 @@ async function follow() {
       if (FINAL.has(value.status)) return;
       pause = Math.min(pause * 1.3, 5000);
     } catch (error) {
-      const problem = error instanceof Problem ? error : new Problem(0, "");
+      const problem = error instanceof Problem ? error : new Problem(0);
       if ([401, 403, 404, 422].includes(problem.status)) return missing();
       pause = Math.max(problem.retryAfter * 1000, Math.min(pause * 2, 10000));
-      tell("The shop is busy; this page asks again by itself.");
+      tell("Your order can't be looked up just now; this page asks again by itself.");
     }
     await wait(pause + Math.random() * 250);
   }
