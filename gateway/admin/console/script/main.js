@@ -1,7 +1,7 @@
 // The console: who is there, what holds now, and every section drawn anew once a second.
 import { config } from "../view/config.js";
 import { features } from "../view/features.js";
-import { health } from "../view/health.js";
+import { health, lost } from "../view/health.js";
 import { ladder, pressure } from "../view/ladder.js";
 import { limits } from "../view/limits.js";
 import { panels } from "../view/panels.js";
@@ -16,20 +16,24 @@ import { remember } from "./history.js";
 import { listenToKeys } from "./keys.js";
 import { call, logIn, logOut, whoIs } from "./session.js";
 import { listen } from "./stream.js";
-import { named, t } from "./words.js";
+import { toast } from "./toast.js";
+import { named, t, when } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const VIEWS = { health, traffic, latency, pressure, ladder, features, upstreams, limits, panels, routes, config, shutoffs: shutOffs, trail };
 const LINKS = { live: "good", asking: "warn", lost: "bad" };
+const AGAIN = 2000; // ms until a page whose gateway is away asks again who is there
 let stop = null; // of the stream
+let away = null; // since when the gateway is lost, ms since 1970
 let shown = null; // the last status
 let role = "viewer";
 let entering = false; // by the form, whose focus goes to the page
 
 function draw(status, ...only) {
   for (const [id, view] of Object.entries(VIEWS)) {
-    if (!only.length || only.includes(id)) fill($(id), [view(status, role === "operator")]);
+    if (!only.length || only.includes(id)) fill($(id), [view(status, role === "operator" && away === null)]);
   }
+  if (away !== null) fill($("health"), [lost(away)]);
 }
 
 function take(status) {
@@ -42,14 +46,27 @@ function take(status) {
   fetchedShut(status).then((grown) => grown && draw(status, "shutoffs"), () => {});
   if (entering) $("main").focus({ preventScroll: true });
   entering = false;
-  document.title = status.step.step > 0 ? `(${status.step.step}) Tidegate` : "Tidegate";
 }
 
 const again = () => call("GET", "/api/status").then(take, () => {});
 
-function link(state) {
+/** Tell how we are connected; what is old is dimmed, and changes nothing. */
+function link(state, since) {
+  const before = away;
+  away = state === "lost" ? since : null;
   $("link").className = `mark ${LINKS[state]}`;
-  $("link").textContent = t(`link.${state}`);
+  const said = t(`link.${state}`, { time: when(since) });
+  if ($("link").textContent !== said) $("link").textContent = said; // it is read out
+  document.body.classList.toggle("lost", away !== null);
+  if (shown === null) return;
+  if (away !== before || away !== null) draw(shown, ...(away === before ? ["health"] : []));
+  name();
+}
+
+/** The window's title says what can't wait until somebody looks. */
+function name() {
+  const mark = away !== null ? "!" : shown?.step.step;
+  document.title = mark ? `(${mark}) Tidegate` : "Tidegate";
 }
 
 function enter(page) {
@@ -58,14 +75,30 @@ function enter(page) {
   $("refused-entry").textContent = "";
   $("who").textContent = page.name === page.role ? named("role", page.role) : `${page.name} · ${named("role", page.role)}`;
   document.body.classList.add("in");
-  stop = listen(take, link, leave);
+  stop = listen(take, link, () => leave(t("refused.unauthorized")));
 }
 
-function leave() {
+/** Who is there; while nobody says, the page says so and asks on. */
+async function begin(since) {
+  try {
+    enter(await whoIs());
+  } catch (error) {
+    if (error.status === 401) return leave(error.message);
+    link("lost", since);
+    setTimeout(begin, AGAIN, since);
+  }
+}
+
+/** Show the form, and why. */
+function leave(why = "") {
   stop?.();
   stop = null;
-  shown = null;
+  shown = away = null;
+  name();
   forget();
+  $("link").textContent = "";
+  $("refused-entry").textContent = why;
+  document.body.classList.remove("lost");
   document.body.classList.remove("in");
   $("main").hidden = true;
   $("enter").hidden = false;
@@ -85,10 +118,10 @@ $("enter").addEventListener("submit", async (event) => {
     $("token").focus();
   }
 });
-$("leave").addEventListener("click", () => logOut().finally(leave));
+$("leave").addEventListener("click", () => logOut().then(() => leave(), (error) => (error.status ? leave() : toast(error.message, "bad"))));
 listenToButtons(document.body, again);
 listenToKeys([...document.querySelectorAll("main > section")]);
 document.addEventListener("visibilitychange", () => !document.hidden && shown && again());
 
-if (document.documentElement.dataset.session === "yes") whoIs().then(enter, leave);
+if (document.documentElement.dataset.session === "yes") begin(Date.now());
 else leave();

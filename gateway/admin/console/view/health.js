@@ -1,6 +1,6 @@
 // One glance: is anything wrong, and what?
 import { h } from "../script/dom.js";
-import { count, lasting, named, t } from "../script/words.js";
+import { count, lasting, named, t, when } from "../script/words.js";
 
 /** What needs attention, the worst first: pairs of a kind and a text. */
 export function worries(status) {
@@ -30,6 +30,12 @@ export function worries(status) {
   if (silent.length) say("warn", "worry.panel", { titles: silent.map((panel) => panel.title).join(", "), error: silent[0].error });
   return found;
 }
+
+/** The line in its place while the gateway is lost, since then (ms since 1970). */
+export const lost = (since) => [
+  h("ul", { class: "worries" }, h("li", { class: "bad" }, t("worry.lost", { time: when(since) }))),
+  h("p", { class: "facts" }, h("span", {}, t("lost.old", { time: lasting((Date.now() - since) / 1000) })), h("span", {}, t("lost.again"))),
+];
 
 /** The line below the header. */
 export function health(status) {

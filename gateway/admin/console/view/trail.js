@@ -12,7 +12,12 @@ let serial = null;
 export async function fetched(status) {
   if (status.trail === serial) return false;
   serial = status.trail;
-  entries = await call("GET", "/api/audit");
+  try {
+    entries = await call("GET", "/api/audit");
+  } catch (error) {
+    serial = null; // the next status tries again
+    throw error;
+  }
   return true;
 }
 
