@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from gateway.admin import page as console_page
 from tests.e2e.console.conftest import SKU
+from tests.e2e.console.contrast import LEAST, contrast
 from tests.e2e.console.operating import log_in, row, told
 
 pytestmark = pytest.mark.browser
@@ -112,6 +113,28 @@ def test_accessibility_has_no_violation(console: Callable[..., Page], scheme: st
     page.locator("#features button[data-value=off]").first.click()
     expect(page.get_by_role("dialog")).to_be_visible()
     assert violations(page) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_button_under_the_mouse_can_be_read(console: Callable[..., Page], scheme: str) -> None:
+    """Each kind of button, the one that holds among them; of a question that warns, too."""
+    page = console(color_scheme=scheme, reduced_motion="reduce")  # colours change at once
+    page.get_by_role("button", name=re.compile("^3 · emergency")).click()
+    expect(page.get_by_role("dialog").locator(".danger")).to_be_visible()
+    answers = page.locator("#ask button").all()
+    pale = [(one.inner_text(), ratio) for one in answers if (ratio := hovered(one)) < LEAST]
+    page.get_by_role("button", name="Cancel").click()
+    buttons = page.locator("#s-ladder button, #s-features button, #s-upstreams button, #leave").all()
+    assert page.locator("#s-features button[aria-pressed=true]").count() == 2
+    pale += [(one.inner_text(), ratio) for one in buttons if (ratio := hovered(one)) < LEAST]
+
+    assert pale == []
+
+
+def hovered(button: Locator) -> float:
+    """Its contrast under the mouse."""
+    button.hover()
+    return contrast(button)
 
 
 def test_it_speaks_to_nobody_else(browser: Browser, stack: Any) -> None:
