@@ -90,8 +90,8 @@ class Cache:
             asked = validation.read(exchange)
             if asked.odd:
                 return None
-            entry = self._store.get(self._store.key(primary_key(exchange, self._query), exchange))
-            return self._shelf.last(entry, exchange, asked, stale_for)
+            key = self._store.key(primary_key(exchange, self._query), exchange)
+            return self._shelf.last(key, exchange, asked, stale_for)
         finally:
             exchange.headers = ours
 
@@ -106,19 +106,22 @@ class Cache:
             key = store.key(primary, exchange)
             entry = store.get(key)
             if entry is not None and asked.credentials and not entry.terms.public:
-                return await self._fetch.alone(exchange, proceed, primary, asked, None)
-            if entry is not None:
-                now = store.clock()
-                stale = entry.staleness(now)
-                if stale < 0:
-                    return self._shelf.serve(entry, exchange, asked, "collapsed" if collapsed else "hit")
-                if now < entry.tried and stale < entry.terms.stale_if_error:
-                    return self._shelf.serve(entry, exchange, asked, "stale")
-                if stale < entry.terms.stale_while_revalidate and self._renew(exchange, proceed, key, entry):
-                    return self._shelf.serve(entry, exchange, asked, "stale")
+                return await self._fetch.alone(exchange, proceed, key, asked)
+            stale = entry.staleness(store.clock()) if entry is not None else 0.0
+            if entry is not None and stale < 0:
+                return self._shelf.serve(entry, exchange, asked, "collapsed" if collapsed else "hit")
+            stand_in = self._shelf.stand_in(key, exchange, asked, resting=True)
+            if stand_in is not None:
+                return stand_in
+            if (
+                entry is not None
+                and stale < entry.terms.stale_while_revalidate
+                and self._renew(exchange, proceed, key, entry)
+            ):
+                return self._shelf.serve(entry, exchange, asked, "stale")
             flight = store.flights.get(key)
             if exchange.method == "HEAD" or asked.ranged or (flight is None and store.passes(key)):
-                return await self._fetch.alone(exchange, proceed, primary, asked, entry)
+                return await self._fetch.alone(exchange, proceed, key, asked)
             if flight is None:
                 flight = Flight(store.flights, key)
                 return await self._fetch.lead(exchange, proceed, flight, key, entry, asked)
@@ -129,14 +132,14 @@ class Cache:
             if turn is Turn.LEAD:
                 return await self._fetch.lead(exchange, proceed, flight, key, entry, asked)
             if turn is Turn.FAILED:
-                stand_in = self._shelf.stand_in(store.get(key), exchange, asked)
+                stand_in = self._shelf.stand_in(key, exchange, asked)
                 if stand_in is not None:
                     return stand_in
                 if flight.error is not None:
                     raise copy.copy(flight.error)  # each its own: a traceback grows with every raise
                 break
             collapsed = True
-        return await self._fetch.alone(exchange, proceed, primary, asked, None)
+        return await self._fetch.alone(exchange, proceed, store.key(primary, exchange), asked)
 
     def _renew(self, exchange: Exchange, proceed: Handler, key: Key, entry: Entry) -> bool:
         """See to it that an entry is asked for in the background; False when there is no room for that."""

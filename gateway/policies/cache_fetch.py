@@ -42,9 +42,8 @@ class Fetch:
         self,
         exchange: Exchange,
         proceed: Handler,
-        primary: Primary,
+        key: Key,
         asked: validation.Asked,
-        entry: Entry | None,
     ) -> Reply:
         """Ask for this client only, its conditions and ranges as they are; keep the answer if it may be."""
         self._shelf.count(exchange.route, "bypass")
@@ -53,16 +52,16 @@ class Fetch:
         try:
             reply = await proceed(exchange)
         except _SHARED:
-            stand_in = self._shelf.stand_in(entry, exchange, asked)
+            stand_in = self._shelf.stand_in(key, exchange, asked)
             if stand_in is None:
                 raise
             return stand_in
-        stand_in = await self._instead(reply, entry, exchange, asked, mark)
+        stand_in = await self._instead(reply, key, exchange, asked, mark)
         if stand_in is not None:
             return stand_in
         kept = None
         if exchange.method == "GET" and not asked.ranged:
-            kept = await self._keep(exchange, reply, primary, asked, began)
+            kept = await self._keep(exchange, reply, key[0], asked, began)
         return said(reply, b"fwd=miss; stored" if kept is not None else b"fwd=miss")
 
     async def lead(
@@ -95,14 +94,14 @@ class Fetch:
                 exchange.headers = validation.fetch_headers(received, None)
                 began = store.clock()
                 reply = await proceed(exchange)
-            stand_in = await self._instead(reply, entry, exchange, asked, mark)
+            stand_in = await self._instead(reply, key, exchange, asked, mark)
             if stand_in is not None:
                 flight.fail(None)
                 return stand_in
             kept = await self._keep(exchange, reply, key[0], asked, began)
         except _SHARED as error:
             flight.fail(error)
-            stand_in = self._shelf.stand_in(entry, exchange, asked)
+            stand_in = self._shelf.stand_in(key, exchange, asked)
             if stand_in is None:
                 self._shelf.count(exchange.route, "miss")
                 raise
@@ -122,7 +121,7 @@ class Fetch:
             elif store.outdated(key[0], began):
                 flight.land()  # some may have come after it
             else:
-                self._let_pass(flight, key, entry)
+                self._let_pass(flight, key, entry, asked)
             return said(reply, forward)
         if kept.staleness(store.clock()) >= 0:
             store.pass_by(key)  # kept for bad times only: whoever waits gains nothing
@@ -154,26 +153,26 @@ class Fetch:
         if store.outdated(key[0], began) or (terms is not None and store.put(key[0], exchange, fresh)):
             flight.land()
         else:
-            self._let_pass(flight, key, entry)
+            self._let_pass(flight, key, entry, asked)
         return shaped(fresh, exchange, asked, b"tidegate; fwd=stale; fwd-status=304", told_age(fresh))
 
     async def _instead(
-        self, reply: Reply, entry: Entry | None, exchange: Exchange, asked: validation.Asked, mark: int
+        self, reply: Reply, key: Key, exchange: Exchange, asked: validation.Asked, mark: int
     ) -> Reply | None:
         """What is kept, in place of a 5xx or of a breaker's fallback."""
         if reply.status not in _FAILED and exchange.outcome != "broken":
             return None
-        stand_in = self._shelf.stand_in(entry, exchange, asked)
+        stand_in = self._shelf.stand_in(key, exchange, asked)
         if stand_in is not None:
             await reply.aclose()
             del exchange.reply_headers[mark:]  # what they said of the reply that is not sent
         return stand_in
 
-    def _let_pass(self, flight: Flight, key: Key, entry: Entry | None) -> None:
+    def _let_pass(self, flight: Flight, key: Key, entry: Entry | None, asked: validation.Asked) -> None:
         """The answer is for one client only; let nobody wait for the next, and forget what it contradicts."""
         self._store.pass_by(key)
-        if entry is not None:
-            self._store.remove(entry)
+        if entry is not None or not asked.credentials:  # else it says nothing of what the anonymous may have
+            self._store.withdraw(key)
         flight.land()
 
     # ---- keeping -----------------------------------------------------------------------------

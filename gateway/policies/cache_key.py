@@ -12,13 +12,14 @@ from gateway.policies import cache_coding
 Primary = tuple[str, str, bytes, bytes]  # upstream, scheme, host, target
 Key = tuple[Primary, tuple[bytes, ...], tuple[bytes | None, ...]]  # and the Vary fields with their values
 
+_DEGRADED = b"tidegate-degraded"
 _PLAIN = re.compile(rb"[A-Za-z0-9_.~-]+")  # a parameter's name that all read alike
 
 # Fields of which the upstream sees our value, not the client's.
 _OURS: dict[bytes, Callable[[Exchange], bytes | None]] = {
     cache_coding.FIELD: lambda exchange: cache_coding.coding(exchange.headers),
     b"host": lambda exchange: exchange.host,
-    b"tidegate-degraded": lambda exchange: exchange.degraded.encode(),
+    _DEGRADED: lambda exchange: exchange.degraded.encode(),
     b"tidegate-user": lambda exchange: (exchange.user or "").encode(),
     b"x-forwarded-for": lambda exchange: exchange.forwarded_for,
     b"x-forwarded-host": lambda exchange: exchange.host,
@@ -74,6 +75,19 @@ def fold(name: bytes) -> bytes:
 def field_values(exchange: Exchange, names: tuple[bytes, ...]) -> tuple[bytes | None, ...]:
     """Of each field, what the upstream saw; None when it was not there (RFC 9111, 4.1)."""
     return tuple(_value(exchange, name) for name in names)
+
+
+def kin(key: Key) -> Key | None:
+    """What keys have in common that differ in Tidegate-Degraded only; None where that makes no difference.
+
+    The field is the gateway's own, never the client's, and says what the shop should spare itself: what was
+    made for one value of it is no secret from whoever asks under another. That holds for no other field.
+    """
+    primary, names, values = key
+    if _DEGRADED not in names:
+        return None
+    at = names.index(_DEGRADED)
+    return primary, names, (*values[:at], None, *values[at + 1 :])
 
 
 def _value(exchange: Exchange, wanted: bytes) -> bytes | None:

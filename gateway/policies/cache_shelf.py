@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from gateway.exchange import Exchange, Reply
 from gateway.policies import cache_validation as validation
+from gateway.policies.cache_key import Key
 from gateway.policies.cache_reply import shaped
 from gateway.policies.cache_store import Entry, Store
 
@@ -44,31 +45,57 @@ class Shelf:
             status = b"tidegate; fwd=miss; collapsed; ttl=%d" % left
         return shaped(entry, exchange, asked, status, entry.age(now))
 
-    def stand_in(self, entry: Entry | None, exchange: Exchange, asked: validation.Asked) -> Reply | None:
-        """An entry in place of a failure; None when it may not be used so."""
-        if entry is None or (asked.credentials and not entry.terms.public):
-            return None
+    def stand_in(
+        self, key: Key, exchange: Exchange, asked: validation.Asked, *, resting: bool = False
+    ) -> Reply | None:
+        """What is kept, in place of a failure; None when nothing may be used so.
+
+        Args:
+            key: where it would stand.
+            exchange: the request.
+            asked: what it says to a cache.
+            resting: only what has stood in for a failure a moment ago, so that the upstream is left alone.
+        """
+        entry = self._usable(key, asked, None)
         now = self.store.clock()
-        if entry.staleness(now) >= entry.terms.stale_if_error:
+        if entry is None or (resting and now >= entry.tried):
             return None
-        entry.tried = now + REST
+        if not resting:
+            entry.tried = now + REST
         return self.serve(entry, exchange, asked, "stale")
 
     def last(
-        self, entry: Entry | None, exchange: Exchange, asked: validation.Asked, stale_for: float | None
+        self, key: Key, exchange: Exchange, asked: validation.Asked, stale_for: float | None
     ) -> Reply | None:
-        """An entry for when the upstream is not to be asked at all; None when it may not be used so.
+        """What is kept, for when the upstream is not to be asked at all; None when nothing may be used so.
 
         Args:
-            entry: what is kept.
+            key: where it would stand.
             exchange: the request.
             asked: what it says to a cache.
             stale_for: seconds for which it may have been old; None is as long as after a failure.
         """
-        if entry is None or (asked.credentials and not entry.terms.public):
+        entry = self._usable(key, asked, stale_for)
+        if entry is None:
             return None
-        stale = entry.staleness(self.store.clock())
-        bound = entry.terms.stale_if_error if stale_for is None else stale_for
-        if stale >= 0 and (entry.terms.strict or stale >= bound):
-            return None
-        return self.serve(entry, exchange, asked, "stale" if stale >= 0 else "hit")
+        return self.serve(
+            entry, exchange, asked, "stale" if entry.staleness(self.store.clock()) >= 0 else "hit"
+        )
+
+    def _usable(self, key: Key, asked: validation.Asked, stale_for: float | None) -> Entry | None:
+        """The best that may be used without the upstream.
+
+        Made while other features were off, it is no answer to this request but better than none, unless it
+        is `strict`: an upstream can forbid it so.
+        """
+        now = self.store.clock()
+        for entry in self.store.stand_ins(key):
+            terms, stale = entry.terms, entry.staleness(now)
+            bound = terms.stale_if_error if stale_for is None else stale_for
+            if asked.credentials and not terms.public:
+                continue
+            if terms.strict and (stale >= 0 or entry.key != key):
+                continue
+            if stale < bound:
+                return entry
+        return None

@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway.exchange import Clock, Exchange, Headers
 from gateway.policies.cache_flight import Flight
-from gateway.policies.cache_key import NEVER_THE_SAME, Key, Primary, field_values
+from gateway.policies.cache_key import NEVER_THE_SAME, Key, Primary, field_values, kin
 from gateway.policies.cache_rules import Terms, varies_by
 
 DEFAULT_BYTES = 64 << 20  # per worker
@@ -82,6 +82,7 @@ class Store:
         self._max_bytes = max_bytes
         self._entries: OrderedDict[Key, Entry] = OrderedDict()
         self._variants: dict[Primary, _Variants] = {}
+        self._kin: dict[Key, dict[Key, None]] = {}  # entries that differ in what was off, the newest last
         # By hash: keys are as long as clients like, and who shares one with another only asks once more.
         self._passes: OrderedDict[int, float] = OrderedDict()  # and until when
         self._forgotten: OrderedDict[int, float] = OrderedDict()  # targets, and when
@@ -106,6 +107,17 @@ class Store:
         if entry is not None:
             self._entries.move_to_end(key)
         return entry
+
+    def stand_ins(self, key: Key) -> list[Entry]:
+        """What might answer there while the upstream can't, the best first; fresh or not, they count as used.
+
+        The entry there; then the newest of those that were made while other features were off. None that is
+        older than the one there: it would contradict it.
+        """
+        common = kin(key)
+        relatives = self._kin.get(common, {}) if common is not None else {}
+        keys = dict.fromkeys((key, *([next(reversed(relatives))] if relatives else ())))
+        return [entry for entry in map(self.get, keys) if entry is not None]
 
     def passes(self, key: Key) -> bool:
         """Whether the last answer there was not to be kept, so that waiting for the next is in vain."""
@@ -136,6 +148,9 @@ class Store:
         variants = self._variants.setdefault(primary, _Variants())
         variants.names = names
         variants.keys.add(key)
+        common = kin(key)
+        if common is not None:
+            self._kin.setdefault(common, {})[key] = None
         self._entries[key] = entry
         self.bytes += entry.size
         self._passes.pop(hash(key), None)
@@ -151,10 +166,11 @@ class Store:
         if len(self._passes) > MAX_PASSES:
             self._passes.popitem(last=False)
 
-    def remove(self, entry: Entry) -> None:
-        """Forget one entry."""
-        if entry.key is not None and self._entries.get(entry.key) is entry:
-            self._discard(entry.key)
+    def withdraw(self, key: Key) -> None:
+        """Forget what stands there, and all that could stand in for it."""
+        common = kin(key)
+        for each in (key, *(self._kin.get(common, ()) if common is not None else ())):
+            self._discard(each)
 
     def forget(self, primary: Primary) -> None:
         """Forget a target in all its variants (RFC 9111, 4.4)."""
@@ -171,6 +187,7 @@ class Store:
         """Forget everything."""
         self._entries.clear()
         self._variants.clear()
+        self._kin.clear()
         self._passes.clear()
         self._forgotten.clear()
         self._cleared = self.clock()
@@ -191,6 +208,12 @@ class Store:
         variants.keys.discard(key)
         if not variants.keys:
             del self._variants[key[0]]
+        common = kin(key)
+        if common is not None:
+            relatives = self._kin[common]
+            del relatives[key]
+            if not relatives:
+                del self._kin[common]
 
     # ---- in the background ----
 

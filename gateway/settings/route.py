@@ -21,6 +21,11 @@ class RouteCache(Settings):
 
     Of Accept-Encoding the upstream sees which of br, gzip and zstd the client allows, or `identity`: an
     answer that varies by it is kept once for each of these, not for each spelling. Weights are not passed on.
+
+    While the upstream can't answer, or only critical requests pass, what is kept stands in. It also does so
+    when it was made while other features were off (`Vary: Tidegate-Degraded`): a page of before is better
+    than none, and a switch spares the upstream rather than taking back what it said. Where it must hold for
+    kept answers too, because a feature is wrong and not just dear, let them say `must-revalidate`.
     """
 
     ttl: Duration = Field(60.0, ge=0)

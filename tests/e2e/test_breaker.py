@@ -56,6 +56,34 @@ def _all_well(url: str) -> bool:
     return all(answer.status_code == 200 for answer in answers)
 
 
+async def test_kept_pages_are_there_whatever_is_off(stack: Any, http_client: Callable[..., Any]) -> None:
+    """With the shop shut off, a page that shoppers have just seen stays while the ladder climbs."""
+    shoppers = [http_client(stack.url) for _ in range(8)]  # each stays with the worker that has kept it
+
+    async def pages() -> set[int]:
+        return {(await shopper.call("GET", "/p/steam-50")).status for shopper in shoppers}
+
+    def told(*words: str) -> None:
+        done = stack.tidegate(*words)
+        assert done.returncode == 0, done.stderr
+
+    try:
+        told("step", "0")
+        assert await pages() == {200}
+        told("breaker", "shop", "open", "--for", "1m")
+        assert await pages() == {200}
+        told("switch", "recommendations", "off", "--for", "1m")
+        assert await pages() == {200}
+        for step in ("elevated", "emergency"):
+            told("step", step, "--for", "1m")
+            assert await pages() == {200}
+    finally:
+        for words in (("step", "auto"), ("switch", "recommendations", "auto"), ("breaker", "shop", "auto")):
+            told(*words)
+        for shopper in shoppers:
+            shopper.close()
+
+
 async def test_a_forced_breaker_refuses_and_lets_go(stack: Any, wait_until: Callable[..., Any]) -> None:
     """`tidegate breaker shop open` refuses in every worker; `auto` ends it."""
 

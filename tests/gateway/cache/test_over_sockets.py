@@ -124,6 +124,47 @@ async def test_a_stale_answer_outlives_the_upstream(start_gateway: Any, shop: An
     assert other.status_code == 503
 
 
+async def test_a_ladder_that_climbs_leaves_what_is_kept(start_gateway: Any, shop: Any) -> None:
+    """Pages that vary by what is off: with the shop gone they are there at every step, by hand or not."""
+    cached = {**CACHED, "cache": {**CACHED["cache"], "stale_if_error": "1h"}}
+    gateway = await start_gateway(
+        "--workers",
+        "1",
+        routes=[cached, OTHER],
+        features={"recommendations": {}, "profile": {}},
+        degradation={
+            "steps": [
+                {"name": "elevated", "off": ["recommendations"]},
+                {"name": "emergency", "only": "critical"},
+            ]
+        },
+    )
+    shop.scripts["/c/p"] = says("Cache-Control: public, max-age=0", "Vary: Tidegate-Degraded", 'ETag: "1"')
+
+    async def switched(path: str, body: Any) -> None:
+        assert (await gateway.admin("PUT", path, body)).status_code == 200
+
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
+
+        async def page() -> tuple[int, str]:
+            reply = await client.get("/c/p")
+            return reply.status_code, reply.text
+
+        assert await page() == (200, "hello")
+        await switched("/api/step", {"step": 2})
+        assert await page() == (200, "hello")  # nobody was asked
+        assert len(shop.seen) == 1
+        await switched("/api/step", {"step": 0})
+        await shop.stop()
+        assert await page() == (200, "hello")
+        await switched("/api/features/recommendations", {"state": "off"})
+        assert await page() == (200, "hello")
+        for step in (1, 2):
+            await switched("/api/step", {"step": step})
+            assert await page() == (200, "hello")
+        assert (await client.get("/c/never")).status_code == 503
+
+
 async def test_larger_answers_pass_through_byte_for_byte(client: Any, shop: Any) -> None:
     """Beyond the cap, with a length or in chunks, nothing is lost and nothing is kept."""
     body = bytes(range(256)) * 40

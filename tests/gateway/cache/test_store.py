@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -25,56 +27,76 @@ def entry(size: int, vary: str = "") -> Entry:
     return Entry(200, headers, b"x" * size, TERMS, 0.0)
 
 
+VARY = "accept-language, tidegate-degraded"
+
+
 class StoreMachine(RuleBasedStateMachine):
-    """Puts, finds and forgets at random; what is found is what was put last."""
+    """Puts, finds and forgets at random; what is found is what was put last, what stands in is its like."""
 
     def __init__(self) -> None:
         super().__init__()
         self.store = Store(BOUND, clock=lambda: 0.0)
-        self.last: dict[tuple[bytes, str], Entry] = {}
+        self.last: dict[tuple[bytes, str, str], Entry] = {}  # in the order of being put
 
-    def ask(self, target: bytes, language: str) -> Exchange:
+    def ask(self, target: bytes, language: str, off: str = "") -> Exchange:
         async def nothing() -> dict[str, object]:
             return {}
 
         headers: Headers = [(b"accept-language", language.encode())] if language else []
-        return Exchange(
+        exchange = Exchange(
             method="GET", target=target, path="/", headers=headers, host=b"h", address="192.0.2.1",
             receive=nothing, started=0.0,
         )  # fmt: skip
+        exchange.degraded = off
+        return exchange
+
+    def key(self, *asked: Any) -> Key:
+        exchange = self.ask(*asked)
+        return self.store.key(primary_key(exchange), exchange)
 
     targets = st.sampled_from([b"/%d" % n for n in range(8)])
-    languages = st.sampled_from(["", "de", "fr"])
+    languages = st.sampled_from(["", "de"])
+    offs = st.sampled_from(["", "a", "a, b"])
 
-    @rule(path=targets, language=languages, size=st.integers(0, 3 * OVERHEAD))
-    def put(self, path: bytes, language: str, size: int) -> None:
-        exchange, new = self.ask(path, language), entry(size, "accept-language")
+    @rule(path=targets, language=languages, off=offs, size=st.integers(0, 3 * OVERHEAD))
+    def put(self, path: bytes, language: str, off: str, size: int) -> None:
+        exchange, new = self.ask(path, language, off), entry(size, VARY)
         assert self.store.put(primary_key(exchange), exchange, new) or new.size > BOUND
-        self.last[path, language] = new
+        self.last.pop((path, language, off), None)
+        self.last[path, language, off] = new
 
-    @rule(path=targets, language=languages)
-    def get(self, path: bytes, language: str) -> None:
-        exchange = self.ask(path, language)
-        found = self.store.get(self.store.key(primary_key(exchange), exchange))
-        assert found is None or found is self.last[path, language]
+    @rule(path=targets, language=languages, off=offs)
+    def get(self, path: bytes, language: str, off: str) -> None:
+        found = self.store.get(self.key(path, language, off))
+        assert found is None or found is self.last[path, language, off]
+
+    @rule(path=targets, language=languages, off=offs)
+    def stand_in(self, path: bytes, language: str, off: str) -> None:
+        mine = self.last.get((path, language, off))
+        alike = [e for (*of, _), e in self.last.items() if of == [path, language] and self.kept(e)]
+        wanted = dict.fromkeys([*([mine] if mine is not None and self.kept(mine) else []), *alike[-1:]])
+        assert self.store.stand_ins(self.key(path, language, off)) == list(wanted)
+
+    def kept(self, entry: Entry) -> bool:
+        return entry.key is not None and self.store.get(entry.key) is entry
 
     @rule(path=targets)
     def forget(self, path: bytes) -> None:
         self.store.forget(primary_key(self.ask(path, "")))
-        for language in ("", "de", "fr"):
-            exchange = self.ask(path, language)
-            assert self.store.get(self.store.key(primary_key(exchange), exchange)) is None
+        for language, off in itertools.product(("", "de"), ("", "a", "a, b")):
+            assert self.store.stand_ins(self.key(path, language, off)) == []
 
-    @rule(path=targets, language=languages)
-    def remove(self, path: bytes, language: str) -> None:
-        if (path, language) in self.last:
-            self.store.remove(self.last[path, language])
+    @rule(path=targets, language=languages, off=offs)
+    def withdraw(self, path: bytes, language: str, off: str) -> None:
+        self.store.withdraw(self.key(path, language, off))
+        assert self.store.stand_ins(self.key(path, language, off)) == []
 
     @invariant()
     def is_bounded_and_counts_right(self) -> None:
-        kept = [e for e in self.last.values() if e.key is not None and self.store.get(e.key) is e]
+        kept = [e for e in self.last.values() if self.kept(e)]
         assert self.store.bytes == sum(e.size for e in kept) <= BOUND
-        assert len(self.store) == len(kept)
+        assert len(self.store) == len(kept) == sum(map(len, self.store._kin.values()))
+        assert all(self.store._kin.values())
 
 
 TestStore = StoreMachine.TestCase
