@@ -185,7 +185,7 @@ class ResponseReader:
         if self._fields > MAX_FIELDS:
             self._refuse(f"the upstream's answer has more than {MAX_FIELDS} header fields")
         if not self.head_done:
-            self._raw.append((name.lower(), value))
+            self._raw.append((name.lower(), value.rstrip(b" \t")))  # RFC 9112, 5.1: no part of the value
 
     def on_headers_complete(self) -> None:
         """The header ended."""
