@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from gateway.addresses import client_network
+from gateway.errors import BadRequest
 from gateway.exchange import Exchange, Header
 from gateway.field import Block
 from gateway.fields import values
@@ -64,9 +65,11 @@ def _by_header(name: str) -> Key:
         return made
 
     def make(headers: Header) -> str:
-        found = values(headers, field)
+        found = set(values(headers, field))
+        if len(found) > 1:  # which of them the upstream goes by is its own affair
+            raise BadRequest(f"the field {name} came with several values; send one")
         # Without the field, all count as one.
-        return "h:" + _bounded(b",".join(found).decode("latin-1")) if found else "h"
+        return "h:" + _bounded(found.pop().decode("latin-1")) if found else "h"
 
     return key
 
@@ -85,7 +88,7 @@ def everybody(_: Exchange) -> str:
 
 
 def key_of(per: tuple[str, ...]) -> Key:
-    """How the key of `per` is made."""
+    """How the key of `per` is made; BadRequest is raised for a request that could be counted in two ways."""
     plain: dict[str, Key] = {"user": _by_user, "address": _by_address, "route": _by_route}
     makers: list[Key] = []
     for part in per:
@@ -99,3 +102,17 @@ def key_of(per: tuple[str, ...]) -> Key:
     if len(makers) <= 1:
         return makers[0] if makers else everybody
     return lambda exchange: "|".join([make(exchange) for make in makers])
+
+
+def unrefused(key: Key) -> Key:
+    """The same for a limit that refuses nobody; those who could be counted in two ways count as one."""
+    if key is everybody:
+        return key
+
+    def counted(exchange: Exchange) -> str:
+        try:
+            return key(exchange)
+        except BadRequest:
+            return "?"
+
+    return counted

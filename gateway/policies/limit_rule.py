@@ -11,7 +11,7 @@ from gateway.errors import NO_STORE, PROBLEM_JSON, RateLimited
 from gateway.exchange import Hit, Reply, Terms
 from gateway.field import Block, Field
 from gateway.policies.limit_access import Access
-from gateway.policies.limit_key import everybody, key_of
+from gateway.policies.limit_key import everybody, key_of, unrefused
 from gateway.units import Rate
 
 _STATUS = RateLimited.status
@@ -84,7 +84,7 @@ class Rule:
             self.shadow,
             min(cost, rate.amount),  # an operator's change may be below it; then a request takes all
         )
-        self.key = key_of(limit.per)
+        self.key = unrefused(key_of(limit.per)) if self.shadow else key_of(limit.per)
         self.constant: Hit | None = (self.terms, "") if self.key is everybody else None
         self.policy = b'"%s";q=%d;w=%d' % (name.encode(), rate.amount, rate.window)
         self.state = b'"%s";r=%%d;t=%%d' % name.encode()

@@ -6,11 +6,14 @@ import os
 from pathlib import Path
 
 import jwt
+import pytest
 
 from gateway import config
+from gateway.errors import BadRequest
 from gateway.exchange import Terms
+from gateway.field import Block
 from gateway.identity import Identity
-from gateway.policies.limit_key import key_of
+from gateway.policies.limit_key import key_of, unrefused
 from gateway.state.counters import REMEMBERED, SharedCounters, shared_memory
 from gateway.state.limits import SharedLimits
 from gateway.state.limits_full import MAX_KEYS as MAX_FULL
@@ -101,3 +104,18 @@ def test_keys_of_many_are_short() -> None:
     for length in (0, 10, 100, 10_000):
         exchange = request(user="u" * 128, headers=[(b"x-client", b"\xff" * length)])
         assert len(key(exchange)) < 100
+
+
+def test_a_second_value_makes_no_second_client() -> None:
+    """Upstreams go by the first or the last: who sends another beside its own would be counted anew."""
+    key = key_of(("header:x-api-key",))
+    one = request(headers=[(b"x-api-key", b"a")])
+    same = request(headers=[(b"x-api-key", b"a"), (b"x-api-key", b"a")])
+    two = request(headers=[(b"x-api-key", b"a"), (b"x-api-key", b"b")])
+    assert key(one) == key(same)
+    for headers in (two.headers, Block(two.headers)):
+        two.headers = headers
+        with pytest.raises(BadRequest, match="x-api-key"):
+            key(two)
+        assert unrefused(key)(two) == "?"  # a limit in the shadow refuses nobody
+    assert unrefused(key)(one) == key(one)
