@@ -13,7 +13,7 @@ PAGE = 1000  # holds asked for at once
 
 
 def read(url: str, timeout: float = 2.0) -> Stock:
-    """Count every SKU's free and held cards.
+    """Count every SKU's free and held cards, but for those that no shelf shows and whose sale is over.
 
     Args:
         url: the durable Redis.
@@ -38,12 +38,13 @@ def tags(client: redis.Redis) -> list[str]:
 
 def _count(client: redis.Redis) -> Stock:
     found: Stock = {}
+    seconds, micros = client.time()
     for tag in tags(client):
         skus: list[str] = sorted(map(str, client.smembers(f"{tag}:skus")))
         with client.pipeline(transaction=False) as pipe:
             for sku in skus:
-                pipe.hget(f"{tag}:sku:{sku}", "free")
-            free = pipe.execute()
+                pipe.hmget(f"{tag}:sku:{sku}", "free", "listed", "ends_ms")
+            rows = pipe.execute()
         held = dict.fromkeys(skus, 0)
         orders: Any = client.zrange(f"{tag}:holds", 0, -1)
         for start in range(0, len(orders), PAGE):
@@ -54,5 +55,7 @@ def _count(client: redis.Redis) -> Stock:
                 for sku, quantity in pipe.execute():
                     if sku in held:
                         held[sku] += int(quantity or 0)
-        found |= {sku: (int(count or 0), held[sku]) for sku, count in zip(skus, free, strict=True)}
+        for sku, (free, listed, ends_ms) in zip(skus, rows, strict=True):
+            if listed != "0" or not 0 < int(ends_ms or 0) <= seconds * 1000 + micros / 1000:
+                found[sku] = (int(free or 0), held[sku])
     return dict(sorted(found.items()))

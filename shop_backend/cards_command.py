@@ -193,8 +193,8 @@ async def _warmed(settings: Settings) -> int:
         await restock(parts.database, parts.redis_durable, parts.stock, settings.stock)
         catalog = parts.catalog(settings.catalog)
         await catalog.watch()  # what Redis has is the newest
-        free = await parts.stock.free([product.sku for product in await catalog.products()])
-        for product in await catalog.products():
+        free = await parts.stock.free([product.sku for product in await catalog.shelf()])
+        for product in await catalog.shelf():
             window = [
                 f"{word} {moment:%Y-%m-%d %H:%M %Z}"
                 for word, moment in (("from", product.sale_starts_at), ("to", product.sale_ends_at))

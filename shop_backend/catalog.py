@@ -33,7 +33,11 @@ StockHint = Literal["plenty", "low", "none", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """Something sold. Prices are in cents; a sale window without an end is open on that side."""
+    """Something sold. Prices are in cents; a sale window without an end is open on that side.
+
+    Attributes:
+        listed: whether the shelf shows it; else it has its address, until its sale is over.
+    """
 
     sku: str
     name: str
@@ -48,6 +52,7 @@ class Product:
     per_user_cap: int
     image: str
     featured: bool
+    listed: bool = True
 
     def public(self, hint: StockHint) -> dict[str, Any]:
         """As the API shows it."""
@@ -106,20 +111,32 @@ class Catalog:
         )
 
     async def products(self) -> list[Product]:
-        """All, in the catalogue's order.
+        """All that were ever sold, in the catalogue's order.
 
         Raises:
             Unavailable: SQL is away.
         """
         return list((await self._products.get()).values())
 
-    async def product(self, sku: str) -> Product | None:
-        """One, or None.
+    async def shelf(self) -> list[Product]:
+        """Those that shoppers are shown, in the catalogue's order.
 
         Raises:
             Unavailable: SQL is away.
         """
-        return (await self._products.get()).get(sku)
+        return [product for product in await self.products() if product.listed]
+
+    async def product(self, sku: str) -> Product | None:
+        """One that is shown or on sale, or None.
+
+        Raises:
+            Unavailable: SQL is away.
+        """
+        product = (await self._products.get()).get(sku)
+        if product is None or product.listed:
+            return product
+        ends = product.sale_ends_at
+        return None if ends is not None and ends <= datetime.now(tz=UTC) else product
 
     async def stock_hints(self) -> Mapping[str, StockHint]:
         """What to say about each product's stock; "unknown" while Redis is away or slow."""
@@ -212,8 +229,8 @@ def routes(context: Context) -> list[Route]:
 
     async def index(request: Request) -> Response:
         hints = await catalog.stock_hints()
-        products = await catalog.products()
-        shown = [product.public(hints.get(product.sku, "unknown")) for product in products]
+        shelf = await catalog.shelf()
+        shown = [product.public(hints.get(product.sku, "unknown")) for product in shelf]
         return _cacheable(request, {"products": shown}, max_age)
 
     async def show(request: Request) -> Response:

@@ -42,7 +42,7 @@ WITH this AS (
 SELECT p.sku, p.name, p.brand, p.kind, p.price_cents, p.list_price_cents, p.currency, p.image,
        coalesce(t.times, 0) AS bought_together
 FROM this CROSS JOIN products p LEFT JOIN together t ON t.sku = p.sku
-WHERE p.sku <> this.sku AND (p.sale_ends_at IS NULL OR p.sale_ends_at > now())
+WHERE p.listed AND p.sku <> this.sku AND (p.sale_ends_at IS NULL OR p.sale_ends_at > now())
 ORDER BY coalesce(t.times, 0) DESC, (p.brand = this.brand) DESC, (p.kind = this.kind) DESC,
          p.featured DESC, p.position
 LIMIT %(shown)s

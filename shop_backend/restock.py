@@ -74,7 +74,7 @@ async def _epoch(connection: Connection) -> int:
 
 async def _products(connection: Connection) -> list[dict[str, Any]]:
     cursor = await connection.execute(
-        "SELECT p.sku, p.per_user_cap,"
+        "SELECT p.sku, p.per_user_cap, p.listed,"
         " coalesce(extract(epoch FROM p.sale_starts_at) * 1000, 0)::bigint AS starts_ms,"
         " coalesce(extract(epoch FROM p.sale_ends_at) * 1000, 0)::bigint AS ends_ms,"
         " (SELECT count(*) FROM cards c WHERE c.sku = p.sku AND c.state = 'available') AS available"
@@ -88,6 +88,7 @@ def _rules(product: dict[str, Any]) -> dict[Any, Any]:
         "starts_ms": product["starts_ms"],
         "ends_ms": product["ends_ms"],
         "cap": product["per_user_cap"],
+        "listed": int(product["listed"]),
     }
 
 

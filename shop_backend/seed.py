@@ -33,6 +33,7 @@ class ProductRow(BaseModel):
     per_user_cap: int = Field(ge=1, le=1000)
     image: str = Field(max_length=200)
     featured: bool
+    listed: bool = True
 
     @field_validator("sale_starts_at", "sale_ends_at", mode="before")
     @classmethod

@@ -72,8 +72,8 @@ def rehearse(
 ) -> None:
     """Play a flash sale against the running stack, and judge every promise by what its crowd saw.
 
-    Orders are paid at the sandbox provider. Keys are made up, and the product `rehearsal` is off sale again
-    when it is over. Exit status 1 when a promise was broken.
+    Orders are paid at the sandbox provider. Keys are made up, and the product `rehearsal`, which no shelf
+    shows, is gone again when it is over. Exit status 1 when a promise was broken.
     """
     from ops.rehearsal import command
 

@@ -7,10 +7,12 @@ import contextlib
 import json
 import os
 import resource
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -23,8 +25,10 @@ from ops.rehearsal.crowd import Scene
 from ops.rehearsal.notes import Notes
 from ops.rehearsal.promises import judge
 from ops.rehearsal.report import Report, show
+from ops.rehearsal.stage import Cards
 from ops.rehearsal.watch import Watch
 
+SLACK = 300.0  # seconds that the sale stays open beyond twice the crowd's time
 REST = 60.0  # seconds that ladder, breakers, streams and mails may take to come to rest
 _FILES = 256  # descriptors beside those of the crowd
 
@@ -75,14 +79,17 @@ def run(data: Path, play: Play, *, as_json: bool, report_file: Path | None) -> i
         raise NoStack(f"no stack has run in {data}; name its folder with --data")
     _room_for(play.buyers * (1 + play.onlookers))
     scene = Scene(shop, sandbox.rstrip("/"), play.sku or stage.SKU, play.seed)
-    cards = (
-        stage.cards_of(environment, play.sku) if play.sku else stage.open_sale(environment, play.cards + 1)
-    )
+    before = signal.signal(signal.SIGTERM, _leave)
     try:
+        if play.sku:
+            cards = stage.cards_of(environment, play.sku)
+        else:
+            cards = stage.open_sale(environment, play.cards + 1, 2 * play.seconds + SLACK)
         report = asyncio.run(_play(scene, client, play, cards, environment))
     finally:
         if play.sku is None:
             stage.close_sale(environment)
+        signal.signal(signal.SIGTERM, before)
     if report_file is not None:
         report_file.write_text(page.render(report), encoding="utf-8")
     if as_json:
@@ -93,7 +100,7 @@ def run(data: Path, play: Play, *, as_json: bool, report_file: Path | None) -> i
 
 
 async def _play(
-    scene: Scene, client: AdminClient, play: Play, cards: int, environment: Mapping[str, str]
+    scene: Scene, client: AdminClient, play: Play, cards: Cards, environment: Mapping[str, str]
 ) -> Report:
     first = await crowd.walk_through(scene)
     if first.end != "delivered":
@@ -103,7 +110,7 @@ async def _play(
             "`tidegate status` shows what is wrong"
         )
     _say(f"one buyer alone has the key after {first.waited:.1f} s; now the crowd")
-    notes = Notes(cards - 1)
+    notes = Notes(cards.free - 1, returning=cards.held)
     people = play.buyers * (1 + play.onlookers)
     plan = pulse.arrivals(people, play.seconds, play.seed)
     watch = Watch(client)
@@ -120,6 +127,11 @@ async def _play(
     violations = await asyncio.to_thread(audit.settle, environment, REST, answered)
     seconds = timeline.seconds(notes.requests, watch.glances)
     return Report(scene.sku, people, play.seconds, notes, seconds, judge(notes, violations, calm=calm))
+
+
+def _leave(number: int, _: object) -> NoReturn:
+    """Told to stop: what was opened is closed on the way out."""
+    raise SystemExit(128 + number)
 
 
 def _say(line: str) -> None:

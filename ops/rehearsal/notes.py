@@ -77,6 +77,7 @@ class Notes:
 
     Attributes:
         cards: how many there were to sell.
+        returning: how many more were held for unpaid orders of before, and may have come back meanwhile.
         requests: every request, in the order of its end.
         buyers: everybody who wanted to buy.
         late: seconds by which arrivals were behind their plan: the crowd's own slowness.
@@ -86,6 +87,7 @@ class Notes:
     requests: list[Note] = field(default_factory=list)
     buyers: list[Buyer] = field(default_factory=list)
     late: list[float] = field(default_factory=list)
+    returning: int = 0
 
     def took(self, *what: str, statuses: Iterable[int] = ()) -> list[float]:
         """How long answers took, of these requests, of these statuses or of all."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import psycopg
 
@@ -15,17 +16,31 @@ from ops.errors import OpsError, Unreachable
 from ops.logs import one_line
 
 SKU = "rehearsal"
+# It is on no shelf, and its sale ends by itself: a rehearsal that is killed takes nothing back.
 _MAKE = """
 INSERT INTO products (sku, name, kind, brand, description, price_cents, list_price_cents, currency,
-                      per_user_cap, image, featured, position)
+                      sale_ends_at, per_user_cap, image, featured, position, listed)
 VALUES (%s, 'Rehearsal', 'rehearsal', 'Tidegate', 'Not for sale: a rehearsal goes on.', 100, 100, 'EUR',
-        1, 'icon.svg', false, 1000000)
-ON CONFLICT (sku) DO UPDATE SET sale_ends_at = NULL
+        clock_timestamp() + make_interval(secs => %s), 1, 'icon.svg', false, 1000000, false)
+ON CONFLICT (sku) DO UPDATE SET sale_ends_at = excluded.sale_ends_at, listed = false
 """
 
 
-def cards_of(environment: Mapping[str, str], sku: str) -> int:
-    """How many cards of a product are there to be sold.
+@dataclass(frozen=True, slots=True)
+class Cards:
+    """What there is of a product.
+
+    Attributes:
+        free: to be sold.
+        held: for unpaid orders of before; each may come back.
+    """
+
+    free: int
+    held: int
+
+
+def cards_of(environment: Mapping[str, str], sku: str) -> Cards:
+    """How many cards of a product are there.
 
     Raises:
         OpsError: there is no such product.
@@ -36,26 +51,30 @@ def cards_of(environment: Mapping[str, str], sku: str) -> int:
         if not known or not known[0]:
             raise OpsError(f"there is no product {sku}; leave --sku out to rehearse with one made for it")
         row = connection.execute(
-            "SELECT count(*) FROM cards WHERE sku = %s AND state = 'available'", (sku,)
+            "SELECT count(*) FILTER (WHERE state = 'available'), count(*) FILTER (WHERE state = 'held')"
+            " FROM cards WHERE sku = %s",
+            (sku,),
         ).fetchone()
-    return int(row[0]) if row else 0
+    return Cards(*row) if row else Cards(0, 0)
 
 
-def open_sale(environment: Mapping[str, str], cards: int) -> int:
+def open_sale(environment: Mapping[str, str], cards: int, seconds: float) -> Cards:
     """Put the rehearsal's own product on sale with so many keys, or with what was left if that is more.
 
-    Returns:
-        How many there are.
+    Args:
+        environment: of the stack.
+        cards: how many keys.
+        seconds: after which the sale is over, also when nobody closes it.
 
     Raises:
         OpsError: they could not be imported.
         Unreachable: the database does not answer.
     """
     with _sql(environment) as connection:
-        connection.execute(_MAKE, (SKU,))
+        connection.execute(_MAKE, (SKU, seconds))
     left = cards_of(environment, SKU)
-    _import(environment, max(0, cards - left))
-    return max(cards, left)
+    _import(environment, max(0, cards - left.free))
+    return Cards(max(cards, left.free), left.held)
 
 
 def close_sale(environment: Mapping[str, str]) -> None:

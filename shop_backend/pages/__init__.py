@@ -101,7 +101,7 @@ class Pages:
         hints, now = await self._catalog.stock_hints(), self._now()
         shown = [
             view(product, hints.get(product.sku, "unknown"), self.assets, now)
-            for product in await self._catalog.products()
+            for product in await self._catalog.shelf()
         ]
         hero = next((product for product in shown if product.featured and product.phase == "open"), None)
         return self._public(request, "home.html", here="/", products=shown, hero=hero)

@@ -245,18 +245,20 @@ class StockLedger:
         epochs: set[int] = set()
         stock: dict[str, int] = {}
         holds: list[tuple[str, str, int]] = []
+        retired: set[str] = set()
         for shard in range(self.shards):
             names = [keys.on(shard, name) for name in (keys.EPOCH, keys.SKUS, keys.HOLDS)]
             args = [keys.on(shard, keys.SKU), keys.on(shard, keys.HOLD)]
             try:
-                mark, free, held = await self._scripts.run("snapshot", names, args)
+                mark, free, held, over = await self._scripts.run("snapshot", names, args)
             except RedisError as error:
                 raise away(error) from error
             epoch, _, shards = mark.partition("/")
             epochs.add(int(epoch) if shards == str(self.shards) else 0)
             stock |= {free[i]: int(free[i + 1]) for i in range(0, len(free), 2)}
             holds += [(held[i], held[i + 1], int(held[i + 2])) for i in range(0, len(held), 3)]
-        return Snapshot(epochs.pop() if len(epochs) == 1 else 0, stock, holds)
+            retired.update(over)
+        return Snapshot(epochs.pop() if len(epochs) == 1 else 0, stock, holds, frozenset(retired))
 
     async def partition(self) -> int:
         """The highest number of a partition that new orders get."""

@@ -67,8 +67,14 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Free stock by SKU and open holds as (order id, sku, quantity), of one moment. Epoch 0: none loaded."""
+    """Free stock by SKU and open holds as (order id, sku, quantity), of one moment.
+
+    Attributes:
+        epoch: 0 when none is loaded.
+        retired: SKUs that no shelf shows and whose sale is over.
+    """
 
     epoch: int
     free: dict[str, int]
     holds: Sequence[tuple[str, str, int]]
+    retired: frozenset[str] = frozenset()

@@ -115,6 +115,7 @@ class Gauges:
         self._redis = redis
         self._stock = stock
         self._database = database
+        self._shown: set[str] = set()  # SKUs that have gauges
 
     async def report(self) -> int:
         """Set every gauge once; always 0, there is never more to do at once."""
@@ -122,9 +123,14 @@ class Gauges:
         held = dict.fromkeys(snapshot.free, 0)
         for _, sku, quantity in snapshot.holds:
             held[sku] = held.get(sku, 0) + quantity
-        for sku, free in snapshot.free.items():
-            metrics.STOCK.labels(sku, "free").set(free)
+        shown = snapshot.free.keys() - snapshot.retired
+        for sku in shown:
+            metrics.STOCK.labels(sku, "free").set(snapshot.free[sku])
             metrics.STOCK.labels(sku, "held").set(held[sku])
+        for sku in self._shown - shown:
+            metrics.STOCK.remove(sku, "free")
+            metrics.STOCK.remove(sku, "held")
+        self._shown = set(shown)
         now = await self._redis.time()
         orders = [keys.on(shard, keys.ORDERS) for shard in range(self._stock.shards)]
         for streams in (orders, [keys.CALLBACKS]):

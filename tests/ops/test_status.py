@@ -163,10 +163,14 @@ def test_the_stock_is_read_as_it_is(redis_durable_url: str) -> None:
             client.hset(f"{{stock}}:hold:{order[15:]}", mapping={"sku": "a", "quantity": quantity})
         client.sadd("{stock:1}:skus", "c")
         client.hset("{stock:1}:sku:c", "free", 7)
+        # On no shelf: there while its sale is open, then gone.
+        client.sadd("{stock:1}:skus", "rehearsed", "rehearsing")
+        client.hset("{stock:1}:sku:rehearsed", mapping={"free": 9, "listed": 0, "ends_ms": 1})
+        client.hset("{stock:1}:sku:rehearsing", mapping={"free": 9, "listed": 0, "ends_ms": 10**15})
         client.zadd("{stock:1}:holds", {orders[3]: 1})
         client.hset(f"{{stock:1}}:hold:{orders[3][15:]}", mapping={"sku": "c", "quantity": 4})
 
-    assert stock.read(redis_durable_url) == {"a": (5, 3), "b": (0, 0), "c": (7, 4)}
+    assert stock.read(redis_durable_url) == {"a": (5, 3), "b": (0, 0), "c": (7, 4), "rehearsing": (9, 0)}
     with pytest.raises(Unreachable):
         stock.read("redis://127.0.0.1:1")
 

@@ -46,6 +46,7 @@ def write_catalog(folder: Path) -> Path:
                     cap,
                     "i.svg",
                     "true",
+                    "true",
                 ]
             )
     with (folder / "cards.csv").open("w", newline="") as file:

@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from shop_backend.cache.single_flight import SingleFlight
 from shop_backend.config import Settings
 from shop_backend.errors import Unavailable
+from shop_backend.metrics import REGISTRY
 from shop_backend.tokens import Tokens
+from shop_backend.workers.watch import Gauges
 from tests.waiting import until
 
 
@@ -37,6 +39,44 @@ async def test_products_are_shown_and_revalidated(shop: Any) -> None:
     assert other.status_code == 200
     assert (await shop.client.get("/api/products/nothing")).status_code == 404
     assert (await shop.client.head("/api/products/plain")).content == b""
+
+
+async def test_what_is_not_listed_is_gone_when_its_sale_is_over(shop: Any) -> None:
+    """A rehearsal's product: sold by its address, on no shelf; then nowhere, while the books keep it."""
+    await shop.execute(
+        "UPDATE products SET listed = false, sale_ends_at = now() + interval '1 hour' WHERE sku = 'plain'"
+    )
+    await shop.keeper.load()
+    gauges = Gauges(shop.parts.redis_durable, shop.parts.stock, shop.parts.database)
+    shop.context.catalog.forget()
+    await shop.context.catalog.watch()
+
+    assert '"plain"' not in (await shop.client.get("/api/products")).text
+    assert "/p/plain" not in (await shop.client.get("/")).text
+    items = (await shop.client.get("/api/products/flash/recommendations")).json()["items"]
+    assert "plain" not in {item["sku"] for item in items}
+    assert (await shop.client.get("/p/plain")).status_code == 200
+    assert (await shop.client.get("/api/products/plain")).status_code == 200
+    order = await shop.placed("plain")
+    await gauges.report()
+    assert (REGISTRY.get_sample_value("shop_stock", {"sku": "plain", "state": "held"})) == 1
+
+    await shop.execute("UPDATE products SET sale_ends_at = now() - interval '1 ms' WHERE sku = 'plain'")
+    await shop.keeper.load()
+    await shop.context.catalog.watch()
+    shop.context.catalog.forget()
+    await gauges.report()
+    assert (await shop.client.get("/p/plain")).status_code == 404
+    assert (await shop.client.get("/api/products/plain")).status_code == 404
+    assert (await shop.order("plain")).status_code == 404
+    assert REGISTRY.get_sample_value("shop_stock", {"sku": "plain", "state": "held"}) is None
+    assert REGISTRY.get_sample_value("shop_stock", {"sku": "flash", "state": "free"}) == 100
+    # What was sold of it is paid, delivered and accounted for all the same; the rest is still counted.
+    await shop.callback(order, await shop.pay(order))
+    await shop.drain()
+    assert (await shop.see(order))["status"] == "delivered"
+    assert (await shop.snapshot()).free["plain"] == 49
+    await shop.check()
 
 
 class Source:
