@@ -80,7 +80,7 @@ class Limit(Settings):
         Field(min_length=1, json_schema_extra={"x-kind": "one-or-more"}),
     ]
     """What is counted together: global, user, address, route, header:NAME, param:NAME; several for their
-    combination. The anonymous are users by their address.
+    combination. The anonymous are users by their address. A field with several values is refused (400).
     """
     algorithm: Literal["sliding-window", "fixed-window", "token-bucket"] = "sliding-window"
     """sliding-window is exact, fixed-window the cheapest, token-bucket lets bursts through."""
