@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
 
+import yaml
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 from gateway.config import Config
@@ -61,8 +63,14 @@ def in_words(found: list[Difference]) -> str:
 
 
 def _short(value: Any) -> str:  # noqa: ANN401 - JSON
-    text = "(none)" if value is None else str(value)
+    text = "(none)" if value is None else value if isinstance(value, str) else _written(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _written(value: Any) -> str:  # noqa: ANN401 - JSON
+    """As the file has it, on one line."""
+    flow = yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True, sort_keys=False)
+    return flow.strip().removesuffix("...").strip()
 
 
 def _plain(config: Config) -> dict[str, Any]:

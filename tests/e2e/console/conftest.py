@@ -6,12 +6,14 @@ import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
+from tests.e2e.console.lone_gateway import LoneGateway
 from tests.e2e.console.operating import log_in
 from tests.waiting import PATIENCE
 
@@ -48,6 +50,14 @@ def console(browser: Browser, stack: Any, complaints: list[str]) -> Iterator[Cal
     with contextlib.ExitStack() as contexts:
         yield opened
     assert complaints == []
+
+
+@pytest.fixture
+def lone_gateway(tmp_path: Path, free_port: Any) -> Iterator[LoneGateway]:
+    """A gateway that a test may stop and kill."""
+    running = LoneGateway(tmp_path, free_port())
+    yield running
+    running.kill()
 
 
 @pytest.fixture(autouse=True)

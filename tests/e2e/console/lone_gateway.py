@@ -39,6 +39,7 @@ class LoneGateway:
             "routes": [{"match": "/**", "upstream": "shop", "feature": "recommendations", "limits": ["all"]}],
         } | keys
         self._config.write_text(yaml.safe_dump(config))
+        self.port = port
         self.admin_url = f"http://127.0.0.1:{port}"
         self.url = ""
         self.start()
@@ -59,6 +60,12 @@ class LoneGateway:
             return re.search(r"^gateway ready: (\S+)", self._log.read_text(), re.MULTILINE)
 
         self.url = str(wait_until(ready, what=f"the gateway is ready; see {self._log}")[1])
+
+    def edit(self, **keys: Any) -> None:
+        """Replace keys of its configuration, at once."""
+        whole = self._config.with_suffix(".new")
+        whole.write_text(yaml.safe_dump({**yaml.safe_load(self._config.read_text()), **keys}))
+        whole.replace(self._config)
 
     def signal(self, number: signal.Signals) -> None:
         """Send its master a signal."""

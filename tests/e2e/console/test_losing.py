@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -18,20 +16,12 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-def gateway(tmp_path: Path, free_port: Any) -> Iterator[LoneGateway]:
-    """A gateway that may be lost."""
-    running = LoneGateway(tmp_path, free_port())
-    yield running
-    running.kill()
-
-
-@pytest.fixture
-def page(browser: Browser, gateway: LoneGateway) -> Iterator[Page]:
+def page(browser: Browser, lone_gateway: LoneGateway) -> Iterator[Page]:
     """Its console, live."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.set_default_timeout(PATIENCE * 1000)
-    page.goto(gateway.admin_url)
+    page.goto(lone_gateway.admin_url)
     log_in(page, TOKEN)
     expect(page.locator("#link")).to_have_text("live")
     expect(page.locator("#health")).to_contain_text("All is well")
@@ -50,13 +40,13 @@ def lost(page: Page) -> None:
     expect(page).to_have_title("(!) Tidegate")
 
 
-def test_a_gateway_that_stands_still_is_said_to_be_lost(page: Page, gateway: LoneGateway) -> None:
+def test_a_gateway_that_stands_still_is_said_to_be_lost(page: Page, lone_gateway: LoneGateway) -> None:
     """No call ends, none is refused; once it goes on, so does the page, by itself."""
-    gateway.signal(signal.SIGSTOP)
+    lone_gateway.signal(signal.SIGSTOP)
     try:
         lost(page)
     finally:
-        gateway.signal(signal.SIGCONT)
+        lone_gateway.signal(signal.SIGCONT)
 
     expect(page.locator("#link")).to_have_text("live")
     expect(page.locator("#health")).to_contain_text("All is well")
@@ -66,13 +56,13 @@ def test_a_gateway_that_stands_still_is_said_to_be_lost(page: Page, gateway: Lon
 
 
 def test_a_gateway_that_is_gone_is_lost_and_its_successor_says_why_it_asks(
-    page: Page, gateway: LoneGateway
+    page: Page, lone_gateway: LoneGateway
 ) -> None:
     """Killed: the page stays and says so. The next knows no session: only then is the form shown, and why."""
-    gateway.kill()
+    lone_gateway.kill()
     lost(page)
 
-    gateway.start()
+    lone_gateway.start()
     expect(page.locator("#enter").get_by_role("alert")).to_contain_text("the gateway was started anew")
     expect(page.locator("main")).to_be_hidden()
     log_in(page, TOKEN)

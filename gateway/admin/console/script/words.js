@@ -22,6 +22,7 @@ const whole = new Intl.NumberFormat(language, { maximumFractionDigits: 0 });
 const tenth = new Intl.NumberFormat(language, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const moment = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
 const day = new Intl.DateTimeFormat(language, { month: "short", day: "numeric" });
+const year = new Intl.DateTimeFormat(language, { year: "numeric", month: "short", day: "numeric" });
 
 /** A count. */
 export const count = (value) => (value === null || value === undefined ? "–" : whole.format(value));
@@ -58,8 +59,10 @@ export function lasting(seconds) {
 }
 
 /** When, from milliseconds since 1970: the time, and the day unless it is today. */
-export function when(at) {
-  const date = new Date(at);
-  const time = moment.format(date);
-  return date.toDateString() === new Date().toDateString() ? time : `${day.format(date)} ${time}`;
+export const when = (at) => (new Date(at).toDateString() === new Date().toDateString() ? moment.format(at) : dated(at));
+
+/** When, with its day, and the year unless it is this one. */
+export function dated(at) {
+  const thisYear = new Date(at).getFullYear() === new Date().getFullYear();
+  return `${(thisYear ? day : year).format(at)} ${moment.format(at)}`;
 }

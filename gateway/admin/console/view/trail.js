@@ -2,7 +2,7 @@
 import { call } from "../script/session.js";
 import { mark, table } from "../script/controls.js";
 import { h } from "../script/dom.js";
-import { ms, named, t, when } from "../script/words.js";
+import { dated, ms, named, t } from "../script/words.js";
 
 const MOST = 30;
 let entries = { changes: [], refused: [] };
@@ -50,15 +50,18 @@ export function trail() {
   ];
 }
 
+const nothing = () => h("span", { class: "nothing quiet" }, "–");
+
 function row(entry, change, came) {
+  const who = entry.by.split(" at ")[0];
   return {
     key: `${entry.at} ${entry.kind} ${entry.name} ${entry.by}`,
     cells: [
-      h("time", { datetime: new Date(entry.at).toISOString(), title: new Date(entry.at).toLocaleString() }, when(entry.at)),
-      h("span", { title: entry.by }, entry.by.split(" at ")[0], " ", entry.role ? h("small", { class: "quiet" }, named("role", entry.role)) : null),
+      h("time", { datetime: new Date(entry.at).toISOString() }, dated(entry.at)),
+      h("span", { title: entry.by }, named("by", who), " ", entry.role && entry.role !== who ? h("small", { class: "quiet" }, named("role", entry.role)) : null),
       [named("kind", entry.kind), " ", nameOf(entry)],
       change,
-      entry.reason || h("span", { class: "quiet" }, "–"),
+      entry.reason || nothing(),
       came,
     ],
   };
@@ -68,17 +71,20 @@ function row(entry, change, came) {
 const nameOf = (entry) =>
   entry.kind === "config" ? h("b", { title: entry.name }, entry.name.split("/").pop()) : h("b", {}, entry.name);
 
-/** From what to what; of a configuration, two numbers of which say little, what is another in it. */
+const word = (kind, value) => (["on", "off", "auto"].includes(value) ? t(value) : kind === "breaker" ? named("breaker", value) : named("value", value));
+
+/** From what to what, and until when; of a configuration, two numbers of which say little, what is another in it. */
 function changed(entry) {
-  const { old, value, detail } = entry;
-  const change = old || value ? h("span", { class: "change" }, h("s", {}, old), " → ", h("b", {}, value)) : null;
-  if (!detail || entry.result === "heard") return change ?? "–"; // the effect says that another host did it
-  return change ? [h("code", {}, detail), " ", h("small", { class: "quiet" }, change)] : h("span", {}, detail);
+  const { kind, old, value, detail, until } = entry;
+  const change = old || value ? h("span", { class: "change" }, h("s", {}, word(kind, old)), " → ", h("b", {}, word(kind, value))) : null;
+  const end = until ? [" ", h("small", { class: "quiet" }, t("trail.until", { time: dated(until * 1000) }))] : null;
+  if (!detail || entry.result === "heard") return change ? [change, end] : nothing(); // the effect says that another host did it
+  return change ? [h("code", {}, detail), " ", h("small", { class: "quiet" }, change), end] : h("span", {}, detail);
 }
 
 function effect(entry) {
   if (entry.result === "heard") return h("span", { class: "quiet" }, t("trail.heard"));
-  if (entry.workers === null || entry.workers === undefined) return h("span", { class: "quiet" }, "–");
+  if (entry.workers === null || entry.workers === undefined) return nothing();
   const text = t("effect.short", { applied: entry.applied, workers: entry.workers, ms: ms(entry.ms) });
   return entry.applied < entry.workers ? mark(text, "warn") : text;
 }
