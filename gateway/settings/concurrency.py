@@ -51,6 +51,8 @@ class Concurrency(Settings):
 
     After a calm a part of it opens at once and the rest with the answers: a rush must not fill at once what
     was never tried.
+    Bodies up to 64 KiB are read before a request takes a slot. Longer ones come while it holds one, as slowly
+    as the client likes: half of the slots at most are held so, then 503.
     """
 
     min: int = Field(4, ge=1)
