@@ -7,11 +7,13 @@ import contextlib
 import itertools
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.channel import Channel, Message
+from gateway.config import Mistake
+from gateway.effect import Effect
 from gateway.forks import Child, Forks
 from gateway.pressure import Pressures, highest
 from gateway.totals import Totals
@@ -20,31 +22,6 @@ _log = logging.getLogger("gateway")
 _BACKOFF = (0.1, 5.0)  # seconds before a worker that dies young is replaced, first and longest
 _YOUNG = 10.0  # seconds
 _ANSWER = 3.0  # seconds that a worker, which may be as busy as its machine, may take to answer the master
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """In how many workers a change holds.
-
-    Attributes:
-        each: process id of each worker, and the seconds until it confirmed; None when it has not.
-        seconds: until the last of those confirmed, or until patience ended.
-        hosts: the same as each, of other hosts by name.
-    """
-
-    each: tuple[tuple[int, float | None], ...]
-    seconds: float
-    hosts: tuple[tuple[str, float | None], ...] = ()
-
-    @property
-    def applied(self) -> int:
-        """Workers that have confirmed."""
-        return sum(seconds is not None for _, seconds in self.each)
-
-    @property
-    def workers(self) -> int:
-        """Workers that there are."""
-        return len(self.each)
 
 
 @dataclass(slots=True)
@@ -58,6 +35,10 @@ class Member:
     ready: bool = False
     serial: int = -1  # of the switches that it serves by
     version: int = -1  # of the configuration that it serves by
+    offered: int = -1  # of the newest that it was given
+    refused: int = -1  # of the newest that it could not have, for these mistakes
+    mistakes: list[Mistake] = field(default_factory=list)
+    failure: str | None = None  # why it could not even start
     pressures: Pressures = field(default_factory=dict)
     scraped: int = 0  # number of the newest scrape that it has answered
 
@@ -129,8 +110,26 @@ class Crew:
         for member in self.members.values():
             member.channel.send(message)
 
-    async def effect(self, holds: Callable[[Member], bool]) -> Effect:
-        """Wait until something holds for every worker, or until the time is over."""
+    def offer(self, text: str, version: int, but: Collection[int] = ()) -> None:
+        """Give a configuration to every worker that has not got it, except some, to serve by it if it can."""
+        for member in self.members.values():
+            if member.offered != version and member.id not in but:
+                member.offered = version
+                member.channel.send({"type": "config", "config": text, "version": version})
+
+    def refused(self, version: int) -> list[Member]:
+        """The workers that could not have a configuration."""
+        return [member for member in self.members.values() if member.refused == version]
+
+    async def effect(
+        self, holds: Callable[[Member], bool], refuses: Callable[[Member], bool] = lambda _: False
+    ) -> Effect:
+        """Wait until something holds for every worker, or until the time is over.
+
+        Args:
+            holds: whether it does so for a worker.
+            refuses: whether it never will; that worker is not waited for.
+        """
         clock = asyncio.get_running_loop().time
         since = clock()
         confirmed: dict[int, float] = {}
@@ -140,7 +139,7 @@ class Crew:
             for number, member in self.members.items():
                 if number not in confirmed and holds(member):
                     confirmed[number] = now - since
-            return self.members.keys() <= confirmed.keys()
+            return all(n in confirmed or refuses(member) for n, member in self.members.items())
 
         async with self._heard:
             with contextlib.suppress(TimeoutError):
@@ -199,13 +198,13 @@ class Crew:
             self._totals.own.count("tidegate_worker_restarts_total")
             wait = _BACKOFF[0] if loop.time() - born > _YOUNG else min(wait * 2, _BACKOFF[1])
             if end is not None:
-                _log.error("a worker died (exit code %s); starting another in %.1f s", end, wait)
+                _log.error("a worker died (%s); starting another in %.1f s", end, wait)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._stopping.wait()
 
     async def _one(self, place: int, born: float) -> str | None:
-        """The life of one worker; returns its exit code in words, or None when there was none to be had."""
+        """The life of one worker; returns how it ended, or None when there was none to be had."""
         try:
             process, channel = await self._spawn()
         except OSError as error:
@@ -218,7 +217,8 @@ class Crew:
         member = Member(next(self._ids), process, channel, born)
         self.members[member.id] = member
         start = self._greet()
-        member.version, member.serial = start["version"], start["serial"]
+        member.version = member.offered = start["version"]
+        member.serial = start["serial"]
         channel.send(start | {"part": place})
         try:
             while (message := await channel.receive()) is not None:
@@ -230,7 +230,7 @@ class Crew:
             channel.close()
         await self._tell_waiting()
         code = await process.wait()
-        return "unknown" if code is None else str(code)
+        return member.failure or f"exit code {'unknown' if code is None else code}"
 
     async def _tell_waiting(self) -> None:
         """Let those who wait for the workers look again."""
@@ -265,19 +265,26 @@ class Crew:
         elif kind == "switched":
             member.serial = message["serial"]
         elif kind == "applied":
-            member.version = message["version"]
-            if message["error"]:
-                _log.error("worker %d kept its configuration: %s", member.process.pid, message["error"])
+            if message["mistakes"]:
+                member.refused = message["version"]
+                member.mistakes = [Mistake(*one) for one in message["mistakes"]]
+                if member.refused == self._greet()["version"]:  # too late to be heard by who offered it
+                    said = "; ".join(one.render("config") for one in member.mistakes)
+                    kept = member.process.pid, member.version
+                    _log.error("worker %d keeps configuration %d: %s", *kept, said)
+            else:
+                member.version = message["version"]
         elif kind == "ready":
             member.ready = True
             now = self._greet()  # some of it may have changed while the worker started
-            if member.version != now["version"]:
+            if member.offered < now["version"]:
+                member.offered = now["version"]
                 member.channel.send(now | {"type": "config"})
             if member.serial != now["serial"]:
                 member.channel.send(now | {"type": "switches"})
             self.on_ready(member.channel)
         elif kind == "failed":
-            self.failure = message["error"]
+            self.failure = member.failure = message["error"]
         elif kind == "trip":
             self.on_trip(message)
             self._pass_on(member, message)

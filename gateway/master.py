@@ -24,8 +24,9 @@ from gateway.admin.trail import Entry, Trail
 from gateway.background import Background
 from gateway.channel import Message
 from gateway.config import Config, ConfigError
-from gateway.crew import Crew, Effect
+from gateway.crew import Crew
 from gateway.edits import Edits
+from gateway.effect import Effect
 from gateway.forks import Forks
 from gateway.hosts import Hosts
 from gateway.policies.shut_offs import ShutOffs

@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.config import Config, ConfigError, Mistake
@@ -18,13 +19,34 @@ _POLL = 0.5  # seconds; inotify misses network disks and mounted config maps, a 
 SENT = "sent"  # what a file that was sent is called in its mistakes
 
 
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """The file as it was read, good but not in force.
+
+    Attributes:
+        config: its settings.
+        text: the file.
+        contents: digests of what stands in the files that it names.
+        stamps: of those files and itself, from before they were read.
+        found: what is new in it; may be nothing although something is, as in a comment.
+        new: whether any of its settings is.
+    """
+
+    config: Config
+    text: str
+    contents: dict[str, bytes]
+    stamps: dict[Path, tuple[int, ...]]
+    found: list[Difference]
+    new: bool
+
+
 class ConfigFile:
     """A configuration file, and the newest good state of it.
 
     Attributes:
         config: the settings that hold.
         text: the file they came from.
-        version: counts the changes that were taken.
+        version: its number; grows with each that is taken.
         since: when the last was, seconds since 1970.
         mistakes: what is wrong with the file as it stands now; empty when it is the one that holds.
         pending: what has changed since this process started and takes a restart to hold.
@@ -41,17 +63,17 @@ class ConfigFile:
         self._seen = {path: _stamp(path)}
         raw = self._read()
         self.config: Config = load_and_try(raw, str(path), environment)
-        self._contents = self._look(self.config)
+        self._seen = self._stamps(self.config)
+        self._contents = _digests(self.config)
         self.text = raw.decode("utf-8-sig")
         self.version = 1
         self.since = time.time()
         self.mistakes: list[str] = []
         self._started = self.config
         self.pending: list[Difference] = []
-        self._lock = asyncio.Lock()
 
     async def watch(self, take: Callable[[str], Awaitable[None]]) -> None:
-        """Forever: when the file changes, or one that it names, tell `take` why; it calls `reload`."""
+        """Forever: when the file changes, or one that it names, tell `take` why; it calls `read`."""
         while True:
             await asyncio.sleep(_POLL)
             stamps = await asyncio.to_thread(lambda: {path: _stamp(path) for path in tuple(self._seen)})
@@ -59,29 +81,38 @@ class ConfigFile:
                 self._seen = stamps
                 await take("file changed")
 
-    async def reload(self) -> list[Difference]:
-        """Read the file again and let it hold; says what is new.
+    async def read(self) -> Edit:
+        """Read the file again.
 
         Raises:
-            ConfigError: it can't be used; what held before still holds.
+            ConfigError: it can't be used.
         """
-        async with self._lock:
-            try:
-                raw = await asyncio.to_thread(self._read)
-                config = await asyncio.to_thread(self._try, raw, self._environment)
-            except ConfigError as error:
-                self.mistakes = error.lines
-                raise
-            self.mistakes = []
-            contents = await asyncio.to_thread(self._look, config)
-            found = self._changes(config, contents)
-            if config != self.config or contents != self._contents:
-                self.config, self._contents = config, contents
-                self.text = raw.decode("utf-8-sig")
-                self.version += 1
-                self.since = time.time()
-                self.pending = self._late(config)
-            return found
+        try:
+            raw = await asyncio.to_thread(self._read)
+            config = await asyncio.to_thread(self._try, raw, self._environment)
+        except ConfigError as error:
+            self.mistakes = error.lines
+            raise
+        stamps = await asyncio.to_thread(self._stamps, config)
+        contents = await asyncio.to_thread(_digests, config)
+        new = config != self.config or contents != self._contents
+        return Edit(config, raw.decode("utf-8-sig"), contents, stamps, self._changes(config, contents), new)
+
+    def take(self, edit: Edit, version: int) -> None:
+        """Let an edit hold from now on, under this number."""
+        self.mistakes = []
+        self._seen = {path: self._seen.get(path) or stamp for path, stamp in edit.stamps.items()}
+        if edit.new:
+            self.config, self._contents, self.text = edit.config, edit.contents, edit.text
+            self.version = version
+            self.since = time.time()
+            self.pending = self._late(edit.config)
+
+    def refuse(self, mistakes: Iterable[Mistake]) -> ConfigError:
+        """The error of an edit that is good as such, but can't hold; what held before still does."""
+        error = ConfigError(str(self.path), [self._without_secrets(mistake) for mistake in mistakes])
+        self.mistakes = error.lines
+        return error
 
     async def compare(self, text: bytes | None = None) -> list[Difference]:
         """What this file would change, or the one on disk as it stands; changes nothing.
@@ -141,11 +172,10 @@ class ConfigFile:
             said = f"can't be read: {(error.strerror or str(error)).lower()}"
             raise ConfigError(str(self.path), [Mistake(0, "", said)]) from None
 
-    def _look(self, config: Config) -> dict[str, bytes]:
-        """What stands in the files that a configuration names; they are watched from now on."""
+    def _stamps(self, config: Config) -> dict[Path, tuple[int, ...]]:
+        """Of the file and those that a configuration names; those that are watched, as last seen."""
         named = (path for _, path in _named(config))
-        self._seen = {path: self._seen.get(path) or _stamp(path) for path in (self.path, *named)}
-        return _digests(config)
+        return {path: self._seen.get(path) or _stamp(path) for path in (self.path, *named)}
 
 
 def _named(config: Config) -> Iterator[tuple[str, Path]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import uvicorn
 
-from gateway import config
+from gateway import config, trial
 from gateway.app import Gateway
 from gateway.bounds import Bounds
 from gateway.channel import Channel, Message
@@ -61,9 +61,12 @@ class Worker:
         self._dropped = 0  # access log lines, already counted
 
     async def run(self) -> None:
-        """Serve until told to drain, or until the master is gone."""
-        settings = self._load(self._first)
-        await self._gateway.adopt(settings)
+        """Serve until told to drain, or until the master is gone.
+
+        Raises:
+            ConfigError: the configuration can't be had here.
+        """
+        settings = await self._serve_by(self._first)
         self._gateway.apply(self._switches)
         self._bounds = Bounds(settings.listen, self._gateway)
         server = QuietServer(
@@ -137,18 +140,28 @@ class Worker:
                 self.drain()  # and go on: it may take long, and who watches wants to see it
 
     async def _adopt(self, message: Message) -> None:
+        mistakes: list[tuple[int, str, str]] = []
         try:
-            settings = self._load(message["config"])
-            await self._gateway.adopt(settings)
+            settings = await self._serve_by(message["config"])
             if self._bounds is not None:
                 self._bounds.set(settings.listen)
-            error = None
-        except (config.ConfigError, OSError, ValueError) as failure:
-            error = str(failure)
-        self._channel.send({"type": "applied", "version": message["version"], "error": error})
+        except config.ConfigError as error:
+            mistakes = [(one.line, one.path, one.message) for one in error.mistakes]
+        self._channel.send({"type": "applied", "version": message["version"], "mistakes": mistakes})
 
-    def _load(self, text: str) -> config.Config:
-        return config.load(text.encode(), self._name, os.environ)
+    async def _serve_by(self, text: str) -> config.Config:
+        """Let a configuration hold.
+
+        Raises:
+            ConfigError: it can't be had here; what held before still holds.
+        """
+        raw = text.encode()
+        try:
+            settings = config.load(raw, self._name, os.environ)
+            await self._gateway.adopt(settings)
+        except (OSError, ValueError) as failure:
+            raise trial.why(failure, raw, self._name, os.environ) from failure
+        return settings
 
     # ---- what the worker says ----------------------------------------------------------------
 

@@ -74,6 +74,9 @@ def _gateway(gate: Mapping[str, Any]) -> Sheet:
     workers, store = gate.get("workers") or {}, gate.get("limit_store") or {}
     config = gate.get("config") or {}
     good = Text("good, restart pending", "yellow") if config.get("restart") else Text("good", "green")
+    each = [one for one in _list(workers, "each") if one.get("ready")]
+    if behind := [one for one in each if one.get("config") != config.get("version")]:
+        good = Text(f"in {len(each) - len(behind)} of {len(each)} workers", "red")
     away = Text("away: local shares", style="red")
     shared = Text("up", style="green") if store.get("up") else away
     rows: list[tuple[object, ...]] = [

@@ -15,7 +15,7 @@ from gateway.state.pins import Pin
 from gateway.totals import Reading
 
 if TYPE_CHECKING:
-    from gateway.crew import Effect
+    from gateway.effect import Effect
     from gateway.master import Master
 
 MOST_KEYS = 10  # of a limit

@@ -13,6 +13,7 @@ import pytest
 
 from gateway import crew as crew_module
 from gateway.channel import Channel, Message
+from gateway.config import Mistake
 from gateway.crew import Crew
 from gateway.forks import Child, Forks
 from gateway.totals import Totals
@@ -167,6 +168,36 @@ async def test_a_scrape_does_not_wait_for_a_worker_that_is_gone(
         async with asyncio.timeout(PATIENCE):
             assert await asking == 1
         lives.close()
+
+
+# ---- its configuration -----------------------------------------------------------------------
+
+
+async def test_who_can_not_have_a_configuration_is_not_waited_for(
+    until: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """It serves by what it had; that is logged when nobody waits for its word any more."""
+    monkeypatch.setattr(crew_module, "_ANSWER", 100 * PATIENCE)
+    forks = Hired()
+    async with hired(forks, 2) as crew:
+        takes, refuses = await serving(crew, forks, until)
+        crew.offer("text", 2)
+        asking = asyncio.create_task(crew.effect(lambda one: one.version == 2, lambda one: one.refused == 2))
+        for worker in (takes, refuses):
+            assert await worker.receive() == {"type": "config", "config": "text", "version": 2}
+        takes.send({"type": "applied", "version": 2, "mistakes": []})
+        refuses.send({"type": "applied", "version": 2, "mistakes": [[7, "access_log.file", "no room"]]})
+        async with asyncio.timeout(PATIENCE):
+            effect = await asking
+
+        assert (effect.applied, effect.workers) == (1, 2)
+        assert [(one.version, one.mistakes) for one in crew.refused(2)] == [
+            (1, [Mistake(7, "access_log.file", "no room")])
+        ]
+        refuses.send({"type": "applied", "version": 1, "mistakes": [[7, "access_log.file", "no room"]]})
+        await until(lambda: "keeps configuration 1: config:7: access_log.file: no room" in caplog.text)
+        takes.close()
+        refuses.close()
 
 
 # ---- its end ---------------------------------------------------------------------------------

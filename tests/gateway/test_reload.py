@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import shutil
 import signal
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import jwt
+import psutil
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -17,6 +24,7 @@ from gateway import config
 from gateway.metrics import WorkerMetrics
 from gateway.parts import Parts
 from gateway.trial import load_and_try
+from tests.waiting import until
 
 
 async def test_an_edit_holds_in_every_worker(start_gateway: Any, until: Any) -> None:
@@ -226,3 +234,171 @@ def test_a_file_without_authorities_is_told(tmp_path: Path) -> None:
     (line,) = refused.value.lines
     assert line.startswith(f"{tmp_path}/gateway.yaml:1: upstreams.shop.tls.ca_file: ")
     assert line.endswith("bad.pem holds no certificate (PEM)")
+
+
+# ---- a log that can't be written -------------------------------------------------------------
+
+
+def tried(log: Path | str) -> list[str]:
+    """What is wrong with a configuration that has this access log."""
+    text = (
+        "upstreams: {shop: {servers: ['http://127.0.0.1:9']}}\n"
+        f"access_log:\n  file: '{log}'\nroutes: [{{match: '/**', upstream: shop}}]\n"
+    )
+    try:
+        load_and_try(text.encode(), "gateway.yaml", {})
+    except config.ConfigError as refused:
+        return refused.lines
+    return []
+
+
+@contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    """As nobody, where the tests run as root, who may do anything."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_an_access_log_is_tried(tmp_path: Path) -> None:
+    """Its folder must be there, and it may be none itself; nothing is made by looking."""
+    assert [tried(good) for good in (tmp_path / "x.log", "-", os.devnull)] == [[], [], []]
+    said = f"gateway.yaml:3: access_log.file: {tmp_path}"
+    assert tried(tmp_path / "no" / "x.log") == [
+        f"{said}/no/x.log can't be written: there is no folder {tmp_path}/no; make it, or name another file"
+    ]
+    assert tried(tmp_path) == [f"{said} can't be written: that is a folder; name a file in it"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_access_log_is_tried_as_who_will_write_it() -> None:
+    """Whoever may not write there is told as which user that was found."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "x.log").touch(0o400)
+        (folder / "shut").mkdir(0o000)
+        folder.chmod(0o555)
+        with unprivileged():
+            user = f"user {os.geteuid()}"
+            told = [tried(folder / log) for log in ("x.log", "y.log", "shut/z.log")]
+        folder.chmod(0o700)
+
+    said, do = f"gateway.yaml:3: access_log.file: {folder}", "let that user, or name another file"
+    assert told == [
+        [f"{said}/x.log can't be written: {user} may not; {do}"],
+        [f"{said}/y.log can't be written: {user} may make no file in {folder}; {do}"],
+        [f"{said}/shut/z.log can't be written: {user} may not look there; {do}"],
+    ]
+
+
+async def test_a_log_that_can_not_be_written_is_refused_whole(start_gateway: Any, tmp_path: Path) -> None:
+    """With the edit's other half: told, counted, and nowhere in force."""
+    gateway = await start_gateway()
+    log = {"file": str(tmp_path / "no" / "x.log")}
+    gateway.edit(access_log=log, routes=[{"match": "/a", "upstream": "shop"}])
+
+    refused = await gateway.admin("POST", "/api/config/reload")
+
+    (told,) = refused.json()["mistakes"]
+    assert refused.status_code == 422
+    assert "access_log.file" in told
+    status = (await gateway.admin("GET", "/api/status")).json()
+    assert (status["config"]["mistakes"], status["config"]["version"]) == ([told], 1)
+    assert await gateway.metric("tidegate_config_reloads_total", result="success") == 0
+    assert {(await gateway.fresh()).status_code for _ in range(6)} == {200}
+    assert "holds in" not in gateway.log()
+
+
+async def test_a_gateway_does_not_begin_with_a_log_that_can_not_be_written(tmp_path: Path) -> None:
+    """One line, at its key, as of any other mistake; no worker has been born to die of it."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(
+        f"access_log: {{file: {tmp_path}/no/x.log}}\n"
+        "listen: {port: 0}\nadmin: {port: 0}\nupstreams: {shop: {servers: ['http://127.0.0.1:9']}}\n"
+        "routes: [{match: '/**', upstream: shop}]\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", "serve", "--config", str(file),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await process.communicate()
+
+    (line,) = said.decode().splitlines()
+    assert process.returncode == 1
+    assert line.startswith(f"{file}:1: access_log.file: ")
+
+
+# ---- what only a worker can find out ---------------------------------------------------------
+
+
+@contextlib.contextmanager
+def out_of_descriptors(process: psutil.Process) -> Iterator[None]:
+    """A process that can open nothing."""
+    before = process.rlimit(psutil.RLIMIT_NOFILE)
+    process.rlimit(psutil.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        yield
+    finally:
+        process.rlimit(psutil.RLIMIT_NOFILE, before)
+
+
+async def serving(gateway: Any) -> list[tuple[int, int]]:
+    """Each worker, and by which configuration it serves."""
+    workers = (await gateway.admin("GET", "/api/status")).json()["workers"]["each"]
+    return [(worker["pid"], worker["config"]) for worker in workers]
+
+
+async def noticed(gateway: Any) -> None:
+    """Wait until the gateway has tried the edit by itself, too."""
+
+    async def tried_twice() -> bool:
+        return await gateway.metric("tidegate_config_reloads_total", result="failure") == 2
+
+    await until(tried_twice)
+
+
+async def test_an_edit_that_one_worker_can_not_have_holds_in_none(start_gateway: Any, tmp_path: Path) -> None:
+    """The other goes back; the edit is told as refused, with its reason, and can be taken later."""
+    gateway = await start_gateway()
+    weak, _ = gateway.workers()
+    before = await serving(gateway)
+    gateway.edit(access_log={"file": str(tmp_path / "x.log")}, routes=[{"match": "/a", "upstream": "shop"}])
+    with out_of_descriptors(weak):
+        refused = await gateway.admin("POST", "/api/config/reload")
+
+        said = f"can't be used by this process: too many open files: {tmp_path}/x.log"
+        assert (refused.status_code, refused.json()["mistakes"]) == (422, [f"{gateway.config}: {said}"])
+        await noticed(gateway)
+        assert await serving(gateway) == before
+    assert {(await gateway.fresh()).status_code for _ in range(6)} == {200}
+    assert await gateway.metric("tidegate_config_reloads_total", result="success") == 0
+    assert (await gateway.admin("GET", "/api/status")).json()["config"]["version"] == 1
+
+    taken = (await gateway.admin("POST", "/api/config/reload")).json()
+
+    assert (taken["applied"], taken["workers"]) == (2, 2)
+    assert await serving(gateway) == [(pid, taken["version"]) for pid, _ in before]
+    assert {(await gateway.fresh()).status_code for _ in range(6)} == {404}
+
+
+async def test_a_worker_that_can_not_go_back_is_told(start_gateway: Any, tmp_path: Path) -> None:
+    """What held before is gone from under it: it serves by the edit, and nobody says otherwise."""
+    (tmp_path / "log").mkdir()
+    gateway = await start_gateway(access_log={"file": str(tmp_path / "log" / "x.log")})
+    weak, other = gateway.workers()
+    shutil.rmtree(tmp_path / "log")
+    gateway.edit(access_log={"file": str(tmp_path / "y.log")})
+    with out_of_descriptors(weak):
+        refused = await gateway.admin("POST", "/api/config/reload")
+
+        await noticed(gateway)
+        versions = dict(await serving(gateway))
+    stuck = f"{gateway.config}: worker {other.pid} serves by it and does not go back; restart the gateway"
+    assert refused.status_code == 422
+    assert stuck in refused.json()["mistakes"]
+    assert versions[weak.pid] == 1 < versions[other.pid]

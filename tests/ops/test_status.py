@@ -129,6 +129,14 @@ def test_status_tells_what_is_rare() -> None:
     assert not re.search("draining|hosts|shut off", plain)
 
 
+def test_status_tells_in_how_many_workers_the_config_holds() -> None:
+    """One that serves by another is told of, unless it does not serve at all yet."""
+    each = [{"ready": True, "config": 3}, {"ready": True, "config": 2}, {"ready": False, "config": 2}]
+    said = _screen({"config": {"version": 3}, "workers": {"each": each}}, [], terminal=False)
+
+    assert re.search(r"config +in 1 of 2 workers\n", said), said
+
+
 def test_status_tells_what_waits_for_a_restart() -> None:
     """An edit that is taken and does not hold yet: each key, as it is and as it will be."""
     pending = [{"path": "listen.workers", "before": 2, "after": 4, "restart": True}]
