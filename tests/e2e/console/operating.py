@@ -19,6 +19,13 @@ def row(page: Page, section: str, name: str) -> Locator:
     return page.locator(f"#{section} tr").filter(has=page.get_by_role("rowheader", name=name, exact=True))
 
 
+def unfold(page: Page) -> None:
+    """Have every section open; they fold on a phone only."""
+    for button in page.locator(".fold[aria-expanded=false]").filter(visible=True).element_handles():
+        button.click()
+    expect(page.locator(".fold[aria-expanded=false]").filter(visible=True)).to_have_count(0)
+
+
 def answer(page: Page, button: str, reason: str = "", lasting: str = "1 min") -> None:
     """Answer the question that is open."""
     question = page.get_by_role("dialog")

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from gateway.admin import page as console_page
 from tests.e2e.console.conftest import SKU
 from tests.e2e.console.contrast import LEAST, contrast
-from tests.e2e.console.operating import log_in, row, told
+from tests.e2e.console.operating import log_in, row, told, unfold
 
 pytestmark = pytest.mark.browser
 
@@ -81,6 +81,7 @@ def test_nothing_is_wider_than_the_screen(console: Callable[..., Page], stack: A
     """No sideways scrolling, from a small phone to a desk; an edit in the trail breaks its line."""
     page = console(viewport={"width": width, "height": 800})
     expect(page.locator("#panels")).not_to_be_empty()
+    unfold(page)
     before = stack.config.read_text(encoding="utf-8")
     edited = before.replace("rate: 1000/second", f"rate: {width}/second")
     stack.edit(edited)
@@ -98,6 +99,48 @@ def test_nothing_is_wider_than_the_screen(console: Callable[..., Page], stack: A
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("width", [320, 390])
+def test_every_section_is_near_on_a_phone(console: Callable[..., Page], width: int) -> None:
+    """All places of the navigation are on the screen; the last sections are folded, and unfold on the way."""
+    page = console(viewport={"width": width, "height": 844})
+    for link in page.locator(".places a").all():
+        box = link.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+    expect(page.locator("#trail")).to_be_hidden()
+    page.get_by_role("link", name="Trail").click()
+    expect(page.locator("#trail")).to_be_visible()
+    expect(page.locator("#h-trail")).to_be_in_viewport()
+
+    page.locator("#s-trail .fold").click()
+    expect(page.locator("#trail")).to_be_hidden()
+    page.locator("#h-trail").click()
+    expect(page.locator("#trail")).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [320, 390, 1210, 1280, 1440])
+def test_figures_keep_their_line_and_curves_their_labels(console: Callable[..., Page], width: int) -> None:
+    """Percentiles as wide as they get stand side by side; no curve runs over what its axis says."""
+    page = console(viewport={"width": width, "height": 900})
+    figures, plots = page.evaluate(
+        """() => {
+            const values = [...document.querySelectorAll("#latency .value")];
+            for (const value of values) value.textContent = "888 ms";
+            const box = element => element.getBoundingClientRect();
+            const lines = new Set(values.map(value => box(value).top)).size;
+            const wide = values.filter(value => value.scrollWidth > value.parentElement.clientWidth).length;
+            const plots = [...document.querySelectorAll(".plot")].map(plot =>
+                [box(plot.querySelector(".top")).bottom, box(plot.querySelector("svg")).top]);
+            return [[values.length, lines, wide], plots];
+        }"""
+    )
+
+    assert figures == [3, 1, 0]
+    assert len(plots) == 2
+    assert all(label <= curve for label, curve in plots), plots
+
+
 def violations(page: Page) -> list[Any]:
     """What axe finds: the rule, and where."""
     found = Axe().run(page).response["violations"]
@@ -109,6 +152,8 @@ def violations(page: Page) -> list[Any]:
 def test_accessibility_has_no_violation(console: Callable[..., Page], scheme: str, width: int) -> None:
     """Axe finds nothing wrong: contrast, names, roles, order; with the question open, too."""
     page = console(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    assert violations(page) == []
+    unfold(page)
     assert violations(page) == []
     page.locator("#features button[data-value=off]").first.click()
     expect(page.get_by_role("dialog")).to_be_visible()
@@ -124,7 +169,7 @@ def test_a_button_under_the_mouse_can_be_read(console: Callable[..., Page], sche
     answers = page.locator("#ask button").all()
     pale = [(one.inner_text(), ratio) for one in answers if (ratio := hovered(one)) < LEAST]
     page.get_by_role("button", name="Cancel").click()
-    buttons = page.locator("#s-ladder button, #s-features button, #s-upstreams button, #leave").all()
+    buttons = page.locator("#ladder button, #features button, #upstreams button, #leave").all()
     assert page.locator("#s-features button[aria-pressed=true]").count() == 2
     pale += [(one.inner_text(), ratio) for one in buttons if (ratio := hovered(one)) < LEAST]
 

@@ -102,7 +102,7 @@ def test_a_limit_is_changed_for_one_minute(
         buyer.post("/api/session", json={})
         answers = [buyer.post("/api/orders", json=body, headers={"Idempotency-Key": key}) for key in "abc"]
     assert [one.status_code for one in answers] == [202, 429, 429]
-    expect(page.locator("#limits .keys")).to_contain_text("checkout")
+    expect(page.locator("#limits .keys h3").filter(has_text="checkout")).to_contain_text("requests, fading")
 
     limit.get_by_role("button", name="auto").click()
     told(page, "checkout → auto: holds in 2 of 2 workers")

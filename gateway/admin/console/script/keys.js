@@ -1,4 +1,6 @@
 // The keyboard: a digit goes to a section, ? tells the keys, Escape closes what is open.
+import { unfold } from "./fold.js";
+
 const help = document.getElementById("help");
 const typing = (target) => target.closest("input, textarea, select, dialog[open]") !== null;
 
@@ -12,6 +14,7 @@ export function listenToKeys(sections) {
     }
     const section = sections[Number(event.key) - 1];
     if (section) {
+      unfold(section);
       section.scrollIntoView({ block: "start" });
       section.focus({ preventScroll: true });
     }

@@ -12,6 +12,7 @@ import { fetched, forget, trail } from "../view/trail.js";
 import { upstreams } from "../view/upstreams.js";
 import { know, listenToButtons } from "./actions.js";
 import { fill } from "./dom.js";
+import { foldable } from "./fold.js";
 import { remember } from "./history.js";
 import { listenToKeys } from "./keys.js";
 import { call, logIn, logOut, whoIs } from "./session.js";
@@ -120,6 +121,7 @@ $("enter").addEventListener("submit", async (event) => {
 });
 $("leave").addEventListener("click", () => logOut().then(() => leave(), (error) => (error.status ? leave() : toast(error.message, "bad"))));
 listenToButtons(document.body, again);
+foldable(document.querySelectorAll("main > section"));
 listenToKeys([...document.querySelectorAll("main > section")]);
 document.addEventListener("visibilitychange", () => !document.hidden && shown && again());
 

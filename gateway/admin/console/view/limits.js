@@ -48,6 +48,7 @@ function busiest(status) {
     "details",
     { "data-key": "busiest", open: true },
     h("summary", {}, t("busiest.title")),
+    busy.length ? h("p", { class: "none" }, t("busiest.says")) : null,
     busy.length
       ? h(
           "div",
@@ -56,7 +57,7 @@ function busiest(status) {
             h(
               "div",
               { "data-key": `busy ${limit.name}` },
-              h("h3", {}, limit.name),
+              h("h3", {}, limit.name, h("small", { class: "quiet" }, t("busiest.unit"))),
               h(
                 "ol",
                 {},
