@@ -59,6 +59,7 @@ class Carts:
                     "sku": sku,
                     "name": product.name,
                     "quantity": quantity,
+                    "per_user_cap": product.per_user_cap,
                     "unit_cents": product.price_cents,
                     "amount_cents": amount,
                     "currency": product.currency,
@@ -79,7 +80,7 @@ class Carts:
         if product is None:
             raise NotFound("there is no such product; GET /api/products lists them")
         if quantity > product.per_user_cap:
-            raise Unprocessable(f"quantity: at most {product.per_user_cap} of this for one buyer")
+            raise Unprocessable(f"at most {product.per_user_cap} of {product.name} for one buyer")
         if not await self._write(user, sku, quantity):
             raise Unprocessable(f"a cart has at most {self._settings.cart_lines} lines")
 

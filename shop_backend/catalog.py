@@ -138,6 +138,14 @@ class Catalog:
         ends = product.sale_ends_at
         return None if ends is not None and ends <= datetime.now(tz=UTC) else product
 
+    async def name(self, sku: str) -> str:
+        """What a product is called, also one that is no longer shown; its SKU while nobody can say."""
+        try:
+            product = (await self._products.get()).get(sku)
+        except Unavailable:
+            return sku
+        return sku if product is None else product.name
+
     async def stock_hints(self) -> Mapping[str, StockHint]:
         """What to say about each product's stock; "unknown" while Redis is away or slow."""
         try:

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import psycopg
@@ -17,13 +16,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from shop_backend import deadline, tracing
+from shop_backend import deadline, own_orders, tracing
 from shop_backend.batcher import Batcher
 from shop_backend.contact import language_of
 from shop_backend.delivery import SealedCard, sealed_cards_of
 from shop_backend.errors import NotFound, SoldOut, Unavailable, Unprocessable, problem
 from shop_backend.letters import Language
 from shop_backend.metrics import COPIES, ORDERS
+from shop_backend.moments import from_ms, iso
 from shop_backend.requests import Body, Email, Phone, Sku, client_network, idempotency_key, parse, read
 from shop_backend.restock import current_epoch, fingerprint
 from shop_backend.sessions import Bearer
@@ -146,10 +146,11 @@ class Orders:
             "order_id": order_id,
             "status": row["state"],
             "sku": row["sku"],
+            "name": await self._context.catalog.name(row["sku"]),
             "quantity": row["quantity"],
             "amount_cents": row["amount_cents"],
             "currency": row["currency"],
-            "expires_at": _iso(row["expires_at"]),
+            "expires_at": iso(row["expires_at"]),
         }
         if row["state"] == "pending" and row["pay_url"]:
             answer["pay_url"] = row["pay_url"]
@@ -187,8 +188,9 @@ class Orders:
             "order_id": order_id,
             "status": _HOLD_STATUS[hold["state"]],
             "sku": hold["sku"],
+            "name": await self._context.catalog.name(hold["sku"]),
             "quantity": int(hold["quantity"]),
-            "expires_at": _from_ms(int(hold["expires_ms"])),
+            "expires_at": from_ms(int(hold["expires_ms"])),
         }
 
     async def _given_up(self, order_id: str) -> dict[str, str] | None:
@@ -243,7 +245,7 @@ async def look(connection: Connection, order_ids: Sequence[str]) -> list[Seen | 
 
 
 def routes(context: Context) -> list[Route]:
-    """POST /api/orders and GET /api/orders/{id}."""
+    """POST and GET /api/orders, and GET /api/orders/{id}."""
     orders = Orders(context)
 
     async def place(request: Request) -> Response:
@@ -267,10 +269,13 @@ def routes(context: Context) -> list[Route]:
             "order_id": hold.order_id,
             "token": context.tokens.order_token(hold.order_id),
             "status": "reserved",
-            "expires_at": _from_ms(hold.expires_ms),
+            "expires_at": from_ms(hold.expires_ms),
             "status_url": where,
         }
         return JSONResponse(accepted, 202, _NO_STORE | {"location": where})
+
+    async def place_or_list(request: Request) -> Response:
+        return await (place(request) if request.method == "POST" else own_orders.answer(context, request))
 
     async def show(request: Request) -> Response:
         answer = await orders.show(
@@ -281,18 +286,10 @@ def routes(context: Context) -> list[Route]:
         return JSONResponse(answer, headers=_NO_STORE)
 
     return [
-        Route("/api/orders", place, methods=["POST"]),
+        Route("/api/orders", place_or_list, methods=["GET", "POST"]),
         Route("/api/orders/{id}", show, methods=["GET"]),
     ]
 
 
 def _no_order() -> NotFound:
     return NotFound("there is no such order, or it is not yours: send its session or its token")
-
-
-def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _from_ms(milliseconds: int) -> str:
-    return _iso(datetime.fromtimestamp(milliseconds / 1000, UTC))

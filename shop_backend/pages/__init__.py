@@ -23,6 +23,7 @@ from starlette.types import Scope
 
 from shop_backend.context import Context
 from shop_backend.errors import NotFound, ShopError
+from shop_backend.own_orders import SHOWN
 from shop_backend.pages.assets import Assets, folder
 from shop_backend.pages.views import view
 
@@ -44,11 +45,12 @@ Page = Callable[[Request], Awaitable[Response]]
 
 
 def routes(context: Context) -> list[Route]:
-    """`/`, `/p/{sku}`, `/orders/{id}`, `/cart` and `/static/{file}`."""
+    """`/`, `/p/{sku}`, `/orders`, `/orders/{id}`, `/cart` and `/static/{file}`."""
     pages = Pages(context)
     return [
         Route("/", pages.guarded(pages.home), methods=["GET"]),
         Route("/p/{sku}", pages.guarded(pages.product), methods=["GET"]),
+        Route("/orders", pages.guarded(pages.orders), methods=["GET"]),
         Route("/orders/{id}", pages.guarded(pages.order), methods=["GET"]),
         Route("/cart", pages.guarded(pages.cart), methods=["GET"]),
         Route("/static/{file}", pages.assets.serve, methods=["GET"]),
@@ -131,6 +133,10 @@ class Pages:
         if not _ORDER.fullmatch(order_id):
             raise NotFound("This is no order's address. Please open it from your mail.")
         return self._private("order.html", here="/orders", order_id=order_id)
+
+    async def orders(self, _: Request) -> Response:
+        """The visitor's own orders."""
+        return self._private("orders.html", here="/orders", shown=SHOWN)
 
     async def cart(self, _: Request) -> Response:
         """The cart."""

@@ -15,6 +15,7 @@ from shop_backend.stock.ledger import StockLedger
 from shop_backend.stock.order_ids import partition_of
 from shop_backend.storage.database import Connection, Database, is_outage, own_cards, share_cards
 from shop_backend.storage.partitions import Partitions
+from shop_backend.workers.carts import Line
 from shop_backend.workers.entries import Entry, Hopeless, Parked
 
 _log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class OrderHandler:
         partitions: where the rows go.
         provider: the name of who takes the money.
         shard: whose stream is read.
-        written: called after orders were written, so that their checkouts are opened at once.
+        written: called with what was ordered after it was written.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class OrderHandler:
         *,
         provider: str,
         shard: int = 0,
-        written: Callable[[], None] = lambda: None,
+        written: Callable[[Sequence[Line]], None] = lambda _: None,
     ) -> None:
         self.stream = keys.on(shard, keys.ORDERS)
         self._database = database
@@ -128,7 +129,7 @@ class OrderHandler:
             return error
         history.count(["pending"] * len(new))
         if new:
-            self._written()
+            self._written([(intent.user, intent.sku, intent.quantity) for intent in new])
         for intent in stale:
             await self._stock.release(intent.order_id, intent.sku, intent.round, state="expired")
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from shop_backend.config import Settings
 from shop_backend.mail import FileMailbox, SmtpMailer
@@ -14,6 +15,7 @@ from shop_backend.sms import SmsFiles, SmsWebhook
 from shop_backend.stock.second_copy import SecondCopy
 from shop_backend.storage.partitions import Partitions
 from shop_backend.workers.callbacks import CallbackHandler
+from shop_backend.workers.carts import CartKeeper, Line
 from shop_backend.workers.entries import Handler
 from shop_backend.workers.loop import Loop
 from shop_backend.workers.money import Cashier
@@ -43,6 +45,14 @@ class Worker:
         self._outboxes = (mails, texts)
         partitions = Partitions(database, settings.database)
         checkouts = Loop("checkouts", cashier.open_checkouts, w.interval)
+        keeper = CartKeeper(parts.redis_volatile)
+        carts = Loop("carts", keeper.work, w.interval)
+
+        def written(lines: Sequence[Line]) -> None:
+            checkouts.wake.set()
+            keeper.ordered(lines)
+            carts.wake.set()
+
         orders = [
             OrderHandler(
                 database,
@@ -51,7 +61,7 @@ class Worker:
                 w,
                 provider=parts.provider.name,
                 shard=shard,
-                written=checkouts.wake.set,
+                written=written,
             )
             for shard in range(stock.shards)
         ]
@@ -60,6 +70,7 @@ class Worker:
         self._keeper = StockKeeper(database, parts.redis_durable, stock, settings.stock, recovery)
         self._loops = [
             checkouts,
+            carts,
             Loop("sweeper", Sweeper(database, stock, batch=w.sweep_batch).sweep, w.interval),
             Loop("poller", cashier.poll, w.interval),
             Loop("refunds", cashier.refund, w.interval),

@@ -71,6 +71,7 @@ def test_from_the_shelf_to_the_key(page: Page, stack: Any) -> None:
     page.wait_for_url(f"**/p/{SKU}")
     buy(page)
     order = page.url
+    expect(page.locator("[data-part=bought]")).to_have_text("1 × Steamhold Wallet 50, €45.00")
 
     page.get_by_role("link", name="Pay €45.00").click()
     page.get_by_role("button", name="Decline").click()
@@ -81,6 +82,12 @@ def test_from_the_shelf_to_the_key(page: Page, stack: Any) -> None:
 
     page.reload()  # the key is still its owner's
     expect(page.locator("[data-key]")).to_have_count(1)
+    expect(page.locator("[data-part=bought]")).to_have_text("1 × Steamhold Wallet 50, €45.00")
+
+    page.get_by_role("link", name="Orders").click()
+    expect(page.get_by_role("listitem")).to_contain_text("1 × Steamhold Wallet 50€45.00Delivered")
+    page.get_by_role("link", name="1 × Steamhold Wallet 50").click()
+    page.wait_for_url(order)
 
 
 def test_a_stranger_sees_no_key(page: Page, browser: Browser, stack: Any) -> None:
@@ -95,6 +102,103 @@ def test_a_stranger_sees_no_key(page: Page, browser: Browser, stack: Any) -> Non
     expect(strange.get_by_role("heading", level=1)).to_have_text("No such order here")
     expect(strange.locator("[data-key]")).to_have_count(0)
     other.close()
+
+
+def test_who_had_as_many_as_one_may_is_led_to_the_order(rough: Page, stack: Any) -> None:
+    """No "0 more", but what is true, and the way to what waits to be paid; once it is paid, to all orders."""
+
+    def order(quantity: str) -> None:
+        rough.goto(f"{stack.url}/p/{SKU}")
+        rough.get_by_label("E-mail").fill("patient@example.org")
+        rough.get_by_label("Quantity").fill(quantity)
+        rough.get_by_role("button", name="Buy now").click()
+
+    cap = rough.get_by_label("Quantity").get_attribute("max")
+    order(str(cap))
+    rough.wait_for_url("**/orders/*")
+    first = rough.url
+    expect(rough.get_by_role("link", name="Pay €")).to_be_visible()
+    order("1")
+    expect(rough.get_by_role("status")).to_contain_text("You have ordered as many of these as one")
+    rough.get_by_role("link", name="Pay the one that waits for you").click()
+    rough.wait_for_url(first)
+    rough.get_by_role("link", name="Pay €").click()
+    rough.get_by_role("button", name="Pay €").click()
+    rough.wait_for_url("**/orders/*")
+    expect(rough.locator("[data-key]").first).to_be_visible()
+    order("1")
+    rough.get_by_role("link", name="See your orders").click()
+    rough.wait_for_url("**/orders")
+    expect(rough.get_by_role("listitem")).to_have_count(1)
+
+
+# ---- the cart --------------------------------------------------------------------------------
+
+
+def _put_in_cart(page: Page, stack: Any, quantity: int) -> None:
+    page.goto(f"{stack.url}/p/{SKU}")
+    page.get_by_label("Quantity").fill(str(quantity))
+    page.get_by_role("button", name="Put in cart").click()
+    expect(page.get_by_role("status")).to_have_text("It is in your cart.")
+
+
+def test_what_was_bought_leaves_the_cart(page: Page, stack: Any, wait_until: Callable[..., Any]) -> None:
+    """From the cart to the order: the cart is empty, the order stands in the list."""
+    _put_in_cart(page, stack, 1)
+    page.goto(f"{stack.url}/cart")
+    page.get_by_role("link", name="Steamhold Wallet 50").click()
+    buy(page)
+
+    def empty() -> bool:
+        page.goto(f"{stack.url}/cart", wait_until="networkidle")
+        return page.get_by_text("Nothing in it yet.").is_visible()
+
+    wait_until(empty, what="the cart is empty")
+
+
+def test_too_many_in_the_cart_is_told_and_taken_back(page: Page, stack: Any) -> None:
+    """Field, price and total agree again, and the buyer reads how many there may be, of what."""
+    _put_in_cart(page, stack, 2)
+    page.goto(f"{stack.url}/cart")
+    field = page.get_by_label("Quantity of Steamhold Wallet 50")
+    expect(field).to_have_value("2")
+    cap = field.get_attribute("max")
+    field.fill("99")
+    field.press("Tab")
+
+    expect(page.get_by_role("status")).to_have_text(f"At most {cap} of Steamhold Wallet 50 for one buyer.")
+    expect(field).to_have_value("2")
+    expect(page.locator("[data-part=total]")).to_have_text("€90.00")
+    field.fill(str(cap))
+    field.press("Tab")
+    expect(page.locator("[data-part=total]")).to_have_text(f"€{45 * int(cap or 0)}.00")
+
+
+def test_a_cart_that_could_not_be_changed_shows_what_it_is(rough: Page, stack: Any) -> None:
+    """The shop refuses a change: the field goes back to what the total says."""
+    _put_in_cart(rough, stack, 1)
+    rough.goto(f"{stack.url}/cart")
+    refused = {"detail": "at most 1 of Steamhold Wallet 50 for one buyer"}
+    rough.route(re.compile(r"/api/cart/"), lambda route: route.fulfill(status=422, json=refused))
+    field = rough.get_by_label("Quantity of Steamhold Wallet 50")
+    field.fill("2")
+    field.press("Tab")
+
+    expect(rough.get_by_role("status")).to_have_text(refused["detail"])
+    expect(field).to_have_value("1")
+
+
+def test_the_cart_fits_a_narrow_telephone(page: Page, stack: Any) -> None:
+    """At 320 pixels nothing is cut off, and what is pressed is inside."""
+    _put_in_cart(page, stack, 5)
+    page.set_viewport_size({"width": 320, "height": 640})
+    page.goto(f"{stack.url}/cart")
+    box = page.get_by_role("button", name="Remove Steamhold Wallet 50").bounding_box()
+
+    assert box is not None
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 320
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
 def test_recommendations_switched_off_leave_the_shop_whole(
@@ -152,6 +256,7 @@ ORDERS = re.compile(r"/api/orders$")
 REFUSALS = [
     (410, {}, "Sold out", False),
     (409, {"detail": "one for each buyer"}, "one for each buyer", True),
+    (409, {"type": "urn:tidegate:cap-reached", "left": 1}, "You may have 1 more of this", True),
     (403, {"detail": "opens at noon"}, "opens at noon", True),
     (422, {"detail": "email: wrong"}, "email: wrong", True),
 ]
@@ -159,7 +264,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("status", "body", "text", "open_again"), REFUSALS, ids=lambda v: str(v)[:20])
 def test_a_refusal_is_told_kindly(
-    rough: Page, status: int, body: dict[str, str], text: str, open_again: bool
+    rough: Page, status: int, body: dict[str, Any], text: str, open_again: bool
 ) -> None:
     """The buyer reads why, and may press again only where that can help."""
     rough.route(ORDERS, lambda route: route.fulfill(status=status, json=body))

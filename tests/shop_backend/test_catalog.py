@@ -11,12 +11,17 @@ import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from shop_backend.cache.single_flight import SingleFlight
 from shop_backend.config import Settings
 from shop_backend.errors import Unavailable
 from shop_backend.metrics import REGISTRY
 from shop_backend.tokens import Tokens
+from shop_backend.workers.carts import CartKeeper
+from shop_backend.workers.orders import OrderHandler
+from shop_backend.workers.runner import StreamRunner
 from shop_backend.workers.watch import Gauges
 from tests.waiting import until
 
@@ -211,6 +216,53 @@ async def test_the_cart_is_priced_and_summed_here(shop: Any) -> None:
     assert (await client.put("/api/cart/plain", json={"quantity": 0}, headers=buyer)).json()["lines"] == []
     for key in await shop.parts.redis_volatile.keys("*"):
         assert await shop.parts.redis_volatile.ttl(key) > 0
+
+
+async def test_what_was_ordered_leaves_the_cart(shop: Any) -> None:
+    """As much as was ordered, once it is written; the rest, and other carts, stay."""
+    buyer, other = await shop.session(), await shop.session()
+    for headers in (buyer, other):
+        for sku, quantity in (("plain", 3), ("flash", 1)):
+            answer = await shop.client.put(f"/api/cart/{sku}", json={"quantity": quantity}, headers=headers)
+            assert answer.status_code == 200
+    carts = CartKeeper(shop.parts.redis_volatile)
+    handler = OrderHandler(
+        shop.parts.database,
+        shop.parts.stock,
+        shop.partitions,
+        shop.settings.workers,
+        provider="sandbox",
+        written=carts.ordered,
+    )
+    runner = StreamRunner(shop.parts.redis_streams, shop.parts.database, handler, shop.settings.workers)
+    await runner.join()
+
+    async def lines(headers: dict[str, str]) -> dict[str, int]:
+        cart = (await shop.client.get("/api/cart", headers=headers)).json()
+        return {line["sku"]: line["quantity"] for line in cart["lines"]}
+
+    for sku, quantity in (("plain", 2), ("flash", 1), ("single", 1)):
+        assert (await shop.order(sku, quantity, headers=buyer)).status_code == 202
+    while await runner.once():
+        pass
+    assert await carts.work() == 3
+    assert await carts.work() == 0
+    assert await lines(buyer) == {"plain": 1}
+    assert await lines(other) == {"plain": 3, "flash": 1}
+    assert await shop.parts.redis_volatile.ttl(f"cart:{_user(shop, buyer)}") > 0
+
+    async with Redis.from_url("redis://127.0.0.1:1") as nobody:
+        away = CartKeeper(nobody)
+        away.ordered([("u", "plain", 1), ("u", "flash", 1)])
+        for _ in range(2):
+            with pytest.raises(RedisError):
+                await away.work()
+
+
+def _user(shop: Any, headers: dict[str, str]) -> str:
+    user = shop.context.tokens.user_of(headers["cookie"].partition("=")[2])
+    assert user is not None
+    return str(user)
 
 
 async def test_a_cart_has_no_line_too_many(shop_settings: Settings, fill_shop: Any, start_shop: Any) -> None:

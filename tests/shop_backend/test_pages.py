@@ -92,7 +92,7 @@ async def test_a_product_can_be_bought_by_keyboard_and_reader(http: httpx.AsyncC
 
 async def test_nothing_inline_and_nobody_else(http: httpx.AsyncClient) -> None:
     """No page holds a script, a style or a handler of its own, or an address of another host."""
-    for path in ("/", "/p/flash-100", "/cart", f"/orders/{ORDER}", "/p/nothing"):
+    for path in ("/", "/p/flash-100", "/cart", "/orders", f"/orders/{ORDER}", "/p/nothing"):
         page = await http.get(path)
         assert "'unsafe" not in page.headers["content-security-policy"]
         assert "default-src 'none'" in page.headers["content-security-policy"]
@@ -108,7 +108,7 @@ async def test_pages_are_cached_by_what_they_hold(http: httpx.AsyncClient) -> No
     assert page.headers["cache-control"].startswith("public, max-age=")
     assert (again.status_code, again.content) == (304, b"")
     assert "set-cookie" not in page.headers
-    for path in ("/cart", f"/orders/{ORDER}"):
+    for path in ("/cart", "/orders", f"/orders/{ORDER}"):
         assert (await http.get(path)).headers["cache-control"] == "private, no-store"
 
 

@@ -53,6 +53,7 @@ async def _busy_night(shop: Any) -> None:
     for order in (paid, declined, late, unpaid, hopeless, taken):
         await shop.see(order)
     await shop.client.get("/api/me/profile", headers=headers)
+    await shop.client.get("/api/orders", headers=headers)
     await shop.client.get("/api/products/plain/recommendations")
     await shop.client.get("/api/orders/00000000-0000-8000-8000-00000000dead?token=x", headers=headers)
     await shop.execute("UPDATE orders SET next_poll_at = now() WHERE id = %s", unpaid["order_id"])

@@ -72,7 +72,7 @@ if (form) {
       case 409:
         forget(sessionStorage, slot(order));
         open();
-        return say(problem.message || "You have as many of these as one buyer may have.");
+        return capped(problem, order.sku);
       case 403:
         forget(sessionStorage, slot(order));
         open();
@@ -95,6 +95,24 @@ if (form) {
         open();
         return say(mistakes(body) || problem.message || "This can't be ordered. Please look at what you entered.");
     }
+  }
+
+  // Enough ordered already: say so, and lead to what is not paid yet.
+  async function capped({ body, message }, sku) {
+    const text = {
+      "urn:tidegate:cap-reached": body.left > 0
+        ? `You may have ${body.left} more of this: please order fewer.`
+        : "You have ordered as many of these as one buyer may have.",
+      "urn:tidegate:too-many-open-orders": "You have too many unpaid orders. Pay one of them, or wait until they expire.",
+    }[body.type];
+    say(text ?? (message || "You have as many of these as one buyer may have."));
+    if (!text) return;
+    const { value } = await call("GET", "/api/orders").catch(() => ({ value: {} }));
+    const unpaid = (value.orders ?? []).filter((own) => own.status === "pending");
+    const mine = unpaid.find((own) => own.sku === sku) ?? (body.type === "urn:tidegate:too-many-open-orders" ? unpaid[0] : undefined);
+    notice.append(" ", mine
+      ? element("a", { href: `/orders/${encodeURIComponent(mine.order_id)}`, text: "Pay the one that waits for you" })
+      : element("a", { href: "/orders", text: "See your orders" }));
   }
 
   // What is wrong, by the names that stand at the fields.

@@ -61,6 +61,9 @@ function show(order) {
   document.title = `${title} · Keyharbour`;
   parts.text.textContent = text;
   root.dataset.status = order.status;
+  const sum = order.amount_cents && order.currency ? `, ${money(order.amount_cents, order.currency)}` : "";
+  parts.bought.textContent = `${order.quantity} × ${order.name}${sum}`;
+  parts.bought.hidden = false;
   tell("");
 
   const step = STEP[order.status] ?? -1;
@@ -108,6 +111,7 @@ function missing() {
   parts.text.textContent = "This browser has no order of this number. Open it where you bought it, or with the link you were sent.";
   parts.steps.hidden = true;
   parts.pay.hidden = true;
+  parts.bought.hidden = true;
   tell("");
 }
 
