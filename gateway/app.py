@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gateway import guard, pipeline
+from gateway import error_page, guard, pipeline
 from gateway.answer import framed
 from gateway.config import Config, Listen
 from gateway.errors import GatewayError, Internal
@@ -197,13 +197,18 @@ class Gateway(App):
 
 
 def _failure(error: Exception, exchange: Exchange) -> Reply:
-    """The one place where an error becomes an answer."""
+    """The one place where an error becomes an answer; a browser's is a page.
+
+    One refusal is made elsewhere, ready since nothing is cheaper: `rate_limit`'s over a limit.
+    """
     if not isinstance(error, GatewayError):
         said = exchange.request_id.decode()
         _log.error("request %s to %s failed inside the gateway", said, exchange.route, exc_info=error)
         error = Internal("the gateway failed; the operators' log has the reason")
     exchange.outcome = error.outcome
-    headers, body = error.problem()
+    wait = error.wait
+    page = error_page.page(exchange, type(error), wait, spread=max(2, wait // 2) if wait is not None else 0)
+    headers, body = error.problem() if page is None else ([*page.fields, *error.fields], page.body)
     if not exchange.path or error.status in {408, 413}:  # what follows can't be taken for the next request
         headers = [*headers, _CLOSE]
     return Reply(error.status, headers, body)

@@ -40,13 +40,17 @@ class GatewayError(Exception):
         self.extra = extra or {}
         self.fields = fields
 
+    @property
+    def wait(self) -> int | None:
+        """`retry_after` in whole seconds; never 0: a client told "now" comes back at once."""
+        return max(1, math.ceil(self.retry_after)) if self.retry_after is not None else None
+
     def problem(self) -> tuple[Sequence[tuple[bytes, bytes]], bytes]:
         """The header fields and the JSON body that say so."""
         problem = {"type": self.type, "title": self.title, "status": self.status, "detail": self.detail}
         headers = [PROBLEM_JSON, NO_STORE, *self.fields]
-        if self.retry_after is not None:
-            # Never 0: a client told "now" comes back at once (RFC 9110, 10.2.3 counts whole seconds).
-            headers.append((b"retry-after", b"%d" % max(1, math.ceil(self.retry_after))))
+        if self.wait is not None:
+            headers.append((b"retry-after", b"%d" % self.wait))
         return headers, json.dumps(problem | self.extra, ensure_ascii=False).encode()
 
 

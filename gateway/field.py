@@ -105,6 +105,8 @@ class Block(tuple[tuple[bytes, bytes], ...]):
         notable: the others.
         passed: what whoever passes it on has made of it.
         counted_as: whom limits count by a field, by its name.
+        reader: of a request, the language of the browser on its way to a page that it is from, or empty; None
+            when nobody asked.
         sent: of an answer, the lines of all, what Content-Length says of a body, in bytes, and whether there
             is a Date.
     """
@@ -113,4 +115,5 @@ class Block(tuple[tuple[bytes, bytes], ...]):
     notable: Sequence[tuple[bytes, bytes]] = ()
     passed: Any = None
     counted_as: dict[bytes, str] | None = None
+    reader: str | None = None
     sent: tuple[bytes, int | None, bool] | None = None

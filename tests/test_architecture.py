@@ -63,8 +63,9 @@ _WORDS = (
     *("gateway.errors", "gateway.config", "gateway.settings", "gateway.units", "gateway.pattern"),
     "gateway.redis_url",
 )
-# Leaves that know nothing of ours: addresses, header fields as lines, and who drives a request.
+# Leaves that know nothing of ours: addresses, header fields as lines and as wishes, and who drives a request.
 _LEAVES = (
+    "gateway.accept",
     "gateway.addresses",
     "gateway.field",
     "gateway.fields",
@@ -72,7 +73,7 @@ _LEAVES = (
     "gateway.tcp",
     "gateway.walk",
 )
-_EXCHANGE = ("gateway.exchange", "gateway.request_body")
+_EXCHANGE = ("gateway.exchange", "gateway.request_body", "gateway.error_page", "gateway.error_words")
 _POLICY_MAY = (*_EXCHANGE, *_LEAVES, *_WORDS, "gateway.policies")
 _FEATURES = tuple(
     f"shop_backend.{name}"
@@ -109,7 +110,7 @@ RULES = (
     ),
     Rule("routes stand on config", ("gateway.routes",), ("gateway",), (*_WORDS, "gateway.routes")),
     Rule("fields, walks and TCP stand on nothing of ours", _LEAVES, ("gateway",), _LEAVES),
-    Rule("an exchange stands on errors", _EXCHANGE, ("gateway",), ("gateway.errors", *_EXCHANGE)),
+    Rule("an exchange stands on errors", _EXCHANGE, ("gateway",), ("gateway.errors", *_LEAVES, *_EXCHANGE)),
     Rule("policies know exchange, errors, config", ("gateway.policies",), ("gateway",), _POLICY_MAY),
     Rule("policies never touch a store", ("gateway.policies",), ("redis", "httpx", "httptools", "starlette")),
     Rule(

@@ -14,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from gateway import accept
+
 CONSOLE = Path(__file__).parent / "console"
 LANGUAGES = {"en": ("en", "English"), "zh": ("zh-CN", "中文")}  # of a catalogue: its tag and its own name
 COOKIE = "tidegate-language"
@@ -36,20 +38,7 @@ def language_of(request: Request) -> str:
     for asked in (request.query_params.get("lang", ""), request.cookies.get(COOKIE, "")):
         if asked in LANGUAGES:
             return asked
-    return preferred(request.headers.get("accept-language", ""))
-
-
-def preferred(accept: str) -> str:
-    """The first of our languages by the weights of Accept-Language (RFC 9110, 12.5.4); English by default."""
-    best, weight = "en", 0.0
-    for part in accept.lower().split(","):
-        tag, _, parameters = part.strip().partition(";")
-        named = tag.strip().partition("-")[0]
-        found = re.fullmatch(r"\s*q=([01](?:\.\d{0,3})?)\s*", parameters)
-        quality = float(found[1]) if found else 1.0 if not parameters.strip() else 0.0
-        if named in LANGUAGES and quality > weight:
-            best, weight = named, quality
-    return best
+    return accept.language(request.headers.get("accept-language", ""), LANGUAGES)
 
 
 @cache

@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from gateway import config
+from gateway import config, error_page
 from gateway.errors import Forbidden, Overloaded, RateLimited
 from gateway.exchange import Charge, Exchange, Handler, Hit, Reply, Verdict
 from gateway.field import Field
@@ -183,6 +183,9 @@ class RateLimit:
         if unchecked:
             raise Overloaded("limits can't be checked just now; try again shortly", retry_after=seconds)
         exchange.outcome = RateLimited.outcome
+        page = error_page.page(exchange, RateLimited, seconds)
+        if page is not None:
+            return Reply(RateLimited.status, page.fields, page.body)
         if len(refused) == 1:
             return refused[0][0].refusal(seconds)
         says = ", ".join(rule.says for rule, _ in refused)

@@ -239,6 +239,37 @@ def _visible_blocks(page: Page) -> int:
 # ---- when it can't be ------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("locale", "scheme", "title"), [("en-GB", "light", "Back in a moment"), ("zh-CN", "dark", "马上回来")]
+)
+def test_the_gateway_s_own_page_waits_and_comes_back(
+    browser: Browser, stack: Any, locale: str, scheme: Any, title: str
+) -> None:
+    """With the shop shut off, a page in the reader's language says so, and loads itself until it can."""
+    phone = {"width": 360, "height": 640}
+    context = browser.new_context(viewport=phone, locale=locale, color_scheme=scheme)  # type: ignore[arg-type]
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE * 1000)
+    complaints: list[str] = []
+    page.on("console", lambda m: complaints.append(m.text) if "503" not in m.text else None)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    assert stack.tidegate("breaker", "shop", "open", "--for", "2m").returncode == 0
+    try:
+        page.goto(f"{stack.url}/cart")
+        expect(page.get_by_role("heading", level=1)).to_have_text(title)
+        expect(page.locator("html")).to_have_attribute("lang", {"en-GB": "en"}.get(locale, locale))
+        assert page.evaluate("document.documentElement.scrollWidth") <= phone["width"]
+        rounded = page.get_by_role("link").evaluate("link => getComputedStyle(link).borderRadius")
+        assert rounded == "999px"  # its policy lets its style hold
+        assert set(asked) <= {f"{stack.url}/cart", "data:,"}
+    finally:
+        assert stack.tidegate("breaker", "shop", "auto").returncode == 0
+    expect(page.get_by_role("heading", level=1)).to_have_text("Cart")
+    assert complaints == []
+    context.close()
+
+
 @pytest.fixture
 def rough(browser: Browser, stack: Any) -> Iterator[Page]:
     """A product's page, filled in, whose orders a test may answer itself."""
