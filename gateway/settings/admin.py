@@ -15,6 +15,7 @@ from gateway.settings.listen import Network
 from gateway.units import Duration
 
 Role = Literal["viewer", "operator"]
+_Word = Annotated[str, Field(min_length=1, max_length=120)]
 
 
 _HASH = re.compile("^[0-9a-f]{64}$")
@@ -102,6 +103,11 @@ class Admin(Settings):
     what) and `.refused.jsonl` (who was refused); each is bounded."""
     panels: Annotated[tuple[Panel, ...], BeforeValidator(_without_empty), Field(max_length=20)] = ()
     """Numbers of what stands behind the gate, on the console and in its status."""
+    words: dict[Literal["en", "zh"], Annotated[dict[_Word, _Word], Field(max_length=500)]] = Field(
+        default_factory=dict
+    )
+    """How the console writes panels' titles, metrics, labels and labels' values, by the reader's language;
+    what is not listed stands there as it is."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

@@ -204,3 +204,20 @@ def test_the_shop_stands_behind_the_gate(console: Callable[..., Page]) -> None:
         panel = page.locator("#panels .panel").filter(has=page.get_by_role("heading", name=title))
         expect(panel.locator("tbody tr").first).to_be_visible()
     expect(page.locator("#panels")).to_contain_text(SKU)
+
+
+@pytest.mark.parametrize(
+    ("locale", "readable"), [("zh-CN", r"[\u4e00-\u9fff]"), ("en", r"^(?!role$|db pool)")]
+)
+def test_what_stands_behind_the_gate_is_named_for_its_reader(
+    console: Callable[..., Page], locale: str, readable: str
+) -> None:
+    """Titles and columns in the reader's language, as the configuration has them; no metric's raw name."""
+    page = console(locale=locale)
+    title = {"zh-CN": "数据库连接", "en": "Database connections"}[locale]
+    expect(page.locator("#panels h3").filter(has_text=title)).to_be_visible()
+    expect(page.locator("#panels thead th").first).to_be_visible()
+
+    names = page.locator("#panels :is(h3, thead th)").all_inner_texts()
+    assert len(names) > 15
+    assert [name for name in names if not re.search(readable, name)] == []

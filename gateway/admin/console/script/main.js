@@ -4,7 +4,7 @@ import { features } from "../view/features.js";
 import { health, lost } from "../view/health.js";
 import { ladder, pressure } from "../view/ladder.js";
 import { limits } from "../view/limits.js";
-import { panels } from "../view/panels.js";
+import { fetchedWords, panels } from "../view/panels.js";
 import { routes } from "../view/routes.js";
 import { fetchedShut, shutOffs } from "../view/shutoffs.js";
 import { latency, traffic } from "../view/traffic.js";
@@ -44,6 +44,7 @@ function take(status) {
   draw(status);
   $("main").hidden = false;
   fetched(status).then((grown) => grown && draw(status, "trail"), () => {});
+  fetchedWords(status).then((others) => others && draw(status, "panels", "health"), () => {});
   fetchedShut(status).then((grown) => grown && draw(status, "shutoffs"), () => {});
   if (entering) $("main").focus({ preventScroll: true });
   entering = false;

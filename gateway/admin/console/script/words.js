@@ -18,6 +18,19 @@ export function refusal(type, detail) {
 /** A text of the catalogue, or the word itself where it is somebody's own (a step, a server, a signal). */
 export const named = (kind, word) => catalogue[`${kind}.${word}`] ?? String(word).replaceAll("_", " ");
 
+let given = {}; // by the configuration, for what stands behind the gate
+
+/** Take the configuration's words. */
+export const speak = (words) => {
+  given = words[language.split("-")[0]] ?? {};
+};
+
+/** A word of somebody else's, as the configuration writes it; null where it says nothing of it. */
+export const told = (word) => (Object.hasOwn(given, word) ? given[word] : null);
+
+/** The same, or the word itself. */
+export const own = (word) => told(word) ?? word;
+
 const whole = new Intl.NumberFormat(language, { maximumFractionDigits: 0 });
 const tenth = new Intl.NumberFormat(language, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const moment = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });

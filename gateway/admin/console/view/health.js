@@ -1,6 +1,6 @@
 // One glance: is anything wrong, and what?
 import { h } from "../script/dom.js";
-import { count, lasting, named, t, when } from "../script/words.js";
+import { count, lasting, named, own, t, when } from "../script/words.js";
 
 /** What needs attention, the worst first: pairs of a kind and a text. */
 export function worries(status) {
@@ -27,7 +27,7 @@ export function worries(status) {
   if (changed.length) say("warn", "worry.limits", { names: changed.map((limit) => limit.name).join(", ") });
   if (status.shut_offs) say("quiet", "worry.shut", { count: count(status.shut_offs) });
   const silent = status.panels.filter((panel) => panel.error);
-  if (silent.length) say("warn", "worry.panel", { titles: silent.map((panel) => panel.title).join(", "), error: silent[0].error });
+  if (silent.length) say("warn", "worry.panel", { titles: silent.map((panel) => own(panel.title)).join(", "), error: silent[0].error });
   return found;
 }
 

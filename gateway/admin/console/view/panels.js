@@ -1,10 +1,27 @@
 // Numbers of what stands behind the gate, as the configuration names them: stock, orders, queues.
 import { mark, number, table } from "../script/controls.js";
 import { h } from "../script/dom.js";
-import { count, lasting, rate, t } from "../script/words.js";
+import { call } from "../script/session.js";
+import { count, lasting, own, rate, speak, t, told } from "../script/words.js";
 
 let seen = null; // the samples before these, for rates: {at, values}
 let rates = new Map();
+let spoken = null; // the configuration whose words are known
+
+/** Fetch the words for them when another configuration holds; whether one did. */
+export async function fetchedWords(status) {
+  const { version, since } = status.config;
+  const holds = `${version} ${since}`;
+  if (holds === spoken) return false;
+  spoken = holds;
+  try {
+    speak((await call("GET", "/api/config")).config.admin.words);
+  } catch (error) {
+    spoken = null; // the next status tries again
+    throw error;
+  }
+  return true;
+}
 
 /** Each panel as a table, its samples laid out by their labels. */
 export function panels(status) {
@@ -17,7 +34,7 @@ export function panels(status) {
       h(
         "h3",
         {},
-        panel.title,
+        own(panel.title),
         panel.error ? mark(panel.error, "bad") : null,
         panel.seconds_old > 5 ? h("small", {}, t("panels.old", { time: lasting(panel.seconds_old) })) : null,
       ),
@@ -62,9 +79,9 @@ function laidOut(panel) {
 /** No label, or many: a line for each. */
 function listed(panel) {
   const metrics = [...new Set(panel.samples.map((sample) => sample.metric))];
-  return table(panel.title, [t("panels.what"), t("panels.value")], panel.samples.map((sample) => ({
+  return table(own(panel.title), [t("panels.what"), t("panels.value")], panel.samples.map((sample) => ({
     key: idOf(panel, sample),
-    cells: [[short(sample.metric, metrics), " ", Object.values(sample.labels).join(" ")], number(valueOf(panel, sample))],
+    cells: [[short(sample.metric, metrics), " ", Object.values(sample.labels).map(own).join(" ")], number(valueOf(panel, sample))],
   })));
 }
 
@@ -73,9 +90,9 @@ function crossed(panel, names) {
   const distinct = (name) => [...new Set(panel.samples.map((sample) => sample.labels[name]))];
   const [across, down] = distinct(names[0]).length < distinct(names[1]).length ? names : [names[1], names[0]];
   const columns = distinct(across);
-  return table(panel.title, [down, ...columns], distinct(down).map((row) => ({
+  return table(own(panel.title), [down, ...columns].map(own), distinct(down).map((row) => ({
     key: row,
-    cells: [row, ...columns.map((column) => {
+    cells: [own(row), ...columns.map((column) => {
       const sample = panel.samples.find((one) => one.labels[down] === row && one.labels[across] === column);
       return number(sample ? valueOf(panel, sample) : "–");
     })],
@@ -85,9 +102,9 @@ function crossed(panel, names) {
 /** One label: its values down, metrics across. */
 function byLabel(panel, name, metrics) {
   const rows = [...new Set(panel.samples.map((sample) => sample.labels[name]).filter((value) => value !== undefined))];
-  return table(panel.title, [name, ...metrics.map((metric) => short(metric, metrics))], rows.map((row) => ({
+  return table(own(panel.title), [own(name), ...metrics.map((metric) => short(metric, metrics))], rows.map((row) => ({
     key: row,
-    cells: [row, ...metrics.map((metric) => {
+    cells: [own(row), ...metrics.map((metric) => {
       const sample = panel.samples.find((one) => one.metric === metric && one.labels[name] === row);
       return number(sample ? valueOf(panel, sample) : "–");
     })],
@@ -100,8 +117,10 @@ function valueOf(panel, sample) {
   return [count(sample.value), grows > 0 ? h("small", { class: "grows" }, `+${rate(grows)}${t("per.second")}`) : null];
 }
 
-/** A metric's name without what all of them begin with. */
+/** A metric's name: the configuration's word for it, else without what all of them begin with. */
 function short(metric, all) {
+  const word = told(metric);
+  if (word !== null) return word;
   const parts = metric.replace(/_total$/, "").split("_");
   const others = all.filter((one) => one !== metric).map((one) => one.split("_"));
   let same = 1;
