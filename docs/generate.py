@@ -31,8 +31,9 @@ file stands in the [README](../README.md#before-your-own-backend).
 
 - **Durations** are written `500ms`, `5s`, `10m`, `2h` or `1d`; a bare number is seconds. **Sizes** are written `64KiB`,
   `1MiB` or `10MB`; a bare number is bytes. **Rates** are written `20/second` or `5/10 seconds`.
-- `${NAME}` and `${NAME:-default}` are filled from the environment, anywhere in the gateway's file. Where a block's
-  main key comes out empty (`redis.url`, `identity.jwt.key_file`), the block counts as left out.
+- `${NAME}` and `${NAME:-default}` are filled from the environment, in any value of the gateway's file; inside `{...}` or
+  `[...]` they take quotes: `{rate: "${RATE:-20/second}"}`. Where a block's main key comes out empty (`redis.url`,
+  `identity.jwt.key_file`), the block counts as left out.
 - An edit of the gateway's file holds in every worker within two seconds, but for `listen.host`, `listen.port`,
   `listen.workers`, `admin.host`, `admin.port` and `admin.state_file`, which take a restart. So does an edit of a file
   that it names for tokens or fallbacks: a key taken out verifies nothing any more. A mistake changes nothing:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sized
 from pathlib import Path
 
-from gateway.config import ConfigError
+from gateway.config import ConfigError, remarks
 from gateway.trial import load_and_try
 
 
@@ -83,6 +83,8 @@ def _with_config(command: str, file: Path) -> int:
         return 1
     if command == "check":
         print(f"{file}: good ({_count(config.routes, 'route')}, {_count(config.limits, 'limit')})")
+        for line in remarks(config, raw, str(file), os.environ):
+            print(line)
         return 0
     width = max(len(route.match) for route in config.routes)
     for route in config.routes:

@@ -37,7 +37,8 @@ from gateway.settings import (
     Tracing,
     Upstream,
 )
-from gateway.settings.agreement import disagreements, meant
+from gateway.settings.agreement import disagreements, idle, meant, strangers
+from gateway.settings.examples import BLOCKS, LISTS, PATTERNS, meant_network
 from gateway.yaml_source import Mistake, Source, SourceError, dotted, parse
 from gateway.yaml_source import Path as KeyPath
 
@@ -69,6 +70,7 @@ __all__ = [
     "Tracing",
     "Upstream",
     "load",
+    "remarks",
 ]
 
 
@@ -99,14 +101,27 @@ def load(raw: bytes, name: str, environment: Mapping[str, str]) -> Config:
     if not isinstance(source.data, dict):
         said = "the file is empty; " if source.data is None else ""
         raise ConfigError(name, [Mistake(1, "", f"{said}expected keys such as upstreams: and routes:")])
+    named = _placed(strangers(source.data), source)
     try:
         config = Config.model_validate(source.data, context={"base": Path(name).parent})
     except ValidationError as error:
-        raise ConfigError(name, _explain_all(error, source)) from None
-    mistakes = [Mistake(source.line(path), dotted(path), said) for path, said in disagreements(config)]
+        mistakes = _explain_all(error, source)
+        told = {mistake.path for mistake in mistakes}
+        raise ConfigError(name, mistakes + [one for one in named if one.path not in told]) from None
+    mistakes = named + _placed(disagreements(config), source)
     if mistakes:
         raise ConfigError(name, mistakes)
     return config
+
+
+def remarks(config: Config, raw: bytes, name: str, environment: Mapping[str, str]) -> list[str]:
+    """What is good in these settings but changes nothing, a line for each; see `load` for the arguments."""
+    found = _placed(idle(config), parse(raw, environment))
+    return [one.render(name) for one in sorted(found, key=lambda one: (one.line, one.path))]
+
+
+def _placed(found: Iterable[tuple[KeyPath, str]], source: Source) -> list[Mistake]:
+    return [Mistake(source.line(path), dotted(path), said) for path, said in found]
 
 
 # pydantic's words, and plainer ones
@@ -155,11 +170,8 @@ def _explain(details: ErrorDetails, path: KeyPath) -> str:
         return f"expected a block of keys and values{_such_as(path)}"
     if kind in {"dict_type", "mapping_type"}:
         return "expected a block of keys and values"
-    if kind in {"tuple_type", "list_type"}:
-        listed = (
-            given if isinstance(given, str) and "://" not in given else "..."
-        )  # a URL may hold a password
-        return f"should be a list, for example [{listed}]"
+    if kind in {"tuple_type", "list_type", "frozen_set_type"}:
+        return f"should be a list, for example {_list_of(given, path)}"
     if kind == "string_type":
         return (
             "should be text" if isinstance(given, list | dict | None) else "should be text; put it in quotes"
@@ -173,19 +185,22 @@ def _explain(details: ErrorDetails, path: KeyPath) -> str:
     if kind == "too_short":
         return f"needs at least {context['min_length']}, has {context['actual_length']}"
     if kind.startswith("ip_"):
-        return f"{given!r} is no network; write for example 10.0.0.0/8 or 2001:db8::/32"
-    if kind == "string_pattern_mismatch" and "methods" in path:
-        return f"{given!r} is no method; write it in upper case, for example POST"
+        return f"{given!r} is no network; write {meant_network(given)}"
     if kind == "string_pattern_mismatch":
-        if details["loc"][-1] == "[key]" or path[-1:] == ("name",) or "off" in path:
-            return f"{given!r} is no name; use lower-case letters, digits, - and _, a letter first"
-        return f"{given!r} does not fit the pattern {context['pattern']}"
+        said = PATTERNS[context["pattern"]]
+        return said if "://" in str(given) else f"{given!r} {said}"  # a URL may hold a password
     if kind == "value_error":
         return str(context["error"])
     said = details["msg"]
     for word, plain in _PLAINER.items():
         said = said.replace(word, plain)
     return f"{said}, not {given!r}" if _plain(given) else said
+
+
+def _list_of(given: object, path: KeyPath) -> str:
+    key = [part for part in path if isinstance(part, str)][-1]
+    plain = _plain(given) and given != "" and not isinstance(given, bool) and "://" not in str(given)
+    return f"[{given}]" if plain and key not in BLOCKS else LISTS[key]
 
 
 def _plain(given: object) -> bool:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.config import Config, ConfigError, Mistake
+from gateway.config import Config, ConfigError, Mistake, remarks
 from gateway.differences import HIDDEN, Difference, differences, passwords, without_password
 from gateway.trial import load_and_try
 from gateway.yaml_source import variables
 
+_log = logging.getLogger("gateway.config")
 _POLL = 0.5  # seconds; inotify misses network disks and mounted config maps, a stat costs nothing
 SENT = "sent"  # what a file that was sent is called in its mistakes
 
@@ -66,6 +68,7 @@ class ConfigFile:
         self._seen = self._stamps(self.config)
         self._contents = _digests(self.config)
         self.text = raw.decode("utf-8-sig")
+        self._remark()
         self.version = 1
         self.since = time.time()
         self.mistakes: list[str] = []
@@ -107,6 +110,7 @@ class ConfigFile:
             self.version = version
             self.since = time.time()
             self.pending = self._late(edit.config)
+            self._remark()
 
     def refuse(self, mistakes: Iterable[Mistake]) -> ConfigError:
         """The error of an edit that is good as such, but can't hold; what held before still does."""
@@ -134,6 +138,10 @@ class ConfigFile:
         except ConfigError as error:
             raise ConfigError(SENT, error.mistakes) from None
         return self._differences(config)
+
+    def _remark(self) -> None:
+        for line in remarks(self.config, self.text.encode(), str(self.path), self._environment):
+            _log.warning("%s", line)
 
     def _late(self, config: Config) -> list[Difference]:
         """What of these settings holds only once the gateway is started again."""

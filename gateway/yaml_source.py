@@ -101,7 +101,7 @@ def parse(raw: bytes, environment: Mapping[str, str]) -> Source:
                 )
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
-        line, said = explain(error)
+        line, said = explain(error, text)
         raise SourceError([Mistake(line, "", said)]) from None
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import urlsplit
 
 from gateway import pattern
 from gateway.settings.route import Route
+from gateway.settings.upstream import endpoint
 from gateway.settings.whole import Config
 
 Path = tuple[str | int, ...]
@@ -22,18 +24,70 @@ def meant(given: str, known: Iterable[str]) -> str:
     return f" (known: {', '.join(sorted(known)[:12])})" if known else " (none are defined)"
 
 
+def strangers(data: dict[str, Any]) -> Iterable[tuple[Path, str]]:
+    """Each place that names an upstream, feature or limit that there is none of.
+
+    Args:
+        data: a whole file, perhaps with other mistakes in it, which are not told.
+    """
+    for at, kind, name in _mentions(data):
+        known = data.get(f"{kind}s") or {}
+        if not isinstance(name, str) or not isinstance(known, dict) or name in known:
+            continue
+        if known or kind != "upstream":  # without any of these there is no file, and that is told
+            yield at, f"unknown {kind} {name!r}" + meant(name, known)
+
+
+def _mentions(data: dict[str, Any]) -> Iterable[tuple[Path, str, object]]:
+    """Each place that should name an upstream, feature or limit; which of these, and what stands there."""
+    for index, route in enumerate(_listed(data, "routes")):
+        for kind in ("upstream", "feature"):
+            yield ("routes", index, kind), kind, route.get(kind) if isinstance(route, dict) else None
+        for place, name in enumerate(_listed(route, "limits")):
+            yield ("routes", index, "limits", place), "limit", name
+    for index, step in enumerate(_listed(data.get("degradation"), "steps")):
+        for place, name in enumerate(_listed(step, "off")):
+            yield ("degradation", "steps", index, "off", place), "feature", name
+
+
+def _listed(block: object, key: str) -> list[Any]:
+    value = block.get(key) if isinstance(block, dict) else None
+    return value if isinstance(value, list) else []
+
+
+def idle(config: Config) -> Iterable[tuple[Path, str]]:
+    """Each thing that is defined and changes nothing: no mistake, but perhaps not what was meant."""
+    charged = {name for route in config.routes for name in route.limits}
+    for name in config.limits:
+        if name not in charged:
+            yield ("limits", name), "no route charges this limit; name it in the limits of one"
+    used = {route.feature for route in config.routes}
+    for index, step in enumerate(config.degradation.steps):
+        for place, name in enumerate(step.off):
+            if name not in used:
+                said = f"no route belongs to {name!r}; that it is off is only told to the upstreams"
+                yield ("degradation", "steps", index, "off", place), said
+    for name, feature in config.features.items():
+        if name not in used and feature.fallback is not None:
+            yield ("features", name, "fallback"), "never answered: no route belongs to this feature"
+
+
 def disagreements(config: Config) -> Iterable[tuple[Path, str]]:
-    """Each place where one block asks for what another doesn't have."""
+    """Each place where one block asks for what another doesn't have, beside `strangers`."""
     if config.listen.port and config.listen.port == config.admin.port:
         yield (
             ("admin", "port"),
             f"{config.admin.port} is listen.port already; operators need one of their own",
         )
     for name, upstream in config.upstreams.items():
-        for place, url in enumerate(upstream.servers):
+        servers: dict[tuple[str, str, int], int] = {}
+        for index, url in enumerate(upstream.servers):
             if _is_admin(url, config):
                 said = f"{url} is the admin port; no shopper may reach it"
-                yield ("upstreams", name, "servers", place), said
+                yield ("upstreams", name, "servers", index), said
+            if (first := servers.setdefault(endpoint(url), index)) != index:
+                said = f"{url} is servers[{first}] already; remove it, servers have no weights"
+                yield ("upstreams", name, "servers", index), said
         timeout = upstream.timeout
         if "connect" in timeout.model_fields_set and timeout.connect > timeout.total:
             yield ("upstreams", name, "timeout"), "connect is longer than total"
@@ -71,12 +125,12 @@ def _ladder_disagreements(config: Config) -> Iterable[tuple[Path, str]]:
     off: dict[str, str] = {}
     for index, step in enumerate(config.degradation.steps):
         at: Path = ("degradation", "steps", index)
+        if step.name == "auto":
+            yield (*at, "name"), "'auto' frees the ladder, so no step can have that name; choose another"
         if names.setdefault(step.name, index) != index:
             yield (*at, "name"), f"{step.name!r} is the name of steps[{names[step.name]}] already"
         for place, feature in enumerate(step.off):
-            if feature not in config.features:
-                yield (*at, "off", place), f"unknown feature {feature!r}" + meant(feature, config.features)
-            elif feature in off:
+            if feature in off:
                 yield (
                     (*at, "off", place),
                     f"{feature!r} is off since step {off[feature]!r} already; remove it",
@@ -106,11 +160,6 @@ def _limit_disagreements(config: Config) -> Iterable[tuple[Path, str]]:
 def _route_disagreements(config: Config, index: int, route: Route) -> Iterable[tuple[Path, str]]:
     at: Path = ("routes", index)
     parameters = pattern.parse(route.match).parameters
-    if route.upstream not in config.upstreams:
-        said = f"unknown upstream {route.upstream!r}" + meant(route.upstream, config.upstreams)
-        yield (*at, "upstream"), said
-    if route.feature is not None and route.feature not in config.features:
-        yield (*at, "feature"), f"unknown feature {route.feature!r}" + meant(route.feature, config.features)
     for name in route.shut:
         if name in parameters:
             yield (*at, "shut", name), f"{name!r} is a parameter of the path already; remove it here"
@@ -118,8 +167,7 @@ def _route_disagreements(config: Config, index: int, route: Route) -> Iterable[t
         yield (*at, "cost"), "the route has no limits to charge it to; add limits, or remove it"
     for place, name in enumerate(route.limits):
         if name not in config.limits:
-            yield (*at, "limits", place), f"unknown limit {name!r}" + meant(name, config.limits)
-            continue
+            continue  # see `strangers`
         if name in route.limits[:place]:
             yield (*at, "limits", place), f"{name!r} is in this list already; once is enough"
         for tier, rate in config.limits[name].rates.items():

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from gateway.settings.base import Name, Settings, word
+from gateway.settings.examples import meant_network
 from gateway.units import Rate, RateField
 
 
@@ -39,8 +40,10 @@ def _someone(value: object) -> object:
     try:
         network = ip_network(text)
     except ValueError as error:
-        why = "it has host bits set" if "host bits" in str(error) else "neither network nor user"
-        raise ValueError(f"{value!r}: {why}; write for example 10.0.0.0/8, 2001:db8::1 or user:42") from None
+        if "host bits" in str(error):
+            raise ValueError(f"{value!r} is no network; write {meant_network(text)}") from None
+        said = f"{value!r}: neither network nor user; write for example 10.0.0.0/8, 2001:db8::1 or user:42"
+        raise ValueError(said) from None
     if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
         raise ValueError(f"{value!r}: such clients are known by their IPv4 address; write that")
     return str(network)

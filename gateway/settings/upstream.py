@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -79,19 +80,34 @@ class Tls(Settings):
     """Name to ask for and verify; left out: the host's."""
 
 
+_SERVER = re.compile(  # scheme, host, port; names and zones as resolvers take them
+    r"https?://(?:[a-z0-9._-]{1,253}|\[[0-9a-f:.]+(?:%[a-z0-9._-]+)?\])(?::[0-9]{1,5})?", re.IGNORECASE
+)
+
+
 def _server(value: object) -> object:
     if not isinstance(value, str):
         return value
-    parts = urlsplit(value)
     try:
-        port_ok = parts.port is None or parts.port > 0
+        parts = urlsplit(value)
+        port = parts.port
     except ValueError:
-        port_ok = False
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_ok:
+        port = 0
+    else:
+        if parts.path not in {"", "/"} or parts.query or parts.fragment or parts.username:
+            raise ValueError("an upstream URL ends after host and port; paths are forwarded as received")
+    if any(map(str.isspace, value)):  # urlsplit takes it for a part of the host, or strips it
+        raise ValueError("a space stands in this URL; write for example http://127.0.0.1:8100")
+    if port == 0 or not _SERVER.fullmatch(value.removesuffix("/")):
         raise ValueError("not an upstream URL; write for example http://127.0.0.1:8100")
-    if parts.path not in {"", "/"} or parts.query or parts.fragment or parts.username:
-        raise ValueError("an upstream URL ends after host and port; paths are forwarded as received")
-    return value.rstrip("/")
+    return value.removesuffix("/")
+
+
+def endpoint(server: str) -> tuple[str, str, int]:
+    """Scheme, host and port of a server: the same for each way to write it."""
+    parts = urlsplit(server)
+    usual = 443 if parts.scheme == "https" else 80
+    return parts.scheme, parts.hostname or "", parts.port or usual
 
 
 Server = Annotated[str, BeforeValidator(_server)]

@@ -14,7 +14,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import ConfigError, load
+from gateway.config import Config, ConfigError, load, remarks
+from gateway.settings.examples import LISTS, PATTERNS
 
 FILES = sorted((Path(__file__).resolve().parent.parent / "bad_config").glob("*.yaml"))
 EXPECT = b"# expect: "
@@ -150,3 +151,40 @@ def test_any_bytes_are_accepted_or_explained(raw: bytes) -> None:
 def test_a_file_of_brackets_is_refused_at_its_first() -> None:
     """PyYAML would look at them for minutes, and the process that throws the switches with it."""
     assert mistakes(b"routes:\n  " + b"[" * 500_000) == ["gateway.yaml:2: nested too deeply"]
+
+
+def _keys(schema: Any, key: str = "") -> list[tuple[str, dict[str, Any]]]:
+    """Every part of a JSON schema, and the key that it is the value of."""
+    parts = [(key, schema)] if isinstance(schema, dict) else []
+    items = schema.items() if isinstance(schema, dict) else enumerate(schema)
+    for name, inner in items:
+        if isinstance(inner, dict | list):
+            parts += _keys(inner, key if isinstance(name, int) or name in WORDS else name)
+    return parts
+
+
+WORDS = {"anyOf", "items", "properties", "additionalProperties", "allOf", "oneOf", "propertyNames"}
+
+
+def test_each_list_and_each_pattern_has_an_example() -> None:
+    """Whatever is wrong is told in words, with what may stand there."""
+    parts = _keys(Config.model_json_schema())
+    lists = {key for key, schema in parts if schema.get("type") == "array"}
+    patterns = {schema["pattern"] for _, schema in parts if isinstance(schema.get("pattern"), str)}
+    assert lists >= {"routes", "servers", "failures", "per"}
+    assert lists <= LISTS.keys()
+    assert patterns - PATTERNS.keys() == {"^[0-9a-f]{64}$"}  # a token's hash has words of its own
+
+
+def test_what_changes_nothing_is_remarked() -> None:
+    """A limit that no route charges, a feature of none: good, for a file may come before its routes."""
+    idle = GOOD.replace(b"limits: [user]}", b"cost: 1}").replace(b"feature: recommendations, ", b"")
+    off = "that it is off is only told to the upstreams"
+    assert remarks(load(GOOD, "gateway.yaml", {}), GOOD, "gateway.yaml", {}) == []
+    found = remarks(load(idle, "", {}), idle, "gateway.yaml", {})
+    told = [line.removeprefix("gateway.yaml:") for line in found]
+    assert told == [
+        "12: limits.user: no route charges this limit; name it in the limits of one",
+        "14: features.recommendations.fallback: never answered: no route belongs to this feature",
+        f"16: degradation.steps[0].off[0]: no route belongs to 'recommendations'; {off}",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import sys
@@ -148,6 +149,25 @@ async def test_a_bad_configuration_is_told(tmp_path: Path) -> None:
         _, errors = await process.communicate()
         assert process.returncode == 1
         assert errors.decode().startswith(f"{config}:2: routes: ")
+
+
+async def test_what_changes_nothing_is_remarked(start_gateway: Any) -> None:
+    """A limit that no route charges is good, and told of: by `check`, at the start, at an edit."""
+    limits = {"all": {"rate": "5/second", "per": "global"}}
+    gateway = await start_gateway(limits=limits)
+    said = "no route charges this limit; name it in the limits of one"
+    await gateway.says(f": limits.all: {said}")
+    gateway.edit(limits={"other": limits["all"]})
+    await gateway.says(f": limits.other: {said}")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", "check", str(gateway.config), stdout=asyncio.subprocess.PIPE
+    )
+    told, _ = await process.communicate()
+
+    good, remark = told.decode().splitlines()
+    assert process.returncode == 0
+    assert good == f"{gateway.config}: good (2 routes, 1 limit)"
+    assert re.fullmatch(rf"{gateway.config}:\d+: limits.other: {said}", remark)
 
 
 async def test_the_access_log_has_a_line_for_each_request(start_gateway: Any, tmp_path: Path) -> None:
