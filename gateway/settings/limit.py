@@ -86,7 +86,14 @@ class Limit(Settings):
     combination. The anonymous are users by their address. A field with several values is refused (400).
     """
     algorithm: Literal["sliding-window", "fixed-window", "token-bucket"] = "sliding-window"
-    """sliding-window is exact, fixed-window the cheapest, token-bucket lets bursts through."""
+    """How much passes, of C in a window W. Each request counts once, whichever worker or host it comes to;
+    that is exact, what passes within some stretch of time is bounded. sliding-window: C in each window of
+    the clock, at most C (1 + T/W) in any stretch T up to W; about C in any W when requests come evenly,
+    nearly twice that behind a burst. token-bucket: at most C (1 + T/W) in any stretch, however long, C of
+    them at once. fixed-window, the cheapest: C in each window of the clock, twice that in a moment around
+    its end. Take fixed-window where a quota goes by the clock, token-bucket where the average must hold
+    over any time; where no stretch of W may ever see more than C, ask for half of it, since none is that
+    strict by itself."""
     mode: Annotated[Literal["enforce", "shadow", "off"], BeforeValidator(word)] = "enforce"
     """shadow: counted and reported, never refused."""
     on_store_failure: Literal["local", "allow", "refuse"] = "local"

@@ -1,4 +1,4 @@
-"""Limits counted on this host: exact over its workers, through a table of counters that they share."""
+"""Limits counted on this host, by its workers together, through a table of counters that they share."""
 
 from __future__ import annotations
 

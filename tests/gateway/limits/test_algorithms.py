@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -197,3 +198,48 @@ def test_one_a_minute_is_one_a_minute() -> None:
     for _ in range(10):
         assert local.judge([hit])[0][0]
         time.now += 60_000_000
+
+
+# ---- what docs/configure.md says of them -----------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    capacity=st.integers(1, 8),
+    algorithm=algorithms,
+    begin=st.integers(0, 1_000_000),
+    pauses=st.lists(st.sampled_from([0, 0, 0, 1, 1000, 30_000, 125_000, 500_000, 999_999]), max_size=60),
+)
+def test_what_passes_is_bounded(capacity: int, algorithm: str, begin: int, pauses: list[int]) -> None:
+    """C in each window of the clock or C (1 + T/W) in any T: which of the two, by the algorithm."""
+    window = 1_000_000
+    time = Time(EPOCH + begin)
+    local = LocalLimits(clock=time)
+    hit = hit_of("limit", "k", capacity, 1.0, algorithm)
+    admitted = []
+    for pause in pauses:
+        time.now += pause
+        if local.judge([hit])[0][0]:
+            admitted.append(time.now)
+
+    if algorithm != "token-bucket":
+        assert max(Counter(at // window for at in admitted).values(), default=0) <= capacity
+    for first, start in enumerate(admitted):
+        for last, end in enumerate(admitted[first:]):
+            if algorithm == "token-bucket" or (algorithm == "sliding-window" and end - start <= window):
+                assert (last + 1) * window <= capacity * (window + end - start)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_any_of_them_may_let_nearly_twice_the_rate_through(algorithm: str) -> None:
+    """A burst, and whoever asks without pause behind it: none admits C at most in every stretch of W."""
+    capacity = 20
+    burst = {"sliding-window": 990_000, "fixed-window": 990_000, "token-bucket": 0}[algorithm]
+    time = Time(EPOCH + burst)
+    local = LocalLimits(clock=time)
+    hit = hit_of("limit", "k", capacity, 1.0, algorithm)
+    passed = 0
+    for _ in range(1000):  # within one second, W
+        passed += sum(local.judge([hit])[0][0] for _ in range(capacity))
+        time.now += 999
+    assert 1.9 * capacity <= passed <= 2 * capacity
