@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sized
@@ -36,6 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # its refusals of bad requests are counted, not told
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    if given.command in {"check", "routes", "schema"}:
+        # Whoever reads what these print may have read enough, as `head` does; that is no error of ours.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     match given.command:
         case "serve":
             from gateway import master

@@ -190,8 +190,9 @@ class Master:
             if self.crew.failure is not None:
                 raise StartError(self.crew.failure)
             await asyncio.sleep(0.02)
+        workers = "1 worker" if self.crew.size == 1 else f"{self.crew.size} workers"
         print(  # noqa: T201 - the one line for whoever started us
-            f"gateway ready: http://{where(sockets.public)} with {self.crew.size} workers, "
+            f"gateway ready: http://{where(sockets.public)} with {workers}, "
             f"admin http://{where(sockets.admin)}",
             flush=True,
         )

@@ -127,7 +127,9 @@ class HostLine:
 
     async def _run(self) -> None:
         wait = _RETRY[0]
+        away = False  # and that is said already
         while True:
+            joined = False
             try:
                 async with (
                     asyncio.timeout(None) as self._hold,
@@ -139,13 +141,19 @@ class HostLine:
                     for subject in self._subjects.values():
                         await subject.joined(redis)
                     self._joined.set()
-                    wait = _RETRY[0]
+                    joined = True
+                    if away:
+                        _log.info("Redis is back: switches are shared with other hosts")
+                    wait, away = _RETRY[0], False
                     while True:
                         await self._listen(redis, pubsub)
                         for subject in self._subjects.values():
                             await subject.poll(redis)
             except (RedisError, OSError) as error:
-                _log.debug("other hosts can't be heard: %s", error)
+                if not (joined or away):  # one that is lost is most often back at once
+                    away = True
+                    what = "Redis can't be reached; limits and switches are of this host alone"
+                    _log.warning("%s: %s", what, str(error) or "no answer")
             except Exception:  # noqa: BLE001 - whatever it was, this host must not be alone for good
                 _log.exception("the line to other hosts failed; it is taken up anew")
             finally:

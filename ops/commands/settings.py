@@ -105,7 +105,8 @@ def token(name: str, role: str, *, as_json: bool) -> None:
         click.echo(json.dumps({"name": name, "role": role, "token": made, "token_sha256": digest}))
         return
     click.echo(f"token, for {name} alone; it is kept nowhere:\n  {made}")
-    click.echo("below admin: in the gateway's config, which takes it without a restart:")
+    click.echo("below admin: in the gateway's config, which takes it without a restart; put it in place of")
+    click.echo("`tokens: []`, or only its last line below the tokens that are there already:")
     click.echo(f"  tokens:\n    - {{name: {name}, role: {role}, token_sha256: {digest}}}")
 
 

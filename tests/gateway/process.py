@@ -68,7 +68,7 @@ class GatewayProcess:
         async for line in self.process.stdout:
             text = line.decode()
             self.lines.append(text)
-            if found := re.match(r"gateway ready: (\S+) with \d+ workers, admin (\S+)", text):
+            if found := re.match(r"gateway ready: (\S+) with (?:1 worker|\d+ workers), admin (\S+)", text):
                 self.url, self.admin_url = found[1], found[2]
 
     @property

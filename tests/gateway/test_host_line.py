@@ -63,6 +63,51 @@ async def test_a_line_that_fails_is_taken_up_anew(
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [KeyError, TypeError]
 
 
+AWAY = "Redis can't be reached; limits and switches are of this host alone: "
+
+
+async def test_a_redis_that_never_was_there_is_told_once(
+    until: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the start on, in one line, however often it is looked for."""
+    monkeypatch.setattr(host_line, "_RETRY", (0.01, 0.01))
+    tries = 0
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal tries
+        tries += 1
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        line = HostLine(f"redis://:hunter2@127.0.0.1:{port}", "{test}:key", [Listener()])
+        line.start()
+        await until(lambda: tries > 3)
+        await line.aclose()
+
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.startswith(AWAY)
+    assert "hunter2" not in said
+
+
+async def test_a_redis_that_is_back_is_told(
+    own_redis: Any, until: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """To those who have been told that it was away."""
+    caplog.set_level("INFO", "gateway.hosts")
+    own_redis.stop()
+    line = HostLine(own_redis.url, "{test}:key", [Listener()])
+    line.start()
+    await until(lambda: caplog.records)
+    own_redis.start()
+    await until(lambda: line.up)
+    await line.aclose()
+
+    away, back = (record.getMessage() for record in caplog.records)
+    assert away.startswith(AWAY)
+    assert back == "Redis is back: switches are shared with other hosts"
+
+
 class Listener:
     """A subject that keeps what it hears."""
 

@@ -151,6 +151,27 @@ async def test_a_bad_configuration_is_told(tmp_path: Path) -> None:
         assert errors.decode().startswith(f"{config}:2: routes: ")
 
 
+async def test_who_reads_no_further_is_told_of_no_error() -> None:
+    """`python -m gateway schema | head`: the rest is not wanted, and that is all."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", "schema", stdout=writes, stderr=asyncio.subprocess.PIPE
+    )
+    os.close(writes)
+    _, errors = await process.communicate()
+
+    assert errors == b""
+    assert process.returncode == -signal.SIGPIPE
+
+
+async def test_one_worker_is_one(start_gateway: Any) -> None:
+    """In the line that says where the gateway is."""
+    gateway = await start_gateway(listen={"port": 0, "workers": 1})
+
+    await gateway.says(f"gateway ready: {gateway.url} with 1 worker, admin ")
+
+
 async def test_what_changes_nothing_is_remarked(start_gateway: Any) -> None:
     """A limit that no route charges is good, and told of: by `check`, at the start, at an edit."""
     limits = {"all": {"rate": "5/second", "per": "global"}}

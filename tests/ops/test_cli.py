@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -255,6 +256,16 @@ def test_a_token_is_made_for_a_name_that_the_config_takes(name: str) -> None:
         assert "use lower-case letters, digits, - and _, a letter first" in done.output
     else:
         assert json.loads(done.output)["name"] == name
+
+
+def test_a_token_says_where_its_line_goes() -> None:
+    """The shipped config has a list of tokens already, and a key given twice is a mistake."""
+    done = CliRunner().invoke(main, ["token", "vera"])
+    block = yaml.safe_load(done.output[done.output.index("  tokens:") :])
+
+    assert "in place of\n`tokens: []`, or only its last line below the tokens that are there" in done.output
+    assert yaml.safe_load((ROOT / "config/gateway.yaml").read_text())["admin"]["tokens"] == []
+    Admin.model_validate(block)
 
 
 def test_help_lists_every_exit_status() -> None:
