@@ -15,6 +15,7 @@ from gateway.admin.shapes import (
     Host,
     Limit,
     Panel,
+    Point,
     ShutOff,
     Step,
     Store,
@@ -49,6 +50,12 @@ class Status(TypedDict):
     panels: list[Panel]
     config: ConfigState
     trail: int  # grows with every entry of the trail
+
+
+class History(TypedDict):
+    """The last minutes, the newest last."""
+
+    points: list[Point]
 
 
 class Features(TypedDict):

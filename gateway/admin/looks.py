@@ -75,6 +75,9 @@ class Looks:
                 media="text/event-stream",
                 refuses=(503,),
             ),
+            Operation(
+                "GET", "/api/history", self.history, "The last minutes, a point each 3 s.", shape.History
+            ),
             Operation("GET", "/api/features", self.features, "All features.", shape.Features),
             Operation(
                 "GET", "/api/features/{name}", self.feature, "One feature.", shapes.Feature, refuses=(404,)
@@ -144,6 +147,10 @@ class Looks:
         role = call.by.role
         made: documents.Status = (await self._overview.snapshot({role}))[role]
         return made
+
+    async def history(self, _: Call[None]) -> documents.History:
+        """The last minutes."""
+        return {"points": self._overview.history.points}
 
     async def listen(self, call: Call[None]) -> Stream:
         """The same, each second."""

@@ -7,15 +7,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from gateway.admin import documents, shapes, views
+from gateway.admin.history import STEP, History
 from gateway.admin.panels import Panels
-from gateway.admin.traffic import REQUESTS, Window, traffic
+from gateway.admin.traffic import DURATIONS, REQUESTS, UPSTREAM, Window, latency, traffic
 from gateway.pressure import SIGNALS
 from gateway.totals import Reading
 
 if TYPE_CHECKING:
     from gateway.master import Master
-
-PACE = 3.0  # seconds between two readings while nobody looks, so that the first who does sees rates
 
 
 class Overview:
@@ -28,12 +27,13 @@ class Overview:
     def __init__(self, master: Master) -> None:
         self._master = master
         self.window = Window()
+        self.history = History()
         self.panels = Panels(lambda: master.config.admin)
 
     async def keep(self) -> None:
-        """Forever: have a reading that is not too old to compare with."""
+        """Forever: have readings while nobody looks, so that the first who does sees rates and curves."""
         while True:
-            await asyncio.sleep(PACE)
+            await asyncio.sleep(STEP)
             await self.read()
 
     async def read(self) -> Reading:
@@ -41,7 +41,27 @@ class Overview:
         await self._master.fresh()
         reading = self._master.totals.read()
         self.window.add(reading)
+        self.history.take(lambda: self._point(reading))
         return reading
+
+    def _point(self, reading: Reading) -> shapes.Point:
+        checks = reading.counters.get("tidegate_limit_checks_total", {})
+        cells = self.window.cells(UPSTREAM)
+        return {
+            "at": time.time(),
+            "requests": _outcomes(reading),
+            "denied": {labels[0]: int(count) for labels, count in checks.items() if labels[1] == "denied"},
+            "latency_ms": latency(self.window.cells(DURATIONS).values()),
+            "pressure": round(reading.gauge("tidegate_pressure"), 4),
+            "step": self._master.board.now.step,
+            "upstreams": {
+                name: {
+                    "in_flight": int(reading.gauge("tidegate_in_flight", name)),
+                    "latency_ms": latency([cells.get((name,), [])]),
+                }
+                for name in self._master.config.upstreams
+            },
+        }
 
     async def snapshot(self, roles: set[str]) -> dict[str, Any]:
         """The status for each of these roles, from one reading."""
@@ -53,9 +73,6 @@ class Overview:
         master, window = self._master, self.window
         settings = master.config
         totals = reading.counters.get(REQUESTS, {})
-        outcomes: dict[str, int] = {}
-        for labels, count in totals.items():
-            outcomes[labels[3]] = outcomes.get(labels[3], 0) + int(count)
         return {
             "at": time.time(),
             "role": role,
@@ -69,7 +86,7 @@ class Overview:
                 "shared": settings.redis is not None,
                 "up": bool(reading.gauge("tidegate_limit_store_up")),
             },
-            "requests": outcomes,
+            "requests": _outcomes(reading),
             "traffic": traffic(window, totals),
             "step": views.step(master),
             "features": [views.feature(master, name) for name in settings.features],
@@ -93,3 +110,11 @@ class Overview:
             "entries": int(reading.gauge("tidegate_cache_entries")),
             "per_second": per_second,
         }
+
+
+def _outcomes(reading: Reading) -> dict[str, int]:
+    """How many requests ended how, since the start."""
+    outcomes: dict[str, int] = {}
+    for labels, count in reading.counters.get(REQUESTS, {}).items():
+        outcomes[labels[3]] = outcomes.get(labels[3], 0) + int(count)
+    return outcomes

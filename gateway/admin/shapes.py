@@ -184,6 +184,25 @@ class Traffic(TypedDict):
     routes_left_out: int
 
 
+class Point(TypedDict):
+    """What curves are drawn from, at one moment."""
+
+    at: float  # seconds since 1970
+    requests: dict[str, int]  # since the start, by outcome
+    denied: dict[str, int]  # since the start, by limit
+    latency_ms: Latency  # of all routes
+    pressure: float
+    step: int
+    upstreams: dict[str, UpstreamPoint]
+
+
+class UpstreamPoint(TypedDict):
+    """The same of one upstream."""
+
+    in_flight: int
+    latency_ms: Latency
+
+
 class Worker(TypedDict):
     """One process that serves."""
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterator
 
+import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.e2e.console.lone_gateway import TOKEN, LoneGateway
 from tests.e2e.console.operating import log_in, row
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -80,3 +82,27 @@ def test_a_page_that_is_opened_as_nobody_answers_waits(page: Page) -> None:
     page.unroute("**/api/session")
     expect(page.locator("#link")).to_have_text("live")
     expect(page.locator("#traffic svg")).to_be_visible()
+
+
+def test_curves_are_there_before_the_page_was(browser: Browser, lone_gateway: LoneGateway) -> None:
+    """One status is all that the page is told; what it draws is what the gateway remembers."""
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    with httpx.Client(base_url=lone_gateway.admin_url, headers=headers, trust_env=False) as http:
+        wait_until(lambda: len(http.get("/api/history").json()["points"]) > 2, what="three points")
+    told: list[str] = []
+
+    def once(route: Route) -> None:
+        told.append(route.request.url)
+        route.continue_() if len(told) == 1 else route.abort()
+
+    with contextlib.closing(browser.new_context()) as context:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE * 1000)
+        page.route("**/api/events", lambda route: route.abort())
+        page.route("**/api/status", once)
+        page.goto(lone_gateway.admin_url)
+        log_in(page, TOKEN)
+
+        page.wait_for_function(
+            "document.querySelector('#latency .l-p99').getAttribute('points').split(' ').length > 6"
+        )

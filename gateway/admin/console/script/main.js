@@ -13,7 +13,7 @@ import { upstreams } from "../view/upstreams.js";
 import { know, listenToButtons } from "./actions.js";
 import { fill } from "./dom.js";
 import { foldable } from "./fold.js";
-import { remember } from "./history.js";
+import { recall, remember } from "./history.js";
 import { listenToKeys } from "./keys.js";
 import { call, logIn, logOut, whoIs } from "./session.js";
 import { listen } from "./stream.js";
@@ -52,6 +52,14 @@ function take(status) {
 
 const again = () => call("GET", "/api/status").then(take, () => {});
 
+/** Have the curves begin before this page did. */
+async function remembered() {
+  const { points } = await call("GET", "/api/history").catch(() => ({ points: [] }));
+  if (!points.length) return;
+  recall(points);
+  if (shown !== null) draw(shown);
+}
+
 /** Tell how we are connected; what is old is dimmed, and changes nothing. */
 function link(state, since) {
   const before = away;
@@ -60,6 +68,7 @@ function link(state, since) {
   const said = t(`link.${state}`, { time: when(since) });
   if ($("link").textContent !== said) $("link").textContent = said; // it is read out
   document.body.classList.toggle("lost", away !== null);
+  if (before !== null && away === null) remembered();
   if (shown === null) return;
   if (away !== before || away !== null) draw(shown, ...(away === before ? ["health"] : []));
   name();
@@ -77,6 +86,7 @@ function enter(page) {
   $("refused-entry").textContent = "";
   $("who").textContent = page.name === page.role ? named("role", page.role) : `${page.name} · ${named("role", page.role)}`;
   document.body.classList.add("in");
+  remembered();
   stop = listen(take, link, () => leave(t("refused.unauthorized")));
 }
 

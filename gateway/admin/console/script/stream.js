@@ -26,9 +26,10 @@ export function listen(onStatus, onLink, onGone) {
   let asked = -Infinity;
   let asking = false;
   let lost = false;
+  let empty = true; // nothing was told yet
 
   function take(status, link) {
-    lost = false;
+    lost = empty = false;
     news = now();
     since = Date.now();
     onLink(link, since);
@@ -67,7 +68,7 @@ export function listen(onStatus, onLink, onGone) {
     asking = false;
     if (stopped) return;
     if (status.status === 401) gone();
-    else if (!(status instanceof Error)) (lost || now() - told >= SILENCE) && take(status, "asking");
+    else if (!(status instanceof Error)) (lost || empty || now() - told >= SILENCE) && take(status, "asking");
     else if (!status.late && told < asked) lose(); // there is nobody at all
   }
 
