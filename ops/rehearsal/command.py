@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -114,6 +115,7 @@ async def _play(
     people = play.buyers * (1 + play.onlookers)
     plan = pulse.arrivals(people, play.seconds, play.seed)
     watch = Watch(client)
+    began = datetime.now(tz=UTC)
     watching = asyncio.create_task(watch.keep())
     try:
         await crowd.play(scene, plan, play.onlookers, notes)
@@ -126,7 +128,7 @@ async def _play(
     answered = frozenset(buyer.order_id for buyer in notes.buyers if buyer.order_id)
     violations = await asyncio.to_thread(audit.settle, environment, REST, answered)
     seconds = timeline.seconds(notes.requests, watch.glances)
-    return Report(scene.sku, people, play.seconds, notes, seconds, judge(notes, violations, calm=calm))
+    return Report(began, scene.sku, people, play.seconds, notes, seconds, judge(notes, violations, calm=calm))
 
 
 def _leave(number: int, _: object) -> NoReturn:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC
 from html import escape
 
 from ops.rehearsal.report import Report
-from ops.rehearsal.timeline import KINDS, Second
+from ops.rehearsal.timeline import KINDS, Second, marks
 
 _WIDTH, _HEIGHT = 720, 150  # of a plot, in its own units
+_AXIS = 22  # below it, for the seconds
+_LAST = 30  # a mark so near the right edge has its number on the left
 _COLOURS = dict(
     zip(KINDS, ("#2f7d6b", "#c9a227", "#7d8aa0", "#4c78c9", "#b65fa8", "#c8452f", "#111"), strict=True)
 )
@@ -22,6 +25,7 @@ td { padding: .35rem .8rem .35rem 0; border-top: 1px solid #dde2e8; vertical-ali
 .kept { color: #2f7d6b; font-weight: 600 }
 .broken { color: #c8452f; font-weight: 700 }
 small { color: #5d6876 }
+text { font-size: 12px; fill: #5d6876 }
 svg { width: 100%; height: auto; background: #f6f7f9 }
 i { display: inline-block; width: .7em; height: .7em; margin: 0 .3em 0 .9em }
 """
@@ -45,6 +49,7 @@ def render(report: Report) -> str:
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Rehearsal</title>',
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>',
         f"<h1>Rehearsal: {escape(report.conclusion)}</h1><p>{escape(report.headline)}</p>",
+        f"<p><small>Seconds are counted from {report.began.astimezone(UTC):%H:%M:%S} UTC.</small></p>",
         f"{caution}<table>{rows}</table>",
         f"<h2>Answers a second, at most {busiest}</h2>",
         f"{_areas(seconds, busiest)}<p><small>{legend}</small></p>",
@@ -57,8 +62,16 @@ def render(report: Report) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _svg(inner: str) -> str:
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">{inner}</svg>'
+def _svg(inner: str, count: int) -> str:
+    """A plot of so many seconds, with its axis."""
+    lines, numbers = [], []
+    for second in marks(count):
+        x = _x(second, count)
+        anchor = "start" if x < _LAST else "end" if x > _WIDTH - _LAST else "middle"
+        lines.append(f'<path d="M{x:.1f} 0V{_HEIGHT}" stroke="#dde2e8"/>')
+        numbers.append(f'<text x="{x:.1f}" y="{_HEIGHT + 16}" text-anchor="{anchor}">{second} s</text>')
+    box = f"0 0 {_WIDTH} {_HEIGHT + _AXIS}"
+    return f'<svg viewBox="{box}" role="img">{"".join(lines)}{inner}{"".join(numbers)}</svg>'
 
 
 def _x(number: int, count: int) -> float:
@@ -71,7 +84,7 @@ def _y(value: float, highest: float) -> float:
 
 def _line(values: Sequence[float], highest: float) -> str:
     points = " ".join(f"{_x(n, len(values)):.1f},{_y(v, highest):.1f}" for n, v in enumerate(values))
-    return _svg(f'<polyline points="{points}" fill="none" stroke="#2f5d9b" stroke-width="2"/>')
+    return _svg(f'<polyline points="{points}" fill="none" stroke="#2f5d9b" stroke-width="2"/>', len(values))
 
 
 def _areas(seconds: Sequence[Second], highest: float) -> str:
@@ -86,4 +99,4 @@ def _areas(seconds: Sequence[Second], highest: float) -> str:
             points = " ".join([*there, *reversed(back)])
             drawn.append(f'<polygon points="{points}" fill="{_COLOURS[kind]}"/>')
         below = above
-    return _svg("".join(drawn))
+    return _svg("".join(drawn), len(seconds))

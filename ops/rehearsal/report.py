@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from ops.rehearsal.notes import Notes, percentile
 from ops.rehearsal.promises import LATE, Verdict
-from ops.rehearsal.timeline import KINDS, Second, bars
+from ops.rehearsal.timeline import KINDS, Second, axis, bars
 from ops.screen import standard_output
 
 
@@ -21,6 +22,7 @@ class Report:
     """What a rehearsal came to.
 
     Attributes:
+        began: when the crowd's first second began.
         sku: what was sold.
         people: buyers and onlookers.
         seconds: how long they came for, as planned.
@@ -29,6 +31,7 @@ class Report:
         verdicts: promise by promise.
     """
 
+    began: datetime
     sku: str
     people: int
     seconds: float
@@ -47,14 +50,19 @@ class Report:
         return percentile(self.notes.late, 0.99)
 
     @property
+    def when(self) -> str:
+        """The day and the minute it began."""
+        return f"{self.began.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+    @property
     def headline(self) -> str:
         """What was played."""
         buyers = len(self.notes.buyers)
         busiest = max((second.requests for second in self.timeline), default=0)
         return (
-            f"{buyers} buyers and {self.people - buyers} onlookers came within {self.seconds:g} s for "
-            f"{self.notes.cards} cards of {self.sku}: {len(self.notes.requests)} requests, {busiest} in the "
-            "busiest second"
+            f"{self.when}: {buyers} buyers and {self.people - buyers} onlookers came within "
+            f"{self.seconds:g} s for {self.notes.cards} cards of {self.sku}: "
+            f"{len(self.notes.requests)} requests, {busiest} in the busiest second"
         )
 
     @property
@@ -79,6 +87,7 @@ class Report:
         """Plain values."""
         return {
             "kept": self.kept,
+            "began": self.began.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
             "sku": self.sku,
             "cards": self.notes.cards,
             "buyers": dict(self.notes.ends()),
@@ -118,6 +127,7 @@ def show(report: Report, console: Console | None = None) -> None:
     ):
         highest = most or f"{max(values, default=0):.0f}"
         curves.add_row(Text(name, style="dim"), Text(bars(values), style="cyan"), Text(f"at most {highest}"))
+    curves.add_row("", Text(axis(len(report.timeline)), style="dim"), "")
     out.print(curves)
     out.print()
     table = Table.grid(padding=(0, 2))

@@ -10,6 +10,9 @@ from ops.rehearsal.notes import Note, percentile
 from ops.rehearsal.watch import Glance
 
 KINDS = ("good", "degraded", "refused", "limited", "shed", "failed", "lost")  # from well to sick
+_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)  # seconds between two marks of an axis
+_MARKS = 8  # on an axis, at most
+_WIDTH = 60  # of a line of bars
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -59,7 +62,24 @@ def seconds(requests: Sequence[Note], glances: Sequence[Glance]) -> list[Second]
     return found
 
 
-def bars(values: Sequence[float], width: int = 60) -> str:
+def marks(count: int) -> list[int]:
+    """Which of so many seconds an axis names: round ones, from 0, a few."""
+    step = next((step for step in _STEPS if count <= step * _MARKS), -(-count // _MARKS))
+    return list(range(0, count, step))
+
+
+def axis(count: int, width: int = _WIDTH) -> str:
+    """The first and the last second below `bars` of so many values, as wide as they are."""
+    if not count:
+        return ""
+    group = -(-count // width)
+    first, last, wide = "0 s", f"{count - 1} s", -(-count // group)
+    if wide <= len(first) + len(last):
+        return first.ljust(wide)[:wide]
+    return first + last.rjust(wide - len(first))
+
+
+def bars(values: Sequence[float], width: int = _WIDTH) -> str:
     """Values as one line of bars, the highest full; of more than `width` the highest of each group."""
     if not values:
         return ""

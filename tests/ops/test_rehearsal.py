@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,8 @@ from ops.rehearsal.promises import judge
 from ops.rehearsal.report import Report, show
 from ops.rehearsal.watch import Glance
 from tests.waiting import PATIENCE
+
+NIGHT = datetime(2026, 11, 27, 20, 0, 30, tzinfo=UTC)
 
 # ---- the crowd ------------------------------------------------------------------------------------
 
@@ -192,12 +197,44 @@ def test_bars_fit_and_show_the_highest(values: list[float]) -> None:
         assert "█" in drawn
 
 
+@given(st.integers(1, 4000))
+def test_an_axis_names_a_few_round_seconds(count: int) -> None:
+    """From 0, evenly, none beyond the last, at most eight; the text below the bars is as wide as they are."""
+    named = timeline.marks(count)
+
+    assert named[0] == 0
+    assert named[-1] < count
+    assert len(named) <= 8
+    assert len({b - a for a, b in pairwise(named)}) <= 1
+    assert len(timeline.axis(count)) == len(timeline.bars([1.0] * count))
+    if count > 8:
+        assert f"{count - 1} s" in timeline.axis(count)
+
+
+def test_a_report_says_when_and_in_which_second(capsys: pytest.CaptureFixture[str]) -> None:
+    """Date and seconds stand on the page, in the terminal and in the document."""
+    notes = good()
+    notes.requests.append(Note("page", 29.5, 0.1, 200))
+    seconds = timeline.seconds(notes.requests, [])
+    report = Report(NIGHT, "steam", 9, 30.0, notes, seconds, judge(notes, {"I1": []}, calm=True))
+    text = page.render(report)
+    show(report)
+    printed = capsys.readouterr().out
+
+    assert "2026-11-27 20:00 UTC" in text
+    assert "from 20:00:30 UTC" in text
+    assert re.findall(r">(\d+ s)</text>", text) == [f"{n} s" for n in range(0, 30, 5)] * 3
+    assert printed.startswith("2026-11-27 20:00 UTC: 3 buyers")
+    assert re.search(r"^ +0 s +29 s *$", printed, re.MULTILINE)
+    assert report.document()["began"] == "2026-11-27T20:00:30Z"
+
+
 def test_the_page_needs_nothing_and_escapes() -> None:
     """One file for a mail: no script, no address, no markup from outside."""
     notes = good()
     seconds = timeline.seconds(notes.requests, [])
     verdicts = [replace(v, figure="<script>alert(1)</script>") for v in judge(notes, {"I1": []}, calm=True)]
-    text = page.render(Report("a<b", 9, 30.0, notes, seconds, verdicts))
+    text = page.render(Report(NIGHT, "a<b", 9, 30.0, notes, seconds, verdicts))
 
     assert "<script" not in text
     assert "http" not in text
@@ -208,7 +245,7 @@ def test_the_page_needs_nothing_and_escapes() -> None:
 def test_a_pipe_gets_a_line_for_each_promise(capsys: pytest.CaptureFixture[str]) -> None:
     """However long its figure: a log is read by programs too."""
     verdicts = [replace(verdict, figure="x" * 200) for verdict in judge(good(), {"I1": []}, calm=True)]
-    show(Report("steam", 9, 30.0, good(), [], verdicts))
+    show(Report(NIGHT, "steam", 9, 30.0, good(), [], verdicts))
 
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [(line[0], line[-1]) for line in lines if line and line[0] == "kept"] == [("kept", "x" * 200)] * 9
