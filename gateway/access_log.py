@@ -13,19 +13,16 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
+from typing import Final
 
+from gateway.digits import decimal, digits, three
 from gateway.exchange import Exchange
 
-BATCH = 1000  # lines per system call
-POLL_SECONDS = 0.1  # the longest that a line waits to be written
-ROTATION_SECONDS = 1.0  # between two looks at whether the file was moved away
-CLOSE_SECONDS = 2.0  # given to a slow disk at the end
-MAX_TEXT = 1024  # characters of a path or user in a line
-
-_LINE = (
-    b'{"time":"%b.%03d+00:00","request_id":"%b","address":%b,"user":%b,%b,"path":%b'
-    b',"bytes_in":%d,"bytes_out":%d,"seconds":%.6f,"upstream_seconds":%b}\n'
-)
+BATCH: Final = 1000  # lines per system call
+POLL_SECONDS: Final = 0.1  # the longest that a line waits to be written
+ROTATION_SECONDS: Final = 1.0  # between two looks at whether the file was moved away
+CLOSE_SECONDS: Final = 2.0  # given to a slow disk at the end
+MAX_TEXT: Final = 1024  # characters of a path or user in a line
 
 log = logging.getLogger(__name__)
 
@@ -45,20 +42,25 @@ def record(
         seconds: from the header to the last byte.
         now: seconds since the epoch; the clock's when left out.
     """
-    second, part = divmod(time.time() if now is None else now, 1)
+    if now is None:
+        now = time.time()
+    second = int(now)
     upstream, user, path = exchange.upstream_seconds, exchange.user, exchange.path
-    return _LINE % (
-        _stamp(int(second)),
-        int(part * 1000),
+    return (
+        b'{"time":"%b.%b+00:00","request_id":"%b","address":%b,"user":%b,%b,"path":%b'
+        b',"bytes_in":%b,"bytes_out":%b,"seconds":%b,"upstream_seconds":%b}\n'
+    ) % (
+        _stamp(second),
+        three(int((now - second) * 1000)),
         exchange.request_id,
         _text(exchange.address),
         b"null" if user is None else _text(user),
         _answered(exchange.method, exchange.route, status, exchange.outcome),
         quoted(path.partition("?")[0][:MAX_TEXT]).encode() if "?" in path else _text(path),
-        exchange.body_seen,
-        bytes_out,
-        seconds,
-        b"null" if upstream is None else b"%.6f" % upstream,
+        digits(exchange.body_seen),
+        digits(bytes_out),
+        decimal(seconds),
+        b"null" if upstream is None else decimal(upstream),
     )
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Final
 
 from gateway.access_log import AccessLog, record
 from gateway.exchange import Exchange
 from gateway.metrics import WorkerMetrics
 
-TOGETHER = 64  # requests
-LATEST = 0.1  # seconds until the last of them is in the log
-UNROUTED = "(none)"  # the label of requests that no route took
+TOGETHER: Final = 64  # requests
+LATEST: Final = 0.1  # seconds until the last of them is in the log
+UNROUTED: Final = "(none)"  # the label of requests that no route took
 
 
 class Accounts:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import http
 from abc import abstractmethod
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
 
 from gateway.exchange import Header
-from gateway.field import Block, Field
-from gateway.fields import values
+from gateway.field import CR, LF, Block, Field
+from gateway.fields import Pair, values
 
 
 def _status_line(status: int) -> bytes:
@@ -23,8 +24,8 @@ def _status_line(status: int) -> bytes:
     return b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode())
 
 
-_STATUS_LINES = {status: _status_line(status) for status in range(200, 600)}
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_STATUS_LINES: Final = {status: _status_line(status) for status in range(200, 600)}
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Wire(Protocol):
@@ -128,7 +129,7 @@ class Answer:
 
     # ---- its bytes ---------------------------------------------------------------------------
 
-    def give(self, status: int, headers: Header, added: Header, body: bytes) -> None:
+    def give(self, status: int, headers: Header, added: Sequence[Pair], body: bytes) -> None:
         """Send the whole answer in one write.
 
         Args:
@@ -148,7 +149,7 @@ class Answer:
         self._unsent = b""
         self.complete = True
 
-    def begin(self, status: int, headers: Header, added: Header = ()) -> None:
+    def begin(self, status: int, headers: Header, added: Sequence[Pair] = ()) -> None:
         """Frame the header; it goes out with the first piece of the body: two writes are two system calls.
 
         Raises:
@@ -164,7 +165,7 @@ class Answer:
         else:
             length, dated, close = self._read(headers, lines)
         for field in added:
-            lines.append(field.line if type(field) is Field else b"%b: %b\r\n" % field)  # noqa: PERF401 - few
+            lines.append(self._line(field))  # noqa: PERF401 - few
         if not dated:  # RFC 9110, 6.6.1: also a proxy must, when the upstream did not
             lines.append(self._wire.date())
         keep = self.keep_alive and not close and not self._wire.last() and self.may_follow()
@@ -187,10 +188,7 @@ class Answer:
             lines.append(b"connection: keep-alive\r\n")
         self.keep_alive = keep
         lines.append(b"\r\n")
-        rest = b"".join(lines)
-        if rest.count(b"\n") != len(lines) or rest.count(b"\r") != len(lines):
-            self._cut("a header field of the answer holds a line break")
-        self._unsent = known + rest
+        self._unsent = known + b"".join(lines)
 
     def _put_together(self, block: Block) -> tuple[bytes, int | None, bool]:
         lines: list[bytes] = []
@@ -198,8 +196,7 @@ class Answer:
         sent = block.sent = b"".join(lines), length, dated
         return sent
 
-    @staticmethod
-    def _read(headers: Header, lines: list[bytes]) -> tuple[int | None, bool, bool]:
+    def _read(self, headers: Sequence[Pair], lines: list[bytes]) -> tuple[int | None, bool, bool]:
         """Content-Length in bytes, whether there is a Date, and a Connection; their lines are added."""
         length: int | None = None
         dated = close = False
@@ -214,8 +211,18 @@ class Answer:
                 dated = True
             elif name == b"connection":
                 close = True  # an app has nothing else to say of it
-            lines.append(b"%b: %b\r\n" % field)
+            lines.append(self._line(field))
         return length, dated, close
+
+    def _line(self, field: Pair) -> bytes:
+        if type(field) is Field:
+            return field.line
+        name: bytes
+        value: bytes
+        name, value = field
+        if LF in value or CR in value or LF in name or CR in name:
+            self._cut("a header field of the answer holds a line break")
+        return b"%b: %b\r\n" % (name, value)
 
     def go_on(self, body: bytes, *, more: bool) -> None:
         """Send a piece of the body, the last one unless there is `more`.

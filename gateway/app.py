@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from gateway import error_page, guard, pipeline
 from gateway.answer import framed
@@ -24,9 +24,9 @@ from gateway.state.switches import Switches
 from gateway.whole import CLOSED, App, Send
 
 _log = logging.getLogger("gateway")
-_REQUEST_ID = b"x-request-id"
+_REQUEST_ID: Final = b"x-request-id"
 _CLOSE = (b"connection", b"close")
-_BYTES = [b"%02x" % number for number in range(256)]
+_BYTES: Final = [b"%02x" % number for number in range(256)]
 
 
 @dataclass(frozen=True, slots=True)

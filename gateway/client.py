@@ -10,7 +10,7 @@ import asyncio
 import math
 import sys
 from email.utils import formatdate
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import uvicorn
 from uvicorn.server import ServerState
@@ -24,12 +24,14 @@ from gateway.timed import Timed
 from gateway.turn import Turn
 from gateway.whole import App, WholeTurn
 
-_LINGER = 2.0  # seconds that a client may go on sending after its last answer, so that it can read that
-_LINGER_BYTES = 8 << 20
-_LAST_REQUEST = 0.25  # seconds; when draining, an idle connection may still bring a request under way
-_FIRST_REQUEST = 1.0  # seconds; the same for one that never brought any, and must not be closed on lightly
-_PROBE = 0.02  # seconds until the second look whether a half-closed client is still there; doubles
-_PROBE_MOST = 1.0
+# Seconds that a client may go on sending after its last answer, so that it can read that.
+_LINGER: Final = 2.0
+_LINGER_BYTES: Final = 8 << 20
+_LAST_REQUEST: Final = 0.25  # seconds; when draining, an idle connection may still bring a request under way
+# Seconds; the same for one that never brought any, and must not be closed on lightly.
+_FIRST_REQUEST: Final = 1.0
+_PROBE: Final = 0.02  # seconds until the second look whether a half-closed client is still there; doubles
+_PROBE_MOST: Final = 1.0
 
 
 class ClientConnection(Timed, Client):

@@ -61,6 +61,10 @@ NOTABLE = (
     }
 )
 
+# A byte is looked for by its number: looked for as bytes, it costs CPython an exception.
+LF = ord("\n")
+CR = ord("\r")
+
 MAX_BLOCK = 2048  # bytes; longer headers are read anew each time
 HALF_BLOCKS = 1024  # headers remembered per generation
 

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from gateway.field import NOTABLE, Block, Field, is_plain
 from gateway.generations import Generations, Seen
 
-MAX_LINE = 1024  # bytes; longer lines, mostly cookies, are read anew each time
-HALF = 2048  # lines remembered per generation
-_NAMES = 512  # names remembered, as they are spelt; beyond it all are forgotten
-_MAX_NAME = 64  # bytes; the same for these
-_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # 5.1
+MAX_LINE: Final = 1024  # bytes; longer lines, mostly cookies, are read anew each time
+HALF: Final = 2048  # lines remembered per generation
+_NAMES: Final = 512  # names remembered, as they are spelt; beyond it all are forgotten
+_MAX_NAME: Final = 64  # bytes; the same for these
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # 5.1
 Pair = Any  # tuple[bytes, bytes]; under that name mypyc takes each apart and makes it anew wherever it goes
-_CONTROLS = bytes([*range(9), *range(10, 32), 127])  # in no value (5.5)
+_CONTROLS: Final = bytes([*range(9), *range(10, 32), 127])  # in no value (5.5)
 
 
 class Line:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Final
 
 from gateway import config
 from gateway.addresses import Networks, Proxies, parse
@@ -11,8 +12,8 @@ from gateway.exchange import Clock, Exchange
 from gateway.fields import values
 from gateway.tokens import Tokens
 
-MAX_TOKENS = 4  # in one request: each costs a verification
-_NO_ADDRESS = "unix"  # peers on a unix socket have none, and count as one
+MAX_TOKENS: Final = 4  # in one request: each costs a verification
+_NO_ADDRESS: Final = "unix"  # peers on a unix socket have none, and count as one
 
 
 class Identity:

@@ -6,7 +6,7 @@ Section numbers are those of RFC 9112 unless another is named.
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from gateway.answer import Answer, Wire
 from gateway.bounds import Bounds
@@ -16,10 +16,10 @@ from gateway.guard import REFUSAL, TARGET
 from gateway.request import SLICE, Head, RequestReader
 from gateway.turn import Turn
 
-ABORT = "tidegate.abort"  # in the scope: cuts the connection off, so that no cut body looks whole
+ABORT: Final = "tidegate.abort"  # in the scope: cuts the connection off, so that no cut body looks whole
 
-_PIPELINED = 16  # requests that may wait; then reading pauses
-_HIGH = 64 << 10  # bytes of a body that may wait for the app; then reading pauses
+_PIPELINED: Final = 16  # requests that may wait; then reading pauses
+_HIGH: Final = 64 << 10  # bytes of a body that may wait for the app; then reading pauses
 
 
 class Client(Wire, Protocol):

@@ -7,14 +7,14 @@ scrape asks. The master adds them up (totals.py).
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
-from gateway.busiest import Busiest
+from gateway.tally import LimitTally
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # bounds the label
+_BOUNDS: Final = list(BUCKETS)
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # bounds the label
 BREAKER_STATES = ("closed", "half-open", "open")  # from well to sick; a worker reports the index
 
 
@@ -82,8 +82,8 @@ METRICS: Mapping[str, Spec] = {
     "tidegate_worker_restarts_total": Spec("counter", "Workers that died and were started anew."),
     "tidegate_workers": Spec("gauge", "Workers serving."),
 }
-TOP = 20  # keys of each limit that a worker tells
-HALF_LIFE = 60.0  # seconds in which the count of a key that is not seen any more halves
+TOP: Final = 20  # keys of each limit that a worker tells
+HALF_LIFE: Final = 60.0  # seconds in which the count of a key that is not seen any more halves
 Labels = tuple[str, ...]
 # JSON: counters, histograms and gauges, each a list of rows; and details, which are no metrics.
 Snapshot = dict[str, Any]
@@ -110,14 +110,43 @@ class QueueState(NamedTuple):
     refused: int  # ever
 
 
-class LimitTally:
-    """What became of the checks of one limit, and of whom; the policy adds to it."""
+class _Histogram:
+    """Observations, by how large they were."""
 
-    __slots__ = ("allowed", "busiest", "denied", "fallback", "near", "shadow")
+    __slots__ = ("_counts", "_sum")
 
     def __init__(self) -> None:
-        self.allowed = self.denied = self.shadow = self.fallback = self.near = 0
-        self.busiest = Busiest()  # keys that are at the limit, or near it
+        self._counts = [0] * (len(_BOUNDS) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one."""
+        place = 0
+        while place < len(_BOUNDS) and _BOUNDS[place] < value:  # most are small
+            place += 1
+        self._counts[place] += 1
+        self._sum += value
+
+    def cells(self) -> list[float]:
+        """The counts, and after the last of them the sum."""
+        return [*map(float, self._counts), self._sum]
+
+
+class _Answers:
+    """Requests of one route that ended alike.
+
+    Attributes:
+        labels: what they have in common.
+        count: how many there were.
+        durations: of all of that route.
+    """
+
+    __slots__ = ("count", "durations", "labels")
+
+    def __init__(self, labels: Labels, durations: _Histogram) -> None:
+        self.labels = labels
+        self.durations = durations
+        self.count = 0
 
 
 class WorkerMetrics:
@@ -127,11 +156,11 @@ class WorkerMetrics:
         self.counters: dict[str, dict[Labels, int]] = {
             name: {} for name, spec in METRICS.items() if spec.kind == "counter"
         }
-        self._requests = self.counters["tidegate_requests_total"]
+        self._answers: dict[tuple[str, str, int, str], _Answers] = {}  # by route, method, code and outcome
         self._cached = self.counters["tidegate_cache_requests_total"]
         self._limits: dict[str, LimitTally] = {}
-        self._durations: dict[str, list[float]] = {}  # by route: a count per bucket, then the sum
-        self._upstream_durations: dict[str, list[float]] = {}
+        self._durations: dict[str, _Histogram] = {}  # by route
+        self._upstream_durations: dict[str, _Histogram] = {}
         self._gauges: dict[str, dict[Labels, float]] = {}
         self.servers: list[ServerState] = []  # what operators see besides
         self.queues: list[QueueState] = []
@@ -139,14 +168,26 @@ class WorkerMetrics:
 
     def request(self, route: str, method: str, code: int, outcome: str, seconds: float) -> None:
         """Count an answered request."""
-        labels = (route, method if method in _METHODS else "other", str(code), outcome)
-        requests = self._requests
-        requests[labels] = requests.get(labels, 0) + 1
-        _observe(self._durations, route, seconds)
+        answers = self._answers.get((route, method, code, outcome))
+        if answers is None:
+            answers = self._like(route, method if method in _METHODS else "other", code, outcome)
+        answers.count += 1
+        answers.durations.observe(seconds)
+
+    def _like(self, route: str, method: str, code: int, outcome: str) -> _Answers:
+        known = self._answers.get((route, method, code, outcome))
+        if known is None:
+            durations = self._durations.setdefault(route, _Histogram())
+            known = _Answers((route, method, str(code), outcome), durations)
+            self._answers[route, method, code, outcome] = known
+        return known
 
     def upstream(self, upstream: str, seconds: float) -> None:
         """Count the time an upstream took to answer."""
-        _observe(self._upstream_durations, upstream, seconds)
+        durations = self._upstream_durations.get(upstream)
+        if durations is None:
+            durations = self._upstream_durations[upstream] = _Histogram()
+        durations.observe(seconds)
 
     def limit_tally(self, limit: str) -> LimitTally:
         """Where a limit's decisions are counted; the same one for as long as the worker lives."""
@@ -176,6 +217,8 @@ class WorkerMetrics:
 
     def snapshot(self) -> Snapshot:
         """All of it, as plain JSON values."""
+        for answers in self._answers.values():
+            self.counters["tidegate_requests_total"][answers.labels] = answers.count
         for limit, tally in self._limits.items():
             for decision in ("allowed", "denied", "shadow", "fallback"):
                 if number := getattr(tally, decision):
@@ -186,9 +229,11 @@ class WorkerMetrics:
             "counters": _rows(self.counters),
             "histograms": _rows(
                 {
-                    "tidegate_request_duration_seconds": {(k,): v for k, v in self._durations.items()},
+                    "tidegate_request_duration_seconds": {
+                        (route,): durations.cells() for route, durations in self._durations.items()
+                    },
                     "tidegate_upstream_duration_seconds": {
-                        (k,): v for k, v in self._upstream_durations.items()
+                        (name,): durations.cells() for name, durations in self._upstream_durations.items()
                     },
                 }
             ),
@@ -206,14 +251,6 @@ class WorkerMetrics:
             if fade:
                 tally.busiest.halve()
         return told
-
-
-def _observe(histograms: dict[str, list[float]], key: str, seconds: float) -> None:
-    cells = histograms.get(key)
-    if cells is None:
-        cells = histograms[key] = [0.0] * (len(BUCKETS) + 2)
-    cells[bisect_left(BUCKETS, seconds)] += 1
-    cells[-1] += seconds
 
 
 def _rows(table: Mapping[str, Mapping[Labels, Any]]) -> list[list[Any]]:

@@ -5,7 +5,7 @@ Section numbers are those of RFC 9112 unless another is named.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import httptools
 
@@ -13,9 +13,10 @@ from gateway.config import Listen
 from gateway.errors import BadRequest, GatewayError, HeadersTooLarge, UriTooLong
 from gateway.exchange import Headers
 
-SLICE = 8 << 10  # bytes to feed at once, so that one segment can't hold thousands of requests
-_OVERHEAD = 16 << 10  # bytes of framing that a chunked body may cost, besides _OVERHEAD_RATIO x its length
-_OVERHEAD_RATIO = 8  # chunks of one byte cost six
+SLICE: Final = 8 << 10  # bytes to feed at once, so that one segment can't hold thousands of requests
+# Bytes of framing that a chunked body may cost, besides _OVERHEAD_RATIO x its length.
+_OVERHEAD: Final = 16 << 10
+_OVERHEAD_RATIO: Final = 8  # chunks of one byte cost six
 
 
 class Head(NamedTuple):

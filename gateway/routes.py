@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from gateway import pattern
 from gateway.errors import MethodNotAllowed, NotFound
 from gateway.settings import Route
 
-_KNOWN = 1024  # paths whose route is remembered; beyond it all are forgotten
-_MAX_KNOWN_PATH = 256  # characters
+_KNOWN: Final = 1024  # paths whose route is remembered; beyond it all are forgotten
+_MAX_KNOWN_PATH: Final = 256  # characters
 
 
 @dataclass(slots=True)

@@ -6,8 +6,9 @@ import asyncio
 import heapq
 import math
 from abc import abstractmethod
+from typing import Final
 
-_PER_SECOND = 20  # slots of the wheel: nobody is looked at later than one of them
+_PER_SECOND: Final = 20  # slots of the wheel: nobody is looked at later than one of them
 
 
 class Wheel:

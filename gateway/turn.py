@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from gateway.answer import CONTINUE, Answer, Wire
 from gateway.errors import GatewayError
 
 _log = logging.getLogger("gateway")
-DRAIN = 64 << 10  # bytes; so much of a body that nobody asked for is read, to keep the connection
+DRAIN: Final = 64 << 10  # bytes; so much of a body that nobody asked for is read, to keep the connection
 
 
 class Turn(Answer):

@@ -11,11 +11,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
+Steps = Generator[Any, None, None]
 
-_running: Walk[Any] | None = None  # the walk whose coroutine runs just now, unless a task runs it
+
+class _Stage:
+    """Who is on.
+
+    Attributes:
+        walk: the walk whose coroutine runs just now, unless a task runs it.
+    """
+
+    __slots__ = ("walk",)
+
+    def __init__(self) -> None:
+        self.walk: Walk[Any] | None = None
+
+
+_STAGE: Final = _Stage()
 
 
 class Waiter:
@@ -32,7 +47,7 @@ class Waiter:
 
     def __await__(self) -> Generator[Any, None, None]:
         """Wait until woken."""
-        walk = _running
+        walk = _STAGE.walk
         if walk is not None:
             self._walk = walk
             try:
@@ -62,13 +77,22 @@ class _InTask:
     __slots__ = ()
 
     def __await__(self) -> Generator[Any, None, None]:
-        if _running is not None:
+        if _STAGE.walk is not None:
             yield
 
 
 async def in_task() -> None:
     """Go on in a task; at once when there is one."""
     await _InTask()
+
+
+class _Ended:
+    """What a walk hands out at its end: a StopIteration would cost as much as a policy."""
+
+    __slots__ = ()
+
+
+_ENDED: Final = _Ended()
 
 
 class Walk(Generic[T]):
@@ -80,7 +104,7 @@ class Walk(Generic[T]):
         ended: told how it ended, once: the result, or the exception in its place.
     """
 
-    __slots__ = ("_carried_on", "_coroutine", "_ended", "_loop", "_task")
+    __slots__ = ("_carried_on", "_ended", "_error", "_loop", "_result", "_steps", "_task")
 
     def __init__(
         self,
@@ -88,87 +112,83 @@ class Walk(Generic[T]):
         loop: asyncio.AbstractEventLoop,
         ended: Callable[[T | None, BaseException | None], None],
     ) -> None:
-        self._coroutine = coroutine
         self._loop = loop
         self._ended = ended
-        self._task: asyncio.Task[T] | None = None
-        self._carried_on: _Carried[T] | None = None
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._carried_on: _Carried | None = None
+        self._steps: Steps = self._walk(coroutine)
+
+    def _walk(self, coroutine: Coroutine[Any, Any, T]) -> Steps:
+        try:
+            self._result = yield from coroutine.__await__()
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - handed on
+            self._error = error
+        yield _ENDED
 
     def resume(self) -> None:
         """Begin, or go on, as far as it goes."""
-        global _running
-        outer, _running = _running, self
-        try:
-            waits_for = self._coroutine.send(None)
-        except StopIteration as stop:
-            _running = outer
-            self._ended(stop.value, None)
-        except BaseException as error:  # noqa: BLE001 - handed on
-            _running = outer
-            self._ended(None, error)
-        else:
-            _running = outer
-            if type(waits_for) is not Waiter:
-                self._go_on_in_task(waits_for)
+        outer, _STAGE.walk = _STAGE.walk, self
+        waits_for = self._steps.send(None)
+        _STAGE.walk = outer
+        if type(waits_for) is not Waiter:
+            self._came(waits_for)
 
     def cancel(self) -> None:
-        """Have it end with a CancelledError where it waits; from inside of it, nothing happens."""
+        """Once begun, have it end with a CancelledError where it waits; from inside, nothing happens."""
         if self._task is None:
-            if _running is not self:
-                self._throw(asyncio.CancelledError())
+            if _STAGE.walk is not self:
+                self._cancel()
         elif asyncio.current_task(self._loop) is not self._task and not (
             self._carried_on is not None and self._carried_on.cancel()
         ):
             self._task.cancel()
 
-    def _throw(self, error: BaseException) -> None:
-        global _running
-        outer, _running = _running, self
-        try:
-            waits_for = self._coroutine.throw(error)
-        except StopIteration as stop:
-            _running = outer
-            self._ended(stop.value, None)
-        except BaseException as raised:  # noqa: BLE001 - handed on
-            _running = outer
-            self._ended(None, raised)
+    def _cancel(self) -> None:
+        outer, _STAGE.walk = _STAGE.walk, self
+        waits_for = self._steps.throw(asyncio.CancelledError())
+        _STAGE.walk = outer
+        if type(waits_for) is not Waiter:
+            self._came(waits_for)
+
+    def _came(self, waits_for: Any) -> None:  # noqa: ANN401 - whatever asyncio's tasks take
+        """It ended, or awaits what no walk can wait for: it goes on in a task."""
+        if waits_for is _ENDED:
+            result, error = self._result, self._error
+            self._result = self._error = None
+            self._ended(result, error)
         else:
-            _running = outer
-            if type(waits_for) is not Waiter:
-                self._go_on_in_task(waits_for)
+            self._carried_on = _Carried(self._steps, waits_for)
+            self._task = self._loop.create_task(self._carry_on(self._carried_on))
+            self._task.add_done_callback(self._carried)
 
     # ---- in a task ---------------------------------------------------------------------------
 
-    def _go_on_in_task(self, waits_for: Any) -> None:  # noqa: ANN401 - whatever asyncio's tasks take
-        self._carried_on = _Carried(self._coroutine, waits_for)
-        self._task = self._loop.create_task(self._carry_on(self._carried_on))
-        self._task.add_done_callback(self._carried)
+    async def _carry_on(self, carried: _Carried) -> None:
+        await carried
 
-    async def _carry_on(self, carried: _Carried[T]) -> T:
-        return await carried
-
-    def _carried(self, task: asyncio.Task[T]) -> None:
+    def _carried(self, _: asyncio.Task[None]) -> None:
         self._task = None
-        if not task.cancelled():
-            error = task.exception()
-            self._ended(None if error is not None else task.result(), error)
-        elif self._carried_on is not None and self._carried_on.begun:
-            self._ended(None, asyncio.CancelledError())
+        if self._carried_on is not None and not self._carried_on.begun:
+            self._cancel()  # cancelled before the task took its first step
         else:
-            self._throw(asyncio.CancelledError())  # cancelled before the task took its first step
+            self._came(_ENDED)
 
 
-class _Carried(Generic[T]):
-    """A coroutine that has begun, as something to await: what it awaits is handed on.
+class _Carried:
+    """Steps that are taken already, as something to await: what they wait for is handed on.
 
     Attributes:
         begun: somebody awaits it.
     """
 
-    __slots__ = ("_coroutine", "_waits_for", "begun")
+    __slots__ = ("_steps", "_waits_for", "begun")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T], waits_for: Any) -> None:  # noqa: ANN401 - the same
-        self._coroutine = coroutine
+    def __init__(self, steps: Steps, waits_for: Any) -> None:  # noqa: ANN401 - the same
+        self._steps = steps
         self._waits_for = waits_for
         self.begun = False
 
@@ -176,20 +196,16 @@ class _Carried(Generic[T]):
         """Cancel what it waits for, as a task would; False when there is one by now, or nothing to cancel."""
         return not self.begun and self._waits_for is not None and bool(self._waits_for.cancel())
 
-    def __await__(self) -> Generator[Any, None, T]:
+    def __await__(self) -> Generator[Any, None, None]:
         self.begun = True
-        coroutine, waits_for = self._coroutine, self._waits_for
-        try:
-            while True:
-                try:
-                    yield waits_for
-                except GeneratorExit:
-                    coroutine.close()
-                    raise
-                except BaseException as error:  # noqa: BLE001 - its to handle
-                    waits_for = coroutine.throw(error)
-                else:
-                    waits_for = coroutine.send(None)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+        steps, waits_for = self._steps, self._waits_for
+        while waits_for is not _ENDED:
+            try:
+                yield waits_for
+            except GeneratorExit:
+                steps.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - theirs to handle
+                waits_for = steps.throw(error)
+            else:
+                waits_for = steps.send(None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from gateway.answer import Answer, Wire, framed
 from gateway.exchange import Exchange, Header, Reply
@@ -13,7 +13,7 @@ from gateway.field import Block
 from gateway.head import WholeRequest
 from gateway.walk import Walk
 
-CLOSED = 499  # nginx's code for a client that left; for metrics and log only
+CLOSED: Final = 499  # nginx's code for a client that left; for metrics and log only
 _log = logging.getLogger("gateway")
 Send = Callable[[dict[str, Any]], Awaitable[None]]  # an ASGI send channel
 

@@ -63,13 +63,16 @@ _WORDS = (
     *("gateway.errors", "gateway.config", "gateway.settings", "gateway.units", "gateway.pattern"),
     "gateway.redis_url",
 )
-# Leaves that know nothing of ours: addresses, header fields as lines and as wishes, and who drives a request.
+# Leaves that know nothing of ours: addresses, header fields as lines, numbers, tallies, who drives a request.
 _LEAVES = (
     "gateway.accept",
     "gateway.addresses",
+    "gateway.busiest",
+    "gateway.digits",
     "gateway.field",
     "gateway.fields",
     "gateway.generations",
+    "gateway.tally",
     "gateway.tcp",
     "gateway.walk",
 )

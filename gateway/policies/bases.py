@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
-FEW = 20  # answers; a mean over so many is worth half of what is known
-YOUNG = 200  # answers; a base of fewer is still their mean
-_NEW = 0.2  # share of the newest window in what is usual
-MOST_ROUTES = 10_000  # patterns come from the config; a bound all the same
+FEW: Final = 20  # answers; a mean over so many is worth half of what is known
+YOUNG: Final = 200  # answers; a base of fewer is still their mean
+_NEW: Final = 0.2  # share of the newest window in what is usual
+MOST_ROUTES: Final = 10_000  # patterns come from the config; a bound all the same
 
 
 class Base:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Final, Literal
 
 from gateway import config
 from gateway.exchange import Clock
@@ -19,13 +19,14 @@ from gateway.policies.probes import Probes
 from gateway.policies.ramp import Ramp
 from gateway.policies.ratio_window import RatioWindow
 
-REFUSED = 0  # the ticket of those who may not pass; others are never 0
-GROWTH = 1.5  # each opening in a row lasts so much longer than the one before
-MAX_GROWTH = 6.0  # but at most so many times open_for
-JITTER = 0.1  # of the open time, either way: workers must not probe in step
-RAMP_SECONDS = 3.0  # over which traffic comes back after closing
-HEAD_START = 0.25  # seconds, up to twice as many: by so much who was told begins to probe after the other
-LEASE_SECONDS = 15.0  # after which the permit of a probe that hangs is given to another
+REFUSED: Final = 0  # the ticket of those who may not pass; others are never 0
+GROWTH: Final = 1.5  # each opening in a row lasts so much longer than the one before
+MAX_GROWTH: Final = 6.0  # but at most so many times open_for
+JITTER: Final = 0.1  # of the open time, either way: workers must not probe in step
+RAMP_SECONDS: Final = 3.0  # over which traffic comes back after closing
+# Seconds, up to twice as many: by so much who was told begins to probe after the other.
+HEAD_START: Final = 0.25
+LEASE_SECONDS: Final = 15.0  # after which the permit of a probe that hangs is given to another
 
 
 class Circuit:

@@ -29,6 +29,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import Final
 
 from gateway.config import Concurrency
 from gateway.exchange import Clock
@@ -37,21 +38,21 @@ from gateway.policies.concurrency_window import LONG_QUEUE, MANY, TOLERANCE, WIN
 from gateway.policies.short_queue import ShortQueue
 from gateway.policies.trial import AT_ONCE, CLEAR, DEEP, Trial
 
-DROPS_FREE = 0.05  # failures that cost nothing: a bug in one page must not throttle the rest
-CUT = 0.7  # at most, in one window
-DEEP_CUT = 0.5  # for failures
-DEEPEST_CUT = 0.2  # for a long queue: to where it ends, but no deeper
-LOWER = 0.75  # bases; below that the base itself is too high
-ENOUGH = 0.2  # cuts to this share must shorten any queue, whatever other workers do meanwhile
-DRAIN = 1.1  # bases; a cut for latency leaves so much of a queue, for answers that differ
-EXPLORE_ABOVE = 0.01  # seconds; a queue within that is not worth looking for
-EXPLORE_CUT = 0.75
-BEYOND_DOUBT = 2.5  # standard errors of a window's latency; within them it may be chance
-DRIFT = 30.0  # seconds in which an unconfirmed base follows the latency of a quiet upstream up
+DROPS_FREE: Final = 0.05  # failures that cost nothing: a bug in one page must not throttle the rest
+CUT: Final = 0.7  # at most, in one window
+DEEP_CUT: Final = 0.5  # for failures
+DEEPEST_CUT: Final = 0.2  # for a long queue: to where it ends, but no deeper
+LOWER: Final = 0.75  # bases; below that the base itself is too high
+ENOUGH: Final = 0.2  # cuts to this share must shorten any queue, whatever other workers do meanwhile
+DRAIN: Final = 1.1  # bases; a cut for latency leaves so much of a queue, for answers that differ
+EXPLORE_ABOVE: Final = 0.01  # seconds; a queue within that is not worth looking for
+EXPLORE_CUT: Final = 0.75
+BEYOND_DOUBT: Final = 2.5  # standard errors of a window's latency; within them it may be chance
+DRIFT: Final = 30.0  # seconds in which an unconfirmed base follows the latency of a quiet upstream up
 # Of a slow start:
-FIRST_OPEN = 32  # requests that may be in flight before any was answered, if the limit is not below
-FEWEST_OPEN = 8  # the same after a calm
-OPENING = 1.5  # times what was open, after each window without a queue
+FIRST_OPEN: Final = 32  # requests that may be in flight before any was answered, if the limit is not below
+FEWEST_OPEN: Final = 8  # the same after a calm
+OPENING: Final = 1.5  # times what was open, after each window without a queue
 
 
 class AdaptiveLimit:

@@ -10,28 +10,29 @@ degrades; and it would teach a base beside which the slow are a queue for ever.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from gateway.exchange import Clock
 from gateway.policies.bases import Base, Bases
 
-TOLERANCE = 1.3  # times the base: so much latency is no queue yet (Gradient2Limit's rttTolerance)
-SLACK = 0.002  # seconds on top; noise to an upstream that answers at once
-WINDOW = 0.1  # seconds; a window lasts at least so long, and twice the mean latency
+TOLERANCE: Final = 1.3  # times the base: so much latency is no queue yet (Gradient2Limit's rttTolerance)
+SLACK: Final = 0.002  # seconds on top; noise to an upstream that answers at once
+WINDOW: Final = 0.1  # seconds; a window lasts at least so long, and twice the mean latency
 MANY, SOME = 50, 30  # answers that a window needs at most and at least
-PATIENCE = 4  # times the answers that a window needs; so many are waited for while it is in doubt
-TURNS = 12  # times the limit; and no more answers than that
-MORE = 10  # answers after which a window in doubt is looked at again
-ROW = 20  # slow answers, one after the other, that make it needless to see a long queue's window to its end
-LONG_QUEUE = 3.0  # bases
-SLOW = 0.01  # seconds beyond TOLERANCE bases; below that no answer is slow
-SETTLE = 1.5  # latencies after a change, in which the slow of those let in since are still missing
-TAIL = 2.0  # standard deviations on top: where answers differ, the slow are missing for longer
+PATIENCE: Final = 4  # times the answers that a window needs; so many are waited for while it is in doubt
+TURNS: Final = 12  # times the limit; and no more answers than that
+MORE: Final = 10  # answers after which a window in doubt is looked at again
+# Slow answers, one after the other, that make it needless to see a long queue's window to its end.
+ROW: Final = 20
+LONG_QUEUE: Final = 3.0  # bases
+SLOW: Final = 0.01  # seconds beyond TOLERANCE bases; below that no answer is slow
+SETTLE: Final = 1.5  # latencies after a change, in which the slow of those let in since are still missing
+TAIL: Final = 2.0  # standard deviations on top: where answers differ, the slow are missing for longer
 # Of a slow start:
-START_WINDOW = 1.5  # latencies that it lasts
-START_FEW = 10  # answers that it needs, or half as many as are open
-START_SLACK = 0.005  # seconds; so short a queue is worth no doubt
-START_ROW = 8  # slow answers, one after the other, that end it
+START_WINDOW: Final = 1.5  # latencies that it lasts
+START_FEW: Final = 10  # answers that it needs, or half as many as are open
+START_SLACK: Final = 0.005  # seconds; so short a queue is worth no doubt
+START_ROW: Final = 8  # slow answers, one after the other, that end it
 
 End = Literal["first", "whole", "row"]
 

@@ -7,17 +7,17 @@ import mimetypes
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway import config
 from gateway.config import Priority
 from gateway.errors import NO_STORE, FeatureOff, Overloaded
 from gateway.exchange import Exchange, Handler, Headers, Reply
 
-FEATURE_RETRY_AFTER = 30.0  # seconds; a feature comes back by the ladder's slow descent or by hand
-CRITICAL_RETRY_AFTER = 10.0  # seconds; the same, but the shopper has nothing else to do meanwhile
-MAX_FILE = 1 << 20  # bytes; a fallback is held in memory by every worker
-BODILESS = frozenset({204, 304})  # statuses that never have a body (RFC 9110, 6.4.1)
+FEATURE_RETRY_AFTER: Final = 30.0  # seconds; a feature comes back by the ladder's slow descent or by hand
+CRITICAL_RETRY_AFTER: Final = 10.0  # seconds; the same, but the shopper has nothing else to do meanwhile
+MAX_FILE: Final = 1 << 20  # bytes; a fallback is held in memory by every worker
+BODILESS: Final = frozenset({204, 304})  # statuses that never have a body (RFC 9110, 6.4.1)
 
 
 class Switches(Protocol):

@@ -12,7 +12,7 @@ out until that has ended; they were not who filled it.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.config import Priority
 from gateway.errors import Overloaded
@@ -21,10 +21,11 @@ from gateway.policies.fair_queue import FairQueue
 if TYPE_CHECKING:
     from gateway.policies.slots import Slots
 
-RETRY_AFTER = 1.0  # seconds; slots turn over many times in one
-LONGER = 10  # intervals that the critical wait, while others hold slots or their queue has stood no longer
-_MORE = 16  # queues of them that may wait while others hold slots
-_SHARE = 0.1  # of the newest gap between two slots given
+RETRY_AFTER: Final = 1.0  # seconds; slots turn over many times in one
+# Intervals that the critical wait, while others hold slots or their queue has stood no longer.
+LONGER: Final = 10
+_MORE: Final = 16  # queues of them that may wait while others hold slots
+_SHARE: Final = 0.1  # of the newest gap between two slots given
 
 
 class Lane:

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Final
 
 from gateway.addresses import client_network
 from gateway.errors import BadRequest
@@ -15,9 +16,9 @@ from gateway.fields import values
 
 Key = Callable[[Exchange], str]
 
-_PLAIN = re.compile(r"[A-Za-z0-9_.@+=-]{1,64}")  # no separator of ours, and short (_SHORT)
-_SHORT = 64  # characters
-_REMEMBERED = 8192  # addresses
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_.@+=-]{1,64}")  # no separator of ours, and short (_SHORT)
+_SHORT: Final = 64  # characters
+_REMEMBERED: Final = 8192  # addresses
 
 
 def _bounded(value: str) -> str:

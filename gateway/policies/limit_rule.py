@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final
 
 from gateway import config
 from gateway.errors import NO_STORE, PROBLEM_JSON, RateLimited
@@ -12,35 +12,13 @@ from gateway.exchange import Hit, Reply, Terms
 from gateway.field import Block, Field
 from gateway.policies.limit_access import Access
 from gateway.policies.limit_key import everybody, key_of, unrefused
+from gateway.tally import LimitTally
 from gateway.units import Rate
 
-_STATUS = RateLimited.status
-_ANSWERS = 128  # refusals kept ready, for as many different waits
+_STATUS: Final = RateLimited.status
+_ANSWERS: Final = 128  # refusals kept ready, for as many different waits
 
-DEFAULT = "default"  # the tier of those who have none, or one that the limit doesn't name
-
-
-class Seen(Protocol):
-    """Whoever is at a limit or near it."""
-
-    def see(self, key: str) -> None:
-        """Count one request of theirs."""
-        ...
-
-
-class Tally(Protocol):
-    """What became of the checks of one limit; plain numbers, read when metrics are due."""
-
-    @property
-    def busiest(self) -> Seen:
-        """Whom it became of."""
-        ...
-
-    allowed: int
-    denied: int
-    shadow: int
-    fallback: int
-    near: int  # admitted with 80 % of the quota used, or more
+DEFAULT: Final = "default"  # the tier of those who have none, or one that the limit doesn't name
 
 
 class Rule:
@@ -72,7 +50,7 @@ class Rule:
         "terms",
     )
 
-    def __init__(self, name: str, limit: config.Limit, rate: Rate, cost: int, tally: Tally) -> None:
+    def __init__(self, name: str, limit: config.Limit, rate: Rate, cost: int, tally: LimitTally) -> None:
         self.name = name
         self.shadow = limit.mode == "shadow"
         self.terms = Terms(
@@ -121,7 +99,7 @@ class RouteLimit:
     access: Access | None
 
     @classmethod
-    def of(cls, name: str, limit: config.Limit, cost: int, tally: Tally) -> RouteLimit:
+    def of(cls, name: str, limit: config.Limit, cost: int, tally: LimitTally) -> RouteLimit:
         """The limit of this name on a route where a request costs so many tokens."""
         tiers = {tier: Rule(name, limit, rate, cost, tally) for tier, rate in limit.rates.items()}
         return cls(tiers, Access(limit.allow, limit.deny) if limit.allow or limit.deny else None)

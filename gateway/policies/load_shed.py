@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from gateway.config import Priority
 from gateway.errors import Overloaded, UpstreamError
 from gateway.exchange import Exchange, Handler, Receive, Reply
 from gateway.request_body import AHEAD, read_ahead
 
-DROPS = frozenset({500, 502, 503, 504})  # statuses by which an upstream says that it can't
+DROPS: Final = frozenset({500, 502, 503, 504})  # statuses by which an upstream says that it can't
 
 
 class Lane(Protocol):

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway import config, error_page
 from gateway.errors import Forbidden, Overloaded, RateLimited
 from gateway.exchange import Charge, Exchange, Handler, Hit, Reply, Verdict
 from gateway.field import Field
-from gateway.policies.limit_rule import RouteLimit, Rule, Tally
+from gateway.policies.limit_rule import RouteLimit, Rule
+from gateway.tally import LimitTally
 
-NEAR = 5  # one part in so many left: 80 % used
-SECOND = 1_000_000  # microseconds
-JITTER = 0.1  # of the wait is added to Retry-After at most, but up to
+NEAR: Final = 5  # one part in so many left: 80 % used
+SECOND: Final = 1_000_000  # microseconds
+JITTER: Final = 0.1  # of the wait is added to Retry-After at most, but up to
 LEAST_JITTER, MOST_JITTER = 1.0, 60.0  # seconds: a crowd that is refused at once must not be back at once
 
 
@@ -163,7 +164,9 @@ class RateLimit:
         if not states:  # most often one was asked
             states = last.state if len(told) == 2 else panel.known(verdict)
         state = states % tuple(told)
-        exchange.reply_headers += panel.policies, (b"ratelimit", state)
+        headers = exchange.reply_headers
+        headers.append(panel.policies)
+        headers.append((b"ratelimit", state))
         return self._refusal(exchange, refused) if refused else None
 
     def _refusal(self, exchange: Exchange, refused: Sequence[tuple[Rule, Charge]]) -> Reply:
@@ -201,7 +204,7 @@ def build(
     names: Iterable[str],
     limits: Mapping[str, config.Limit],
     store: LimitStore,
-    tally: Callable[[str], Tally],
+    tally: Callable[[str], LimitTally],
     cost: int = 1,
     rng: Callable[[], float] = random.random,
 ) -> RateLimit | None:

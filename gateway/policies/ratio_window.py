@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
-BUCKETS = 10  # the window forgets a tenth of itself at a time
+BUCKETS: Final = 10  # the window forgets a tenth of itself at a time
 
 
 class RatioWindow:

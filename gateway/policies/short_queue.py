@@ -9,14 +9,15 @@ at rest, it may be longer.
 from __future__ import annotations
 
 import math
+from typing import Final
 
-QUEUE = 0.5  # times the limit's square root: so many requests may stand in a queue
-MOST = 1.25  # bases; latency where the limit settles, at most
-CREEP = 0.1  # of a step at least, however near a queue is
-EASED = 0.75  # further down needs the evidence of a cut
-EASED_FOR = 10  # windows; a queue that is still there after so many is none
-UNKNOWN_NOISE = 0.1
-_NEW = 0.2  # share of the newest window in the noise
+QUEUE: Final = 0.5  # times the limit's square root: so many requests may stand in a queue
+MOST: Final = 1.25  # bases; latency where the limit settles, at most
+CREEP: Final = 0.1  # of a step at least, however near a queue is
+EASED: Final = 0.75  # further down needs the evidence of a cut
+EASED_FOR: Final = 10  # windows; a queue that is still there after so many is none
+UNKNOWN_NOISE: Final = 0.1
+_NEW: Final = 0.2  # share of the newest window in the noise
 
 
 class ShortQueue:

@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.errors import FeatureOff, Overloaded, PoolExhausted, UpstreamUnavailable
 from gateway.exchange import Clock, Exchange, Handler, Reply
@@ -22,18 +22,18 @@ from gateway.policies.shut_offs import LONGEST, Key, ShutOff
 from gateway.request_body import peek
 
 _log = logging.getLogger("gateway.shut-off")
-FIELD = b"tidegate-shut"
-MAX_ANSWER = 64 << 10  # bytes; larger answers are not held
-MAX_BODY = 4 << 10  # bytes of a request's body in which a parameter is looked for
-_SAID = re.compile(
+FIELD: Final = b"tidegate-shut"
+MAX_ANSWER: Final = 64 << 10  # bytes; larger answers are not held
+MAX_BODY: Final = 4 << 10  # bytes of a request's body in which a parameter is looked for
+_SAID: Final = re.compile(
     r'\s*(?P<name>[a-z][a-z0-9_]{0,31})=(?:"(?P<quoted>[^"\\]{1,256})"|(?P<plain>[^\s";,]{1,256}))'
     r"\s*;\s*for=(?P<seconds>[0-9]{1,6}(?:\.[0-9]{1,3})?)\s*"
 )
 # Fields of the one answer that was given, not of those that repeat it.
-_NOT_HELD = frozenset({b"age", b"date", b"set-cookie", b"x-request-id", FIELD})
-_KEY = b"idempotency-key"
-_UNKEYED = frozenset({"GET", "HEAD", "OPTIONS"})  # nothing is done twice by these
-_OF_ONE_REQUEST = frozenset({206, 304})  # say nothing to one who asked for something else
+_NOT_HELD: Final = frozenset({b"age", b"date", b"set-cookie", b"x-request-id", FIELD})
+_KEY: Final = b"idempotency-key"
+_UNKEYED: Final = frozenset({"GET", "HEAD", "OPTIONS"})  # nothing is done twice by these
+_OF_ONE_REQUEST: Final = frozenset({206, 304})  # say nothing to one who asked for something else
 # We refused it ourselves, and the upstream has not seen it.
 _NOT_SENT = (Overloaded, FeatureOff, UpstreamUnavailable, PoolExhausted)
 

@@ -9,14 +9,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from gateway.exchange import Clock, Headers
 
-LONGEST = 60.0  # seconds
-MAX_HELD = 10_000  # the least asked for goes first
-MAX_BYTES = 16 << 20  # of all answers held; the same
-ASKING = 1.0  # seconds for which one that is over may stand in while one request asks anew
+LONGEST: Final = 60.0  # seconds
+MAX_HELD: Final = 10_000  # the least asked for goes first
+MAX_BYTES: Final = 16 << 20  # of all answers held; the same
+ASKING: Final = 1.0  # seconds for which one that is over may stand in while one request asks anew
 
 Key = tuple[str, str, str]  # route, parameter, value
 

@@ -8,15 +8,16 @@ Where it rose instead, something else has happened meanwhile, and the cut has sh
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Final, Literal
 
-EXPLORE_EVERY = 10.0  # seconds; or twice, four times as many, until that is
-SELDOM = 100  # latencies without a queue; looking takes time itself
-CLEAR = 0.06  # bases; a standard error of latencies by which a verdict can be clear
-DOUBT = 1.0  # standard errors, of both latencies together, within which it is not
-AT_ONCE = 2.0  # the same of a verdict on the first answers: who looks after each finds chance sooner or later
-WORSE = 1.3  # times as long as before; no cut makes an upstream slower
-DEEP = 0.65  # cuts below this share need no clear verdict: of a queue they would have shown much more
+EXPLORE_EVERY: Final = 10.0  # seconds; or twice, four times as many, until that is
+SELDOM: Final = 100  # latencies without a queue; looking takes time itself
+CLEAR: Final = 0.06  # bases; a standard error of latencies by which a verdict can be clear
+DOUBT: Final = 1.0  # standard errors, of both latencies together, within which it is not
+# The same of a verdict on the first answers: who looks after each finds chance sooner or later.
+AT_ONCE: Final = 2.0
+WORSE: Final = 1.3  # times as long as before; no cut makes an upstream slower
+DEEP: Final = 0.65  # cuts below this share need no clear verdict: of a queue they would have shown much more
 
 Verdict = Literal["paid", "in vain", "unclear"]
 

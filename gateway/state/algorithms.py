@@ -32,10 +32,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Final
 
 from gateway.exchange import ALGORITHMS
 
-State = tuple[int, int, int, int, int, int, int, int]
+State = tuple[int, ...]  # eight; were that said, mypyc would make each anew wherever it goes
 Taken = tuple[State, int]  # the state then, tokens left
 Look = tuple[
     int, int, int
@@ -43,15 +44,15 @@ Look = tuple[
 
 NEW: State = (0,) * 8
 
-_HALF = 62  # bits of a debt that go into one number; the largest rates need more than fit in 64
-_LOW = (1 << _HALF) - 1
+_HALF: Final = 62  # bits of a debt that go into one number; the largest rates need more than fit in 64
+_LOW: Final = (1 << _HALF) - 1
 
 
 # ---- sliding window: where it began, hits in it, in the one before, offsets of the last hit of each -
 
 
 def _sliding_admit(state: State, now: int, quota: int, window: int, cost: int) -> Taken | None:
-    keep, _, begin, current, before, last, before_last, place = state
+    begin, current, before, last, before_last = state[2], state[3], state[4], state[5], state[6]
     elapsed = now - begin
     if not 0 <= elapsed < window:
         adjacent = window <= elapsed < 2 * window
@@ -67,12 +68,13 @@ def _sliding_admit(state: State, now: int, quota: int, window: int, cost: int) -
         return None
     if elapsed > last:
         last = elapsed
-    return (keep, begin + window + last, begin, current + cost, before, last, before_last, place), int(room)
+    until = begin + window + last
+    return (state[0], until, begin, current + cost, before, last, before_last, state[7]), int(room)
 
 
 def _slid(state: State, now: int, window: int) -> tuple[int, int, int, int, int]:
     """Since the window of now began, hits in it and in the one before, offsets of the last hit of each."""
-    _, _, begin, current, before, last, before_last, _ = state
+    begin, current, before, last, before_last = state[2], state[3], state[4], state[5], state[6]
     elapsed = now % window
     if now - elapsed > begin:
         before, before_last = (current, last) if now - elapsed == begin + window else (0, 0)

@@ -7,49 +7,58 @@ import mmap
 import os
 import secrets
 import struct
-from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.state.algorithms import NEW, State
 from gateway.state.memory_file import open_memory
 from gateway.state.shared_lock import SIZE as LOCK_SIZE
 from gateway.state.shared_lock import SharedLock
 
-MAX_KEYS = 80_000  # counters of one process, some 350 bytes each
-SLOTS = 1 << 18  # counters of a host, 64 bytes each, none of it taken before it is used
-WAYS = 8  # slots in which one counter may stand: finding it reads these, and no others
-REMEMBERED = 1 << 15  # places of counters that a worker needs not look for; then it begins anew
+MAX_KEYS: Final = 80_000  # counters of one process, some 350 bytes each
+SLOTS: Final = 1 << 18  # counters of a host, 64 bytes each, none of it taken before it is used
+WAYS: Final = 8  # slots in which one counter may stand: finding it reads these, and no others
+REMEMBERED: Final = 1 << 15  # places of counters that a worker needs not look for; then it begins anew
 
-_SLOT = struct.Struct("8q")
-_BUCKET = _SLOT.size * WAYS
-_DIGESTS, _ENDS = struct.Struct("q56x" * WAYS), struct.Struct("8xq48x" * WAYS)  # of a bucket's slots
-_DIGEST = struct.Struct("<q")
-_read, _write = _SLOT.unpack_from, _SLOT.pack_into
-_KEY = slice(LOCK_SIZE, LOCK_SIZE + 16)  # of the digests: nobody can choose names that meet in one bucket
-_RETURNED, _RETURNED_AT = struct.Struct("=q"), LOCK_SIZE + 16
-_HEADER = 4096  # bytes: the lock, the key, the mark of a return
+_SLOT: Final = struct.Struct("8q")
+_BUCKET: Final = _SLOT.size * WAYS
+_DIGESTS: Final = struct.Struct("q56x" * WAYS)  # of a bucket's slots
+_ENDS: Final = struct.Struct("8xq48x" * WAYS)  # of the same
+_DIGEST: Final = struct.Struct("<q")
+_READ: Final = _SLOT.unpack_from
+_WRITE: Final = _SLOT.pack_into
+# What of a slot changes: all but its digest and its place.
+_WRITE_BETWEEN: Final = struct.Struct("6q").pack_into
+_AFTER_DIGEST: Final = 8  # bytes
+# Of the digests: nobody can choose names that meet in one bucket.
+_KEY: Final = slice(LOCK_SIZE, LOCK_SIZE + 16)
+_RETURNED: Final = struct.Struct("=q")
+_RETURNED_AT: Final = LOCK_SIZE + 16
+_HEADER: Final = 4096  # bytes: the lock, the key, the mark of a return
 
 
 class Counters(Protocol):
-    """States by the names of their counters, in bounded memory.
+    """States by the names of their counters, in bounded memory."""
 
-    Attributes:
-        lock: to be held meanwhile; None when nobody else counts here.
-        returned: changes when somebody who counts here has found the shared store again.
-    """
-
-    returned: int
+    __slots__ = ()
 
     @property
     def lock(self) -> SharedLock | None:
-        """See above."""
+        """To be held meanwhile; None when nobody else counts here."""
         ...
 
-    def get(self, name: str, /) -> State | None:
+    @property
+    def returned(self) -> int:
+        """Changes when somebody who counts here has found the shared store again."""
+        ...
+
+    @returned.setter
+    def returned(self, mark: int) -> None: ...
+
+    def get(self, name: str) -> State | None:
         """A counter's state, if it is at hand."""
         ...
 
-    def put(self, name: str, state: State, /) -> None:
+    def put(self, name: str, state: State) -> None:
         """Keep a state that `get` or `find` gave, changed."""
         ...
 
@@ -68,26 +77,45 @@ class Counters(Protocol):
         ...
 
 
-class OwnCounters:
+class OwnCounters(Counters):
     """Counters of this process. The longest unused go first.
 
     Two generations: when the new one is full, the old one, unused since, is dropped. That costs a used
     counter one look-up, where a strict order of use would cost each request a write.
     """
 
-    __slots__ = ("_half", "_new", "_old", "get", "lock", "put", "returned")
+    __slots__ = ("_half", "_new", "_old", "_returned")
 
     def __init__(self, most: int = MAX_KEYS) -> None:
         self._half = max(1, most // 2)
         self._new: dict[str, State] = {}
         self._old: dict[str, State] = {}
-        self.get: Callable[[str], State | None] = self._new.get
-        self.put: Callable[[str, State], None] = self._new.__setitem__
-        self.lock = None
-        self.returned = 0
+        self._returned = 0
 
     def __len__(self) -> int:
         return len(self._new) + len(self._old)
+
+    @property
+    def lock(self) -> None:
+        """Nobody else counts here."""
+        return None
+
+    @property
+    def returned(self) -> int:
+        """See Counters."""
+        return self._returned
+
+    @returned.setter
+    def returned(self, mark: int) -> None:
+        self._returned = mark
+
+    def get(self, name: str) -> State | None:
+        """See Counters."""
+        return self._new.get(name)
+
+    def put(self, name: str, state: State) -> None:
+        """See Counters."""
+        self._new[name] = state
 
     def find(self, name: str, now: int, until: int) -> State:  # noqa: ARG002 - as in Counters
         """See Counters."""
@@ -101,7 +129,17 @@ class OwnCounters:
         return state
 
 
-class SharedCounters:
+class _Place:
+    """Where a counter was found; the slot may be another's by now."""
+
+    __slots__ = ("at", "digest")
+
+    def __init__(self, at: int, digest: int) -> None:
+        self.at = at
+        self.digest = digest
+
+
+class SharedCounters(Counters):
     """Counters in memory that the workers of a host share, and that stays when one of them dies.
 
     A set-associative table of fixed size, as in a processor's cache. A counter that is whole again is as good
@@ -119,30 +157,35 @@ class SharedCounters:
 
     def __init__(self, fd: int, *, create: bool = False) -> None:
         memory = mmap.mmap(fd, os.fstat(fd).st_size)
-        self.lock = SharedLock(memory, 0, create=create)
+        self._lock = SharedLock(memory, 0, create=create)
         self._memory = memoryview(memory)  # read through it, a slot costs two thirds
         if create:
             self._memory[_KEY] = secrets.token_bytes(16)
         # Copied for each name, for a third of what it costs to begin anew.
         self._keyed = hashlib.blake2b(digest_size=_DIGEST.size, key=bytes(self._memory[_KEY]))
         self._buckets = (len(self._memory) - _HEADER) // _BUCKET
-        self._places: dict[str, tuple[int, int]] = {}  # offset and digest; the slot may be another's by now
+        self._places: dict[str, _Place] = {}
 
     def __len__(self) -> int:
         return sum(digest != 0 for digest, *_ in _SLOT.iter_unpack(self._memory[_HEADER:]))
+
+    @property
+    def lock(self) -> SharedLock:
+        """See Counters."""
+        return self._lock
 
     def get(self, name: str) -> State | None:
         """See Counters."""
         place = self._places.get(name)
         if place is None:
             return None
-        state: State = _read(self._memory, place[0])
-        return state if state[0] == place[1] else None
+        state: State = _READ(self._memory, place.at)
+        return state if state[0] == place.digest else None
 
-    def put(self, _: str, state: State) -> None:
+    def put(self, name: str, state: State) -> None:  # noqa: ARG002 - as in Counters
         """See Counters."""
-        digest, until, a, b, c, d, e, at = state
-        _write(self._memory, at, digest, until, a, b, c, d, e, at)  # a star would cost as much again
+        at = state[7] + _AFTER_DIGEST  # a star instead of what follows would cost as much again
+        _WRITE_BETWEEN(self._memory, at, state[1], state[2], state[3], state[4], state[5], state[6])
 
     @property
     def returned(self) -> int:
@@ -156,22 +199,22 @@ class SharedCounters:
     def find(self, name: str, now: int, until: int) -> State:
         """See Counters."""
         place = self._places.get(name)
-        digest = self._digest(name) if place is None else place[1]
+        digest = self._digest(name) if place is None else place.digest
         bucket = _HEADER + digest % self._buckets * _BUCKET
         if len(self._places) >= REMEMBERED:
             self._places.clear()
         digests = _DIGESTS.unpack_from(self._memory, bucket)
         if digest in digests:
             at = bucket + digests.index(digest) * _SLOT.size
-            self._places[name] = at, digest
-            found: State = _read(self._memory, at)
+            self._places[name] = _Place(at, digest)
+            found: State = _READ(self._memory, at)
             return found
         ends = _ENDS.unpack_from(self._memory, bucket)
         whole = [0 if end <= now else end for end in ends]
         at = bucket + whole.index(min(whole)) * _SLOT.size
-        self._places[name] = at, digest
+        self._places[name] = _Place(at, digest)
         state = (digest, until, 0, 0, 0, 0, 0, at)
-        _write(self._memory, at, *state)
+        _WRITE(self._memory, at, *state)
         return state
 
     def _digest(self, name: str) -> int:

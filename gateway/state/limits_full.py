@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Final
 
 from gateway.exchange import Charge, Clock, Hit, Verdict
 
-MAX_KEYS = 20_000  # remembered per worker; the oldest go first, and are judged again
-LONGEST = 5_000_000  # microseconds; a Redis that lost its counters, or whose clock was set, is asked by then
-DRIFT = 0.999  # our clock may run so much slower than Redis's
+MAX_KEYS: Final = 20_000  # remembered per worker; the oldest go first, and are judged again
+# Microseconds; a Redis that lost its counters, or whose clock was set, is asked by then.
+LONGEST: Final = 5_000_000
+DRIFT: Final = 0.999  # our clock may run so much slower than Redis's
 
 # When the answer is no longer certain, in microseconds on our clock; capacity, cost, left, quota, whole at,
 # free at, fallback.

@@ -121,9 +121,8 @@ class LocalLimits:
             self._counters.put(name, FILL[terms.kind](state, now, quota, window, tokens))
 
     def _judge(self, hits: Sequence[Hit], refused: bool) -> list[Charge]:
-        now = round(self._clock() * 1e6)  # read under the lock: for whoever comes later it is later
+        now = int(self._clock() * 1e6 + 0.5)  # read under the lock: for whoever comes later it is later
         counters, fallback = self._counters, self._fallback
-        get, put = counters.get, counters.put
         mine, of = self._share
         charges: list[Charge] = []
         states: list[State] = []
@@ -132,12 +131,12 @@ class LocalLimits:
             if of != 1:
                 quota = max(cost, quota * mine // of)
             name = terms.counter + key
-            state = get(name) or counters.find(name, now, now + window)
+            state = counters.get(name) or counters.find(name, now, now + window)
             states.append(state)
             taken = ADMIT[terms.kind](state, now, quota, window, cost)
             if taken is not None:
                 charged, left = taken
-                put(name, charged)
+                counters.put(name, charged)
                 charges.append((True, left, quota, charged[1] - now, 0, fallback))
             elif terms.shadow:  # left as it would be if it were enforced
                 left, reset, wait = LOOK[terms.kind](state, now, quota, window, cost)
@@ -147,7 +146,7 @@ class LocalLimits:
                 break
         if refused:
             for (terms, key), state in zip(hits, states, strict=False):  # all or nothing
-                put(terms.counter + key, state)
+                counters.put(terms.counter + key, state)
             return self._look(hits, states, now)
         return charges
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from typing import Final
 
 from gateway.exchange import Clock
 from gateway.upstream.health import Health
 from gateway.upstream.pool import Endpoint, Pool
 
-PANIC = 0.5  # with a smaller share of servers well, all are used: the well ones could not carry the load
+# With a smaller share of servers well, all are used: the well ones could not carry the load.
+PANIC: Final = 0.5
 
 
 class Server:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Final
 
+from gateway.digits import digits
 from gateway.errors import BadRequest
 from gateway.exchange import Exchange, Header
-from gateway.field import AS_CGI, HOP_BY_HOP, OURS, Block, Field
+from gateway.field import AS_CGI, CR, HOP_BY_HOP, LF, OURS, Block, Field
 from gateway.upstream.response import connection_tokens
 
 # Expect is answered at the gate; proxy-authorization was meant for us.
-_DROP = (
+_DROP: Final = (
     HOP_BY_HOP
     | OURS
     | {
@@ -24,13 +25,14 @@ _DROP = (
         b"tracestate",
     }
 )
-_PLAIN_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
-TRACEPARENT = re.compile(
+_SPACE: Final = ord(" ")
+_PLAIN_CONNECTION: Final = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
+TRACEPARENT: Final = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?"
 )
 
 
-class Passed(NamedTuple):
+class Passed:  # plain: compiled, a named tuple costs six times as much
     """What of a client's header goes on to the upstream.
 
     Attributes:
@@ -39,9 +41,12 @@ class Passed(NamedTuple):
         flags: of that trace, 2 hex digits.
     """
 
-    lines: bytes
-    trace: bytes | None
-    flags: bytes
+    __slots__ = ("flags", "lines", "trace")
+
+    def __init__(self, lines: bytes, trace: bytes | None, flags: bytes) -> None:
+        self.lines = lines
+        self.trace = trace
+        self.flags = flags
 
 
 def passed(headers: Header) -> Passed:
@@ -88,7 +93,7 @@ def _sift(headers: Header) -> Passed:
         lines.append(b"tracestate: %b\r\n" % b",".join(states))
     kept = b"".join(lines)  # what is plain was read line by line, and holds no other break
     # The guard lets no line break through.
-    if kept.count(b"\n") != len(lines) or kept.count(b"\r") != len(lines):
+    if _breaks(lines, kept):
         raise BadRequest("a header field holds a line break")
     kept = plain + kept
     return Passed(kept, match[1], match[3]) if match is not None else Passed(kept, None, b"00")
@@ -105,7 +110,7 @@ def request_head(exchange: Exchange, remaining: float) -> bytes:
         BadRequest: some part would break out of its line.
     """
     host, request_id, method = exchange.host, exchange.request_id, exchange.method
-    lines, trace, flags = passed(exchange.headers)
+    goes_on = passed(exchange.headers)
     # Ours are added to what Connection names was struck from, so that no client can strike them too.
     own = []
     if exchange.user is not None:
@@ -119,20 +124,31 @@ def request_head(exchange: Exchange, remaining: float) -> bytes:
         )
     elif method in {"POST", "PUT", "PATCH"}:
         own.append(b"content-length: 0\r\n")  # expected by many servers (RFC 9110, 8.6)
-    first = b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (method.encode(), exchange.target, host)
     more = b"".join(own)
     # The guard has let no line break through; a user id or a policy could still bring one.
-    said, breaks = first + more + exchange.forwarded_for, len(own) + 2
-    if said.count(b"\n") != breaks or said.count(b"\r") != breaks or b" " in exchange.target:
+    said = exchange.target + host + exchange.forwarded_for
+    if LF in said or CR in said or _SPACE in exchange.target or _breaks(own, more):
         raise BadRequest("a header field or the target holds a line break or a space")
+    first = b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (method.encode(), exchange.target, host)
     # Our request id is a fresh trace id too; unsampled, since the gate records no spans. The span's id is
     # that of our own record, when there is one; else it need only differ from other requests'.
     span = b"%016x" % exchange.span if exchange.span else request_id[16:]
     ours = (
         b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: %b\r\nx-request-id: %b\r\n"
-        b"tidegate-deadline: %d\r\ntraceparent: 00-%b-%b-%b\r\n\r\n"
+        b"tidegate-deadline: %b\r\ntraceparent: 00-%b-%b-%b\r\n\r\n"
     ) % (
-        *(exchange.forwarded_for, exchange.scheme.encode(), host, request_id),
-        *(max(1, int(remaining * 1000)), trace or request_id, span, flags),
+        exchange.forwarded_for,
+        exchange.scheme.encode(),
+        host,
+        request_id,
+        digits(max(1, int(remaining * 1000))),
+        goes_on.trace or request_id,
+        span,
+        goes_on.flags,
     )
-    return first + lines + more + ours
+    return b"%b%b%b%b" % (first, goes_on.lines, more, ours)
+
+
+def _breaks(lines: list[bytes], together: bytes) -> bool:
+    """Whether these lines hold another break than their ends."""
+    return bool(lines) and (together.count(b"\n") != len(lines) or together.count(b"\r") != len(lines))

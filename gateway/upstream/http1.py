@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 from gateway import tcp
 from gateway.errors import UpstreamError, UpstreamTimeout
@@ -14,9 +14,9 @@ from gateway.upstream.response import ResponseReader
 from gateway.walk import Waiter
 
 # Reading pauses above this; the read under way may add up to 256 KiB, the event loop's own bound.
-READ_HIGH = 64 << 10  # bytes
-REST_LATE = 1.0  # seconds that an idle connection may outlive its time; saves a timer per request
-WRITE_HIGH = 64 << 10  # bytes; writers wait above this
+READ_HIGH: Final = 64 << 10  # bytes
+REST_LATE: Final = 1.0  # seconds that an idle connection may outlive its time; saves a timer per request
+WRITE_HIGH: Final = 64 << 10  # bytes; writers wait above this
 
 
 class Connection:

@@ -8,17 +8,17 @@ alike (tests/gateway/upstream/test_plain.py). Section numbers are those of RFC 9
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.field import HALF_BLOCKS, HOP_BY_HOP, MAX_BLOCK, Block
 from gateway.fields import Fields, Pair
 from gateway.generations import Generations, Seen
 
-MAX_HEAD = 16 << 10  # bytes
-MAX_FIELDS = 100
-_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2})(?: [\t -~\x80-\xff]*)?")
-_END = b"\r\n\r\n"
-_STATUSES = 256  # status lines remembered; a server has few
+MAX_HEAD: Final = 16 << 10  # bytes
+MAX_FIELDS: Final = 100
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2})(?: [\t -~\x80-\xff]*)?")
+_END: Final = b"\r\n\r\n"
+_STATUSES: Final = 256  # status lines remembered; a server has few
 
 
 class AnswerHead(NamedTuple):
@@ -40,9 +40,9 @@ class AnswerHead(NamedTuple):
 
 
 _statuses: dict[bytes, int] = {}
-_fields = Fields()
+_fields: Final = Fields()
 _heads: Generations[bytes, AnswerHead] = Generations(HALF_BLOCKS)
-_seen = Seen(2 * HALF_BLOCKS)
+_seen: Final = Seen(2 * HALF_BLOCKS)
 
 
 def read_head(data: bytes) -> AnswerHead | None:

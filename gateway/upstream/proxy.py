@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, Final
 
 from gateway import config
 from gateway.errors import PoolExhausted, RequestTimeout, UpstreamError, UpstreamTimeout
@@ -19,8 +19,9 @@ from gateway.upstream.http1 import READ_HIGH, Connection
 from gateway.upstream.pool import Endpoint, Pool, tls_context
 from gateway.upstream.retries import RetryBudget
 
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110, 9.2.2; TRACE is refused
-_CHALLENGES = frozenset({401, 407})
+# RFC 9110, 9.2.2; TRACE is refused.
+_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+_CHALLENGES: Final = frozenset({401, 407})
 
 
 def _binds(headers: Header) -> bool:

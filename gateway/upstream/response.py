@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import httptools
 
 from gateway.errors import UpstreamError
@@ -9,13 +11,14 @@ from gateway.exchange import Header, Headers
 from gateway.field import HOP_BY_HOP
 from gateway.upstream.plain import read_head
 
-MAX_HEAD = 64 << 10  # bytes of one header section, interim answers and trailers included
-MAX_FIELDS = 200  # header fields of one answer, trailers included
+MAX_HEAD: Final = 64 << 10  # bytes of one header section, interim answers and trailers included
+MAX_FIELDS: Final = 200  # header fields of one answer, trailers included
 
 # Content-Length is judged apart: it is kept, but never trusted.
-_SPECIAL = HOP_BY_HOP | {b"content-length"}
-_PLAIN_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})  # these name no field
-_STATUS_LINE = b"HTTP/1."
+_SPECIAL: Final = HOP_BY_HOP | {b"content-length"}
+# These name no field.
+_PLAIN_CONNECTION: Final = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
+_STATUS_LINE: Final = b"HTTP/1."
 
 
 def connection_tokens(value: bytes) -> set[bytes]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.exchange import Clock
 
-WINDOW = 10.0  # seconds
-FLOOR = 3  # retries per window that are always free, so that a quiet upstream has some too
+WINDOW: Final = 10.0  # seconds
+FLOOR: Final = 3  # retries per window that are always free, so that a quiet upstream has some too
 
 
 class RetryBudget:

@@ -51,8 +51,6 @@ async def test_it_grows_while_nobody_looks(one_gateway: Any) -> None:
 
     async def counted() -> bool:
         newest = (await points())[-1]
-        assert newest["upstreams"].keys() == {"shop"}
-        assert newest["denied"] == {"all": 0}  # a curve from the first moment on
-        return sum(newest["requests"].values()) >= before > 0
+        return sum(newest["requests"].values()) >= before > 0 and newest["upstreams"].keys() == {"shop"}
 
     await until(counted)

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from gateway.config import Limit
 from gateway.errors import Overloaded
 from gateway.exchange import Exchange, Reply
-from gateway.metrics import LimitTally, WorkerMetrics
+from gateway.metrics import WorkerMetrics
 from gateway.policies import rate_limit
 from gateway.policies.limit_rule import Rule
 from gateway.policies.rate_limit import RateLimit
 from gateway.state.limits import LocalLimits, SharedLimits
+from gateway.tally import LimitTally
 
 
 def limit(rate: str, per: Any = "user", **more: Any) -> Limit:
