@@ -50,7 +50,7 @@ class Overview:
         return {
             "at": time.time(),
             "requests": _outcomes(reading),
-            "denied": {labels[0]: int(count) for labels, count in checks.items() if labels[1] == "denied"},
+            "denied": {name: int(checks.get((name, "denied"), 0)) for name in self._master.config.limits},
             "latency_ms": latency(self.window.cells(DURATIONS).values()),
             "pressure": round(reading.gauge("tidegate_pressure"), 4),
             "step": self._master.board.now.step,

@@ -108,6 +108,7 @@ if (form) {
     say(text ?? (message || "You have as many of these as one buyer may have."));
     if (!text) return;
     const { value } = await call("GET", "/api/orders").catch(() => ({ value: {} }));
+    if (busy) return; // pressed again meanwhile: the notice is about that
     const unpaid = (value.orders ?? []).filter((own) => own.status === "pending");
     const mine = unpaid.find((own) => own.sku === sku) ?? (body.type === "urn:tidegate:too-many-open-orders" ? unpaid[0] : undefined);
     notice.append(" ", mine

@@ -221,3 +221,16 @@ def test_what_stands_behind_the_gate_is_named_for_its_reader(
     names = page.locator("#panels :is(h3, thead th)").all_inner_texts()
     assert len(names) > 15
     assert [name for name in names if not re.search(readable, name)] == []
+
+
+@pytest.mark.parametrize("locale", ["en", "zh-CN"])
+def test_a_button_keeps_its_words_together(console: Callable[..., Page], locale: str) -> None:
+    """What is written on a switch stands on one line, on the smallest phone too."""
+    page = console(viewport={"width": 320, "height": 800}, locale=locale)
+    unfold(page)
+    heights = page.locator(".choices button").evaluate_all(
+        "buttons => buttons.map(one => [one.innerText, one.scrollHeight, one.scrollWidth - one.clientWidth])"
+    )
+
+    assert len(heights) > 10
+    assert [one for one in heights if one[1] > 45 or one[2] > 0] == []

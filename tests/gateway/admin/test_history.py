@@ -51,6 +51,8 @@ async def test_it_grows_while_nobody_looks(one_gateway: Any) -> None:
 
     async def counted() -> bool:
         newest = (await points())[-1]
-        return sum(newest["requests"].values()) >= before > 0 and newest["upstreams"].keys() == {"shop"}
+        assert newest["upstreams"].keys() == {"shop"}
+        assert newest["denied"] == {"all": 0}  # a curve from the first moment on
+        return sum(newest["requests"].values()) >= before > 0
 
     await until(counted)
