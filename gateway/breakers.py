@@ -25,10 +25,12 @@ class Breakers:
 
     Args:
         on_change: told of every transition of every circuit.
+        workers: of this host, each with circuits of its own.
     """
 
-    def __init__(self, on_change: Callable[[Change], None]) -> None:
+    def __init__(self, on_change: Callable[[Change], None], *, workers: int = 1) -> None:
         self._on_change = on_change
+        self._others = workers - 1
         self._kept: dict[tuple[str, str], _Kept] = {}  # by upstream and route; "" is every route
 
     def adopt(self, new: config.Config) -> None:
@@ -47,7 +49,8 @@ class Breakers:
                 kept is None or (kept.breaker, kept.timeout) != (settings.breaker, settings.timeout)
             ):
                 # A probe that hangs gives its permit back after the time in which it must have failed.
-                circuit = Circuit(name, settings.breaker, route=route, lease=settings.timeout.total + 1.0)
+                lease = settings.timeout.total + 1.0
+                circuit = Circuit(name, settings.breaker, route=route, lease=lease, others=self._others)
                 circuit.on_change(self._on_change)
                 self._kept[name, route] = _Kept(circuit, settings.breaker, settings.timeout)
 

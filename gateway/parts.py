@@ -68,7 +68,7 @@ class Parts:
         self._counters: Counters = counters if counters is not None else OwnCounters()
         self.limits: LocalLimits | SharedLimits = LocalLimits(self._counters, workers=workers)
         self.gates: dict[str, Slots] = {}
-        self.breakers = Breakers(on_trip)
+        self.breakers = Breakers(on_trip, workers=workers)
         self.upstreams: dict[str, Upstream] = {}
         self.cache = Store()
         self.shut_offs = ShutOffs(on_shut)

@@ -43,6 +43,7 @@ class Circuit:
         rng: the source of jitter.
         lease: seconds after which a probe that hangs loses its permit; more than the upstream's timeout.
         ramp: seconds over which traffic comes back after closing.
+        others: workers of this host that judge the same upstream.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Circuit:
         rng: random.Random | None = None,
         lease: float = LEASE_SECONDS,
         ramp: float = RAMP_SECONDS,
+        others: int = 0,
     ) -> None:
         self.name = name
         self.route = route
@@ -66,7 +68,11 @@ class Circuit:
         self._flowing = True  # closed and past the ramp: the hot path asks nothing else
         self._generation = 1  # of tickets given while closed
         self._window = RatioWindow(settings.window)
-        self._probes = Probes(settings.probes, lease)
+        # Beside the probes of whoever found it sick each other worker may have one under way, all together as
+        # many as are configured. Where that can't be, they wait for its word as long as a probe may hang.
+        crowded = others >= settings.probes
+        self._patience = lease if crowded else 0.0
+        self._probes = Probes(settings.probes, lease, left=0 if crowded else others)
         self._until = 0.0  # when an open circuit begins to probe
         self._follows = False  # another worker knows more: it probes first, and this one only beside it
         self._yields_until = 0.0  # until when that one is waited for
@@ -185,7 +191,7 @@ class Circuit:
         """
         if self._state.now == "open" and not self._forced:
             self._follows = True
-            self._yield_from(self._clock())
+            self._yield_from(self._clock() + self._patience)
 
     def recover(self) -> None:
         """Another worker of this host found the upstream well by its probes; believe it.

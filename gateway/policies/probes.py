@@ -14,12 +14,14 @@ class Probes:
     Args:
         most: probes of one spell.
         lease: seconds after which the permit of one that hangs is given to another.
+        left: of these, so many are never under way at once with the rest: they are somebody else's.
     """
 
-    __slots__ = ("_answered", "_last", "_lease", "_most", "_permits", "failed", "judged", "slow")
+    __slots__ = ("_answered", "_last", "_lease", "_left", "_most", "_permits", "failed", "judged", "slow")
 
-    def __init__(self, most: int, lease: float) -> None:
+    def __init__(self, most: int, lease: float, *, left: int = 0) -> None:
         self._most = most
+        self._left = left
         self._lease = lease
         self._last = 0
         self._permits: dict[int, float] = {}  # a ticket, and when its lease runs out
@@ -40,7 +42,7 @@ class Probes:
             alone: let none through while another is under way.
         """
         under_way = len(self._permits)
-        if under_way + self.judged >= self._most or (alone and under_way):
+        if under_way + self.judged >= self._most or under_way >= (1 if alone else self._most - self._left):
             return None
         self._last -= 1
         self._permits[self._last] = now + self._lease

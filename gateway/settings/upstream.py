@@ -39,8 +39,8 @@ class Breaker(Settings):
     open_for: Duration = Field(5.0, gt=0)
     """How long the upstream is left alone before probes; jittered."""
     probes: int = Field(3, ge=1)
-    """Admitted at once while half-open by the worker that found it sick; by the others of its host, a moment
-    later, one at a time."""
+    """Admitted at once while half-open, by all workers of a host together. Each but the one that found it
+    sick waits a moment, and then admits one at a time; where workers are more than that, it probes alone."""
     failures: frozenset[Annotated[int, Field(ge=400, le=599)]] = frozenset({500, 502, 503, 504})
     """Statuses that say it is sick. No answer always is a failure, a client that leaves never is."""
     per: Literal["upstream", "route"] = "upstream"

@@ -624,3 +624,21 @@ class Crowd(RuleBasedStateMachine):
 
 TestCrowd = Crowd.TestCase
 TestCrowd.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 8])
+def test_all_workers_together_let_as_many_through_as_are_configured(clock: Any, workers: int) -> None:
+    """However many wait, and whoever is told of what another has found."""
+    found, *told = [circuit_at(clock, lease=30.0, others=workers - 1) for _ in range(workers)]
+    open_up(found)
+    for other in told:
+        other.trip(found.retry_after())
+    clock.advance(found.retry_after())
+    under_way = sum(found.enter() != REFUSED for _ in range(500))
+    for other in told:
+        other.follow()
+    assert under_way >= 1
+    for _ in range(20):
+        clock.advance(HEAD_START)
+        under_way += sum(circuit.enter() != REFUSED for circuit in (found, *told) for _ in range(500))
+    assert under_way == SETTINGS.probes
