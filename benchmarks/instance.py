@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks import load
+from benchmarks import arrivals, load
 from benchmarks.load import Case, Outcome
 from benchmarks.machine import PEER_CORE
 from benchmarks.peers.peer import Peer
@@ -149,7 +149,15 @@ class Instance:
         users: int = 100,
         rate: int | None = None,
     ) -> Reading:
-        """Offer a case's load (as `load.offer` does) and read what it cost.
+        """Offer a case's load and read what it cost.
+
+        Args:
+            case: what is asked.
+            seconds: how long.
+            connections: held open at once.
+            users: who ask.
+            rate: requests a second, which come when it is time, see `arrivals`; None: each connection asks
+                anew once it is answered, see `load`.
 
         Raises:
             CheckError: answers were not those that the case is about.
@@ -157,9 +165,13 @@ class Instance:
         """
         redis_before = self.redis.usage() if self.redis else None
         before, user = self.process.cpu_seconds(), self.process.user_and_system()[0]
-        outcome = load.offer(
-            case, self.site.port, seconds=seconds, connections=connections, users=users, rate=rate
-        )
+        port = self.site.port
+        if rate is None:
+            outcome = load.offer(case, port, seconds=seconds, connections=connections, users=users)
+        else:
+            outcome = arrivals.offer(
+                case, port, seconds=seconds, connections=connections, users=users, rate=rate
+            )
         spent = self.process.cpu_seconds() - before
         own = self.process.user_and_system()[0] - user
         redis_after = self.redis.usage() if self.redis else None

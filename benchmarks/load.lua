@@ -1,6 +1,5 @@
 -- What wrk sends.
--- args: method, path, body length (bytes), distinct users, 1 for a field that never comes again,
--- milliseconds that a connection rests before a request, on average (0: none), connections
+-- args: method, path, body length (bytes), distinct users, 1 for a field that never comes again
 local before, after, users, turn, unlike
 local count = 0
 
@@ -8,16 +7,6 @@ function init(args)
   local method, path, length = args[1], args[2], tonumber(args[3])
   users = tonumber(args[4])
   unlike = args[5] == "1"
-  local rest = tonumber(args[6])
-  if rest > 0 then
-    -- Spread evenly, or connections that once met would ask together for ever. New ones begin 2,000 a second.
-    local new = tonumber(args[7])
-    function delay()
-      if new == 0 then return math.random(0, 2 * rest) end
-      new = new - 1
-      return math.random(0, math.max(2 * rest, tonumber(args[7]) / 2))
-    end
-  end
   turn = math.random(users)
   before = method .. " " .. path .. " HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port .. "\r\nX-User: u"
   after = "\r\n\r\n"

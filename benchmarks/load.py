@@ -77,9 +77,7 @@ class Outcome:
     p99: float
 
 
-def offer(
-    case: Case, port: int, *, seconds: float, connections: int = 64, users: int = 100, rate: int | None = None
-) -> Outcome:
+def offer(case: Case, port: int, *, seconds: float, connections: int = 64, users: int = 100) -> Outcome:
     """Send a case's requests, closed-loop over keep-alive connections.
 
     Args:
@@ -88,14 +86,12 @@ def offer(
         seconds: how long; wrk counts whole seconds.
         connections: held open at once.
         users: distinct values of X-User, in turn.
-        rate: requests a second over all connections, which rest in between; else as many as are answered.
 
     Raises:
         LoadError: wrk failed.
     """
-    rest = round(1000 * connections / rate) if rate else 0
     unlike = "1" if case.unlike else "0"
-    words = (case.method, case.path, str(case.body), str(users), unlike, str(rest), str(connections))
+    words = (case.method, case.path, str(case.body), str(users), unlike)
     return run(_SCRIPT, port, *words, seconds=seconds, connections=connections)
 
 

@@ -112,6 +112,24 @@ def test_nobody_waits_for_anybody() -> None:
     assert all(took >= 3.0 for took in records.took)
 
 
+def test_held_connections_carry_requests_in_turn() -> None:
+    """All are open before the first comes, and none is opened later; each asks as it is told to."""
+    used: list[int] = []
+
+    def ok(line: socket.socket, data: bytes) -> None:
+        used.append(line.getpeername()[1])
+        _ok(line, data)
+
+    with server(ok) as (port, seen):
+        records = Crowd(plan(port, held=7, users=2, request="GET /{user} HTTP/1.1\r\n\r\n")).run()
+    assert set(records.status) == {OK}
+    assert set(seen) == {b"GET /0 HTTP/1.1\r\n\r\n", b"GET /1 HTTP/1.1\r\n\r\n"}
+    times = [used.count(one) for one in set(used)]
+    assert len(times) == 7
+    # In turn, but for those whose answer is late.
+    assert min(times) > len(records) / 14
+
+
 def test_who_finds_the_door_shut_is_broken() -> None:
     """Nobody listens."""
     assert set(Crowd(plan(free_port())).run().status) == {BROKEN}

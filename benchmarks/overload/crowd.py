@@ -17,6 +17,7 @@ import random
 import resource
 import select
 import socket
+import subprocess
 import sys
 import time
 from array import array
@@ -27,6 +28,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import LOAD_CORE
+
 PRIORITIES = ("critical", "normal", "optional")
 GAVE_UP = 0  # in place of a status: no answer within the deadline
 BROKEN = 1  # the connection was refused or cut
@@ -34,6 +37,13 @@ FALLBACK = 2  # 200, but not the backend's: its feature is switched off
 OK = 200
 _FILES = 60_000  # connections at most, where the system allows so many
 _TICK = 0.001  # seconds; epoll knows no shorter wait
+_OPENED = 2_000  # connections a second, where they are opened beforehand
+_GRACE = 60.0  # seconds beyond its plan after which a crowd is given up
+_REQUEST = "GET /{priority}/{page} HTTP/1.1\r\nHost: shop.test\r\nX-Forwarded-For: {address}\r\n\r\n"
+
+
+class CrowdError(Exception):
+    """A crowd fell, or hung; the text says which, and its last words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,9 @@ class Plan:
         greedy: how many times as many requests as any other the first user of all sends.
         deadline: seconds after which a shopper leaves, closing the connection.
         seed: of the arrivals; the same for every peer.
+        held: connections opened beforehand, which carry requests in turn; 0: as many as it takes, and the one
+            that was used last is used next.
+        request: what each sends; takes priority, page, user and address.
     """
 
     port: int
@@ -65,6 +78,8 @@ class Plan:
     greedy: float = 1.0
     deadline: float = 1.0
     seed: int = 1
+    held: int = 0
+    request: str = _REQUEST
 
     def to_json(self) -> str:
         """For the command line of another process."""
@@ -153,8 +168,9 @@ class Crowd:
         self._rng = random.Random(plan.seed)
         self._poll = select.epoll()
         self._lines: dict[int, _Line] = {}
-        self._idle: list[_Line] = []
+        self._idle: deque[_Line] = deque()
         self._waiting: deque[tuple[float, int, _Line]] = deque()
+        self._unsent: deque[tuple[float, int]] = deque()  # all that are held carry others
         self._began = 0.0
         self._most = min(_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100)
         records = self.records
@@ -169,18 +185,36 @@ class Crowd:
 
     def run(self) -> Records:
         """Offer it all, and wait for the last to be answered or to leave."""
+        self._hold()
         self._began = self.records.began = time.perf_counter()
         for number, due in enumerate(self.records.due):
             while (now := self._now()) < due:
                 self._turn(due - now)
             self.records.late[number] = now - due
             self._come(number, due)
-        while self._waiting:
+        while self._waiting or self._unsent:
             self._turn(_TICK)
         for line in list(self._lines.values()):
             self._drop(line)
         self._poll.close()
         return self.records
+
+    def _hold(self) -> None:
+        """Open what is opened beforehand; who can't be in time is missing."""
+        self._began = time.perf_counter()
+        for number in range(self._plan.held):
+            while (now := self._now()) < number / _OPENED:
+                self._turn(number / _OPENED - now)
+            self._open()
+        until = self._now() + self._plan.deadline
+        while len(self._idle) < len(self._lines) and self._now() < until:
+            self._turn(_TICK)
+
+    def _open(self) -> _Line:
+        line = _Line(self._plan.port)
+        self._lines[line.socket.fileno()] = line
+        self._poll.register(line.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
+        return line
 
     def _arrivals(self) -> Sequence[float]:
         due, start, found = 0.0, 0.0, []
@@ -197,24 +231,25 @@ class Crowd:
     # ---- a shopper comes ---------------------------------------------------------------------
 
     def _come(self, number: int, due: float) -> None:
-        priority, user = PRIORITIES[self.records.priority[number]], self.records.user[number]
-        if self._idle:
-            line = self._idle.pop()
-        elif len(self._lines) < self._most:
-            line = _Line(self._plan.port)
-            self._lines[line.socket.fileno()] = line
-            self._poll.register(line.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
+        if self._plan.held and not self._idle and self._lines:
+            self._unsent.append((due, number))
+        elif self._idle:
+            self._ask(self._idle.popleft() if self._plan.held else self._idle.pop(), number, due)
+        elif not self._plan.held and len(self._lines) < self._most:
+            self._ask(self._open(), number, due)
         else:
             self._end(number, BROKEN)
-            return
+
+    def _ask(self, line: _Line, number: int, due: float) -> None:
+        plan, user = self._plan, self.records.user[number]
         line.number, line.seen, line.want = number, b"", -1
-        line.request = b"GET /%b/%d HTTP/1.1\r\nHost: shop.test\r\nX-Forwarded-For: 10.1.%d.%d\r\n\r\n" % (
-            priority.encode(),
-            number % 100,
-            user >> 8,
-            user & 255,
-        )
-        self._waiting.append((due + self._plan.deadline, number, line))
+        line.request = plan.request.format(
+            priority=PRIORITIES[self.records.priority[number]],
+            page=number % 100,
+            user=user,
+            address=f"10.1.{user >> 8}.{user & 255}",
+        ).encode()
+        self._waiting.append((due + plan.deadline, number, line))
         if not line.connecting:
             self._send(line)
 
@@ -253,10 +288,15 @@ class Crowd:
                 if events & select.EPOLLOUT:
                     line.connecting = False
                     self._poll.modify(descriptor, select.EPOLLIN)
-                    self._send(line)
+                    if line.number >= 0:
+                        self._send(line)
+                    else:
+                        self._idle.append(line)
             elif events:
                 self._read(line)
         now = self._now()
+        while self._unsent and (self._unsent[0][0] + self._plan.deadline <= now or not self._lines):
+            self._end(self._unsent.popleft()[1], GAVE_UP if self._lines else BROKEN)
         while self._waiting:
             leaves, number, line = self._waiting[0]
             if line.number == number:
@@ -293,6 +333,9 @@ class Crowd:
             line.number = -1
             if line.closes:
                 self._drop(line)
+            elif self._unsent:
+                due, number = self._unsent.popleft()
+                self._ask(line, number, due)
             else:
                 self._idle.append(line)
 
@@ -300,6 +343,34 @@ class Crowd:
         if line.number >= 0:
             self._end(line.number, BROKEN)
         self._drop(line)
+
+
+def from_its_core(plan: Plan, path: Path) -> Records:
+    """Let a crowd come from a process of its own, on the core of the load.
+
+    Args:
+        plan: who comes.
+        path: a file for what it saw.
+
+    Raises:
+        CrowdError: it fell or hung.
+    """
+    arguments = ["taskset", "-c", str(LOAD_CORE), sys.executable, "-m", "benchmarks.overload.crowd"]
+    length = sum(phase.seconds for phase in plan.phases) + plan.held / _OPENED
+    try:
+        subprocess.run(
+            [*arguments, plan.to_json(), str(path)],
+            cwd=Path(__file__).resolve().parents[2],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=length + _GRACE,
+        )
+    except subprocess.CalledProcessError as error:
+        raise CrowdError(f"fell: {error.stderr[-800:]}") from None
+    except subprocess.TimeoutExpired:
+        raise CrowdError(f"hung for {_GRACE:g} s beyond its end") from None
+    return Records.read(path)
 
 
 def main(plan: str, path: str) -> None:

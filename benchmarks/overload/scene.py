@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 import threading
 import time
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.machine import LOAD_CORE, PEER_CORE
-from benchmarks.overload.crowd import Phase, Plan, Records
+from benchmarks.overload.crowd import CrowdError, Phase, Plan, Records, from_its_core
 from benchmarks.overload.gates import Bare, Gate
 from benchmarks.peers.tidegate import ROOT
 from benchmarks.processes import Command, Process, StartError, accepts, free_port
@@ -22,7 +21,6 @@ from benchmarks.site import Site
 
 CALM = 0.3  # of the capacity, before and after the pulse
 _SAMPLE = 0.2  # seconds
-_GRACE = 60.0  # seconds beyond its plan after which a crowd is given up
 _ENVOY = "http.front.adaptive_concurrency.gradient_controller."
 # What is read off a gate's metrics: our name, and the beginnings of its line.
 _METRICS = {
@@ -198,23 +196,10 @@ def _at(plan: Plan, port: int, pulse: Pulse, rate: float) -> Plan:
 def _offer(
     gate: Gate, sampler: _Sampler | None, backend: Backend, pulse: Pulse, plan: Plan, folder: Path
 ) -> Scene:
-    path = folder / "records"
-    length = pulse.calm + pulse.seconds + pulse.after
-    arguments = ["taskset", "-c", str(LOAD_CORE), sys.executable, "-m", "benchmarks.overload.crowd"]
     try:
-        subprocess.run(
-            [*arguments, plan.to_json(), str(path)],
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=length + _GRACE,
-        )
-    except subprocess.CalledProcessError as error:
-        raise StartError(f"the crowd before {gate.name} fell: {error.stderr[-800:]}") from None
-    except subprocess.TimeoutExpired:
-        raise StartError(f"the crowd before {gate.name} hung for {_GRACE:g} s beyond its end") from None
-    records = Records.read(path)
+        records = from_its_core(plan, folder / "records")
+    except CrowdError as error:
+        raise StartError(f"the crowd before {gate.name} {error}") from None
     scene = Scene(gate.name, backend.name, pulse, gate.capacity, plan.deadline, records)
     if sampler is not None:
         scene.samples = [{**row, "at": row["at"] - records.began} for row in sampler.rows]
