@@ -22,7 +22,7 @@ _CASE = CASES[0]
 _HEAD = 2.0  # seconds before anything is read, and those in which the connections are opened
 # Requests a second over all connections, where their number grows: 5,000 that ask as fast as they are
 # answered would be 5,000 requests in flight, which a gate with adaptive concurrency is there to refuse.
-_RATE = 10_000
+_RATE = 6_000
 _OPENED = 2_000  # connections a second that the slowest peer surely takes in
 
 
