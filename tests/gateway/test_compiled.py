@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from gateway import compiled
 
 ROOT = compiled.HERE.parent
+CONSTANT = re.compile("_?[A-Z][A-Z0-9_]+")
 
 
 def a_copy(folder: Path) -> Path:
@@ -89,3 +91,16 @@ def test_all_of_them_are_compiled() -> None:
     for module in compiled.MODULES:
         __import__(module)
         assert str(sys.modules[module].__file__).endswith(compiled.SUFFIX), module
+
+
+@pytest.mark.parametrize("module", compiled.MODULES)
+def test_constants_are_final(module: str) -> None:
+    """Else mypyc looks each up in a dictionary whenever it is used. Not tuples: these it takes apart."""
+    loose = [
+        name.id
+        for statement in ast.parse(compiled.source(module).read_text()).body
+        if isinstance(statement, ast.Assign) and not isinstance(statement.value, ast.Tuple)
+        for name in statement.targets
+        if isinstance(name, ast.Name) and CONSTANT.fullmatch(name.id)
+    ]
+    assert not loose, f"{module}: say `{loose[0]}: Final = ...`"
