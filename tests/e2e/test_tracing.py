@@ -86,7 +86,9 @@ def test_an_order_is_one_trace_from_the_gate_to_the_worker(
     gateway = wait_until(
         lambda: collector.of("tidegate-gateway", "POST /api/orders", trace), what="the gateway's"
     )
-    shop = wait_until(lambda: collector.of("tidegate-shop", "POST routes.place", trace), what="the shop's")
+    shop = wait_until(
+        lambda: collector.of("tidegate-shop", "POST routes.place_or_list", trace), what="the shop's"
+    )
 
     assert [len(spans) for spans in (gateway, shop, worker)] == [1, 1, 1]
     assert gateway[0].parent_span_id == b""
