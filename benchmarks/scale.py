@@ -10,6 +10,7 @@ from benchmarks import machine
 from benchmarks.bench import Run, Say, opened
 from benchmarks.instance import CheckError, Instance, Steady
 from benchmarks.load import CASES, LoadError
+from benchmarks.overload.crowd import OPENED
 from benchmarks.peers.peer import Peer
 
 AXES: dict[str, tuple[int, ...]] = {
@@ -23,7 +24,6 @@ _HEAD = 2.0  # seconds before anything is read, and those in which the connectio
 # Requests a second over all connections, where their number grows: 5,000 that ask as fast as they are
 # answered would be 5,000 requests in flight, which a gate with adaptive concurrency is there to refuse.
 _RATE = 6_000
-_OPENED = 2_000  # connections a second that the slowest peer surely takes in
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def _cost(instance: Instance, axis: str, amount: int, seconds: float) -> Steady:
     at = _USUAL | {axis: amount}
     return instance.steady(
         _CASE,
-        after=_HEAD + at["connections"] / _OPENED,
+        after=_HEAD + at["connections"] / OPENED,
         seconds=seconds,
         connections=at["connections"],
         users=at["users"],

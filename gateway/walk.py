@@ -131,11 +131,7 @@ class Walk(Generic[T]):
 
     def resume(self) -> None:
         """Begin, or go on, as far as it goes."""
-        outer, _STAGE.walk = _STAGE.walk, self
-        waits_for = self._steps.send(None)
-        _STAGE.walk = outer
-        if type(waits_for) is not Waiter:
-            self._came(waits_for)
+        self._go_on(None)
 
     def cancel(self) -> None:
         """Once begun, have it end with a CancelledError where it waits; from inside, nothing happens."""
@@ -148,9 +144,14 @@ class Walk(Generic[T]):
             self._task.cancel()
 
     def _cancel(self) -> None:
+        self._go_on(asyncio.CancelledError())
+
+    def _go_on(self, error: BaseException | None) -> None:
         outer, _STAGE.walk = _STAGE.walk, self
-        waits_for = self._steps.throw(asyncio.CancelledError())
-        _STAGE.walk = outer
+        try:
+            waits_for = self._steps.send(None) if error is None else self._steps.throw(error)
+        finally:
+            _STAGE.walk = outer
         if type(waits_for) is not Waiter:
             self._came(waits_for)
 

@@ -37,7 +37,7 @@ FALLBACK = 2  # 200, but not the backend's: its feature is switched off
 OK = 200
 _FILES = 60_000  # connections at most, where the system allows so many
 _TICK = 0.001  # seconds; epoll knows no shorter wait
-_OPENED = 2_000  # connections a second, where they are opened beforehand
+OPENED = 2_000  # connections a second, where they are opened beforehand; the slowest gate takes in so many
 _GRACE = 60.0  # seconds beyond its plan after which a crowd is given up
 _REQUEST = "GET /{priority}/{page} HTTP/1.1\r\nHost: shop.test\r\nX-Forwarded-For: {address}\r\n\r\n"
 
@@ -203,8 +203,8 @@ class Crowd:
         """Open what is opened beforehand; who can't be in time is missing."""
         self._began = time.perf_counter()
         for number in range(self._plan.held):
-            while (now := self._now()) < number / _OPENED:
-                self._turn(number / _OPENED - now)
+            while (now := self._now()) < number / OPENED:
+                self._turn(number / OPENED - now)
             self._open()
         until = self._now() + self._plan.deadline
         while len(self._idle) < len(self._lines) and self._now() < until:
@@ -356,7 +356,7 @@ def from_its_core(plan: Plan, path: Path) -> Records:
         CrowdError: it fell or hung.
     """
     arguments = ["taskset", "-c", str(LOAD_CORE), sys.executable, "-m", "benchmarks.overload.crowd"]
-    length = sum(phase.seconds for phase in plan.phases) + plan.held / _OPENED
+    length = sum(phase.seconds for phase in plan.phases) + plan.held / OPENED
     try:
         subprocess.run(
             [*arguments, plan.to_json(), str(path)],

@@ -7,12 +7,13 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import httpx
 import psycopg
@@ -297,23 +298,36 @@ def test_a_rehearsal_on_a_running_stack(
     stack.stop()
 
 
-def _rehearse_and_kill(stack: Any, wait_until: Callable[..., Any]) -> None:
-    """Begin a rehearsal; kill it when some have bought, and others not yet paid."""
-    words = ("--buyers", "30", "--onlookers", "1", "--cards", "40", "--seconds", "5")
+@contextmanager
+def _under_way(
+    stack: Any, wait_until: Callable[..., Any], *, seconds: int, ordered: int
+) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[str], Any]]]:
+    """A rehearsal in which so many have ordered: its process, and what asks its database for a figure."""
+    words = ("--buyers", "30", "--onlookers", "1", "--cards", "40", "--seconds", str(seconds))
     begun = subprocess.Popen([sys.executable, "-m", "ops.cli", "rehearse", *words], env=stack.env)
+    url = stores.client_environment(stack.data_dir, stack.env)["TIDEGATE_DATABASE_URL"]
     try:
-        with psycopg.connect(
-            stores.client_environment(stack.data_dir, stack.env)["TIDEGATE_DATABASE_URL"], autocommit=True
-        ) as connection:
-            sold = "SELECT count(*) >= 5 FROM orders WHERE sku = 'rehearsal'"
-            wait_until(lambda: connection.execute(sold).fetchone() == (True,), what="some have ordered")
-            begun.kill()
-            begun.wait()
-            ends = "SELECT sale_ends_at < now() + interval '10 minutes' FROM products WHERE sku = 'rehearsal'"
-            assert connection.execute(ends).fetchone() == (True,)  # by itself
+        with psycopg.connect(url, autocommit=True) as connection:
+
+            def ask(figure: LiteralString) -> Any:
+                row = connection.execute(figure).fetchone()
+                return row and row[0]
+
+            sold = "SELECT count(*) FROM orders WHERE sku = 'rehearsal'"
+            wait_until(lambda: ask(sold) >= ordered, what="some have ordered")
+            yield begun, ask
     finally:
         begun.kill()
         begun.wait()
+
+
+def _rehearse_and_kill(stack: Any, wait_until: Callable[..., Any]) -> None:
+    """Begin a rehearsal; kill it when some have bought, and others not yet paid."""
+    with _under_way(stack, wait_until, seconds=5, ordered=5) as (begun, ask):
+        begun.kill()
+        begun.wait()
+        left = ask("SELECT sale_ends_at - now() FROM products WHERE sku = 'rehearsal'")
+        assert left < timedelta(minutes=10)  # then it ends by itself
 
 
 @pytest.mark.slow
@@ -322,22 +336,11 @@ def test_a_rehearsal_that_is_told_to_stop_closes_its_sale(
 ) -> None:
     """SIGTERM in the middle: what it had put on sale is off again at once."""
     stack = start_stack()
-    words = ("--buyers", "30", "--onlookers", "1", "--cards", "40", "--seconds", "60")
-    begun = subprocess.Popen([sys.executable, "-m", "ops.cli", "rehearse", *words], env=stack.env)
-    try:
-        with psycopg.connect(
-            stores.client_environment(stack.data_dir, stack.env)["TIDEGATE_DATABASE_URL"], autocommit=True
-        ) as connection:
-            sold = "SELECT count(*) >= 1 FROM orders WHERE sku = 'rehearsal'"
-            wait_until(lambda: connection.execute(sold).fetchone() == (True,), what="somebody has ordered")
-            begun.terminate()
-            assert begun.wait(PATIENCE) == 128 + signal.SIGTERM
-            over = "SELECT sale_ends_at <= now() FROM products WHERE sku = 'rehearsal'"
-            assert connection.execute(over).fetchone() == (True,)
-    finally:
-        begun.kill()
-        begun.wait()
-        stack.stop()
+    with _under_way(stack, wait_until, seconds=60, ordered=1) as (begun, ask):
+        begun.terminate()
+        assert begun.wait(PATIENCE) == 128 + signal.SIGTERM
+        assert ask("SELECT sale_ends_at <= now() FROM products WHERE sku = 'rehearsal'")
+    stack.stop()
 
 
 def test_an_unknown_product_is_one_line(stack: Any) -> None:

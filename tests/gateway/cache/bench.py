@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from typing import Any
@@ -17,6 +18,12 @@ START = 1_800_000_000.0  # seconds since 1970
 
 async def _nothing() -> dict[str, Any]:
     return {"type": "http.disconnect"}
+
+
+async def settle() -> None:
+    """Let every task run until it waits."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 def request(method: str = "GET", target: str = "/x", **fields: str) -> Exchange:

@@ -15,6 +15,7 @@ from gateway.errors import BadRequest, GatewayError, UpstreamError, UpstreamUnav
 from gateway.exchange import Exchange, Reply
 from gateway.policies.cache_flight import Flight, Turn
 from gateway.policies.cache_key import Key
+from tests.gateway.cache.bench import settle
 from tests.gateway.walked import Walked
 from tests.waiting import until
 
@@ -36,12 +37,6 @@ class Held:
         await gate
         reply: Reply = await self.then(exchange)
         return reply
-
-
-async def settle() -> None:
-    """Let every task run until it waits."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 async def test_a_thousand_misses_ask_once(bench: Callable[..., Any]) -> None:

@@ -10,16 +10,10 @@ import pytest
 
 from gateway.errors import GatewayError, Overloaded, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from gateway.exchange import Exchange, Reply
-from tests.gateway.cache.bench import Bench, request
+from tests.gateway.cache.bench import Bench, request, settle
 
 PAGE = ("cache-control: public, max-age=10", "vary: tidegate-degraded")
 OFF = "profile, recommendations"
-
-
-async def settle() -> None:
-    """Let every task run until it waits."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 def asking(off: str = "", **fields: str) -> Exchange:

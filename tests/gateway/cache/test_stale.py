@@ -10,12 +10,7 @@ import pytest
 
 from gateway.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from gateway.exchange import Exchange, Reply
-
-
-async def settle() -> None:
-    """Let every task run until it waits."""
-    for _ in range(20):
-        await asyncio.sleep(0)
+from tests.gateway.cache.bench import settle
 
 
 def headers(reply: Reply) -> dict[bytes, bytes]:
